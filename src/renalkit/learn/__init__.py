@@ -1,0 +1,1 @@
+"""The only home of torch: networks, losses, data loading and the training loop."""

@@ -1,0 +1,1 @@
+"""How good a prediction is: pure NumPy/SciPy functions on masks and scores, never on images."""

@@ -1,0 +1,1 @@
+"""Digital renal phantoms whose truth is known exactly."""

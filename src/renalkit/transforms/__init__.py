@@ -1,0 +1,1 @@
+"""How pixels are prepared and augmented: a sampler draws, a deterministic recorded operation applies."""
