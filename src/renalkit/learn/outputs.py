@@ -1,0 +1,70 @@
+"""What every network takes and returns, so that one loop trains all systems."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+# Shape legend: b images of a batch, c input channels, s side in pixels, k classes, h heads.
+
+
+class Outputs(NamedTuple):
+    """Result of a forward pass; parts a system does not have are None.
+
+    mask_logits: h tensors (b,1,s,s), one per supervised head, the last is the one used alone.
+    class_logits: (b,k).
+    attention: (b,1,s,s) in [0,1], the spatial attention map shown to the user; only in eval mode.
+    """
+
+    mask_logits: tuple[Tensor, ...] | None
+    class_logits: Tensor | None
+    attention: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Truth for a batch.
+
+    mask: (b,1,s,s) float in {0,1}; has_mask: (b,) bool, False where the reference is unknown
+    (a normal image has a known, empty mask). label: (b,) int64, -1 where unknown.
+    """
+
+    mask: Tensor
+    has_mask: Tensor
+    label: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """Reference masks offered to a network early in training.
+
+    mask: (b,1,s,s) float; share: the part of the reference in the mixture with the prediction,
+    1 at the first step of training, 0 at prediction.
+    """
+
+    mask: Tensor
+    share: float
+
+
+class Net(nn.Module):
+    """Base of all networks: image in, `Outputs` out."""
+
+    def forward(self, image: Tensor, guide: Guide | None = None) -> Outputs:
+        """image: (b,c,s,s) float32."""
+        raise TypeError(f"{type(self).__name__} does not define forward (guide={guide is not None})")
+
+
+class Losses(NamedTuple):
+    """Loss parts of a batch, scalars; `total` is what is minimised."""
+
+    total: Tensor
+    segmentation: Tensor | None = None
+    classification: Tensor | None = None
+
+
+def require_finite(value: Tensor) -> bool:
+    """True when every element is finite (one synchronisation)."""
+    return bool(torch.isfinite(value).all())
