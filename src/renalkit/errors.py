@@ -55,6 +55,8 @@ class Reason(StrEnum):
     INFLATE_LIMIT = "inflate-limit"
     TOO_LARGE = "too-large"
     TOO_SMALL = "too-small"
+    CONSTANT_IMAGE = "constant-image"
+    NON_FINITE = "non-finite"
     DUPLICATE_ELEMENT = "duplicate-element"
     BAD_ELEMENT = "bad-element"
     BAD_UID = "bad-uid"

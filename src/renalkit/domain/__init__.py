@@ -1,1 +1,1 @@
-"""What the toolkit talks about: images, studies, cohorts, splits, samples, predictions. Pure NumPy and stdlib."""
+"""What the toolkit talks about: images, studies, cohorts, splits, samples, predictions."""

@@ -1,0 +1,174 @@
+"""What an image is: pixels with a mode, a scale that may be unknown, and a source.
+
+Shape legend: T frames, H rows, W columns, Z slices. Pixels are read-only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from enum import StrEnum
+from math import isfinite
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from renalkit.domain.geometry import Region, SpacingMm, checked_spacing
+
+Pixels = npt.NDArray[np.generic]
+
+
+class Mode(StrEnum):
+    """What an image shows. DUAL is a console image whose two panes are not separated yet."""
+
+    B = "B"
+    CEUS = "CEUS"
+    DUAL = "DUAL"
+    CT = "CT"
+
+
+@runtime_checkable
+class PixelStack(Protocol):
+    """Frames that may be decoded one at a time: (T,H,W) or (T,H,W,3)."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]: ...
+
+    def __getitem__(self, index: int, /) -> Pixels:
+        """Frame `index` as (H,W) or (H,W,3)."""
+        ...
+
+
+def read_only(pixels: Pixels) -> Pixels:
+    """A view of the pixels that cannot be written to."""
+    view = pixels.view()
+    view.flags.writeable = False
+    return view
+
+
+def pixel_sha256(pixels: PixelStack | Pixels) -> str:
+    """Digest of decoded pixels: shape, dtype and the bytes of every frame in order."""
+    digest = hashlib.sha256()
+    dtype = np.dtype(pixels.dtype).newbyteorder("<")
+    digest.update(f"{tuple(int(n) for n in pixels.shape)} {dtype.str}".encode())
+    for index in range(int(pixels.shape[0])):
+        frame = np.ascontiguousarray(pixels[index]).astype(dtype, copy=False)
+        digest.update(frame.tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where pixels came from, without naming it: hash of the file, keyed path, first frame.
+
+    keyed_path is an HMAC of the path relative to the import folder, so that it can be looked up
+    by who holds the key and by nobody else.
+    """
+
+    file_sha256: str
+    keyed_path: str
+    kind: str
+    first_frame: int = 0
+
+
+def check_frames(shape: tuple[int, ...], *, what: str) -> None:
+    """ValueError unless the shape is (T,H,W) or (T,H,W,3) with at least one pixel."""
+    ok = len(shape) in (3, 4) and all(n > 0 for n in shape) and (len(shape) == 3 or shape[3] == 3)
+    if not ok:
+        raise ValueError(f"{what} must be (T,H,W) or (T,H,W,3), got {shape}")
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One still (T=1) or cine with everything known about its geometry and time.
+
+    sha256 is the digest of the decoded pixels (`pixel_sha256`); two clips are equal when their
+    digests and descriptions are. times_s counts from the first frame, or is None when unknown.
+    """
+
+    pixels: PixelStack = field(compare=False, repr=False)
+    sha256: str
+    mode: Mode
+    source: Source
+    regions: tuple[Region, ...] = ()
+    spacing_mm: SpacingMm | None = None
+    times_s: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_frames(tuple(self.pixels.shape), what="clip pixels")
+        if checked_spacing(self.spacing_mm) != self.spacing_mm:
+            raise ValueError(f"spacing {self.spacing_mm} is not positive and finite; use None")
+        for region in self.regions:
+            if not region.box.fits(self.rows, self.cols):
+                raise ValueError(f"{region.box} leaves the image of {self.rows} x {self.cols}")
+        if self.times_s is not None:
+            if len(self.times_s) != self.n_frames:
+                raise ValueError(f"{len(self.times_s)} frame times for {self.n_frames} frames")
+            if not all(isfinite(t) for t in self.times_s):
+                raise ValueError("frame times must be finite; use None when unknown")
+            if any(b <= a for a, b in zip(self.times_s, self.times_s[1:], strict=False)):
+                raise ValueError("frame times must increase")
+
+    @property
+    def n_frames(self) -> int:
+        return int(self.pixels.shape[0])
+
+    @property
+    def rows(self) -> int:
+        return int(self.pixels.shape[1])
+
+    @property
+    def cols(self) -> int:
+        return int(self.pixels.shape[2])
+
+    def frame(self, index: int) -> Frame:
+        """Frame `index` (0-based) with the clip's geometry; IndexError outside the clip."""
+        if not 0 <= index < self.n_frames:
+            raise IndexError(f"frame {index} of a clip of {self.n_frames} frames")
+        return Frame(
+            pixels=read_only(self.pixels[index]),
+            mode=self.mode,
+            spacing_mm=self.spacing_mm,
+            time_s=None if self.times_s is None else self.times_s[index],
+            source=self.source,
+            index=index,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One image (H,W) or (H,W,3) out of a clip."""
+
+    pixels: Pixels = field(compare=False, repr=False)
+    mode: Mode
+    source: Source
+    index: int
+    spacing_mm: SpacingMm | None = None
+    time_s: float | None = None
+
+    def __post_init__(self) -> None:
+        check_frames((1, *self.pixels.shape), what="frame pixels (with a leading 1)")
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A CT volume (Z,Y,X) in HU with its affine (voxel index z,y,x,1 -> LPS mm)."""
+
+    pixels: Pixels = field(compare=False, repr=False)
+    sha256: str
+    affine_lps_mm: tuple[tuple[float, float, float, float], ...]
+    source: Source
+    mode: Mode = Mode.CT
+
+    def __post_init__(self) -> None:
+        if self.pixels.ndim != 3 or 0 in self.pixels.shape:
+            raise ValueError(f"volume must be (Z,Y,X), got {self.pixels.shape}")
+        affine = np.asarray(self.affine_lps_mm, dtype=float)
+        if affine.shape != (4, 4) or not np.isfinite(affine).all():
+            raise ValueError("affine must be 4 x 4 and finite")
+        if abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+            raise ValueError("affine is singular: the voxel grid has no volume")

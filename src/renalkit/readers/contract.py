@@ -1,0 +1,74 @@
+"""What a reader is: a function from files to studies in which every file ends in one bin.
+
+A reader takes the files it is offered and yields `ReadResult`s. Each file it touches appears in
+exactly one result as used, used with a warning, refused or skipped, always with its reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from renalkit.domain.study import Defect, Study
+
+
+class Outcome(StrEnum):
+    """What became of a file."""
+
+    USED = "used"
+    WARNED = "used-with-warning"
+    REFUSED = "refused"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class FileReport:
+    """What became of one file. The path stays in memory; only its keyed form is stored."""
+
+    path: Path
+    outcome: Outcome
+    reasons: tuple[Defect, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.outcome is not Outcome.USED and not self.reasons:
+            raise ValueError(f"a file that is {self.outcome.value} needs a reason")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadResult:
+    """One study with the files it came from, or files that gave none."""
+
+    study: Study | None
+    files: tuple[FileReport, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a reader accepts before it allocates anything."""
+
+    file_bytes: int = 2 << 30
+    decoded_bytes: int = 2 << 30
+    frames: int = 20_000
+    min_side_px: int = 16
+    max_side_px: int = 8_192
+    sequence_depth: int = 32
+    elements: int = 100_000
+    value_bytes: int = 16 << 20
+    header_bytes: int = 64 << 20
+    inflated_bytes: int = 256 << 20
+    worker_bytes: int = 3 << 30
+    worker_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """What the user allows.
+
+    keep_pixels: keep pixels of files that declare no ultrasound region (burned-in text stays).
+    allow_headerless: accept DICOM without the 128-byte preamble.
+    """
+
+    keep_pixels: bool = False
+    allow_headerless: bool = False
+    limits: Limits = field(default_factory=Limits)

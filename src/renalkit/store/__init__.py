@@ -1,0 +1,1 @@
+"""How cohorts, pixels, predictions and runs lie on disk, whole or not at all."""

@@ -1,0 +1,190 @@
+"""How anything durable reaches the disk: whole or not at all, one writer at a time.
+
+Every write is temporary file + fsync + rename + directory fsync. Nothing else in the package opens
+a file for writing, so this is also where faults are injected in tests.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from renalkit.errors import InputRefused, Locked, Reason, StoreError
+
+TMP_PREFIX = ".tmp-"
+_CHUNK = 1 << 20
+
+
+def sha256_file(path: Path) -> str:
+    """Digest of a file's bytes, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_CHUNK):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def sha256_bytes(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename inside the folder durable."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def make_folder(folder: Path) -> Path:
+    """Create a folder and its parents; each new entry is durable."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        fsync_folder(folder.parent)
+    return folder
+
+
+def write_with(path: Path, fill: Callable[[Path], None]) -> None:
+    """Let `fill` write a temporary file beside `path`, then put it in place atomically.
+
+    Raises StoreError when the disk refuses (full, read-only, I/O error); the old content stays.
+    """
+    make_folder(path.parent)
+    handle, name = tempfile.mkstemp(prefix=TMP_PREFIX, suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        fill(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        remedy = "free space or make the folder writable, then run the same command again"
+        words = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
+        raise StoreError(f"write refused: {words}", where=path.name, remedy=remedy) from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace a file atomically."""
+    write_with(path, lambda temporary: _put(temporary, data))
+
+
+def _put(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file: sorted keys, two spaces, no NaN (ValueError), trailing newline."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [k for k, _ in pairs]
+    if len(set(keys)) != len(keys):
+        double = sorted({k for k in keys if keys.count(k) > 1})
+        raise ValueError(f"key given twice: {', '.join(double)[:200]}")
+    return dict(pairs)
+
+
+def _int(text: str) -> int:
+    if len(text) > 300:
+        raise ValueError("integer with more than 300 digits")
+    return int(text)
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"number {text[:20]} is out of range")
+    return value
+
+
+def parse_json(text: str | bytes, *, where: str, max_bytes: int = 64 << 20) -> Any:
+    """Strict JSON: no NaN, no double keys, no over-long numbers, bounded size and depth.
+
+    Raises InputRefused(BAD_JSON).
+    """
+    remedy = "export the file again as plain UTF-8 JSON"
+    if len(text) > max_bytes:
+        raise InputRefused(
+            Reason.BAD_JSON, f"{len(text)} bytes", where=where, expected=f"at most {max_bytes}"
+        )
+    try:
+        words = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        value = json.loads(
+            words,
+            parse_constant=_refuse_constant,
+            object_pairs_hook=_pairs,
+            parse_int=_int,
+            parse_float=_float,
+        )
+        words.encode()  # a lone surrogate written out in the text is not UTF-8
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise InputRefused(
+            Reason.BAD_JSON, f"not strict JSON ({str(error)[:200]})", where=where, remedy=remedy
+        ) from error
+    return value
+
+
+def read_json(path: Path) -> Any:
+    """Strict JSON from a file; InputRefused when it is not."""
+    return parse_json(path.read_bytes(), where=path.name)
+
+
+def clean_temporaries(folder: Path) -> int:
+    """Remove temporary files an interrupted writer left behind; returns how many."""
+    found = [p for p in folder.rglob(TMP_PREFIX + "*") if p.is_file()]
+    for path in found:
+        path.unlink(missing_ok=True)
+    return len(found)
+
+
+@contextmanager
+def locked(folder: Path) -> Generator[None]:
+    """Hold a folder for one writer; a second process gets Locked at once.
+
+    The lock is the kernel's (flock), so it ends with its process, however that ends.
+    """
+    make_folder(folder)
+    path = folder / ".lock"
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(handle, 64).decode(errors="replace").strip()
+            raise Locked(
+                f"in use by process {holder or 'unknown'}",
+                where=folder.name,
+                remedy="wait for it to end, or stop it",
+            ) from error
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(handle)
