@@ -1,1 +1,1 @@
-"""How pixels are prepared and augmented: a sampler draws, a deterministic recorded operation applies."""
+"""How pixels are prepared and augmented: a sampler draws, a recorded operation applies."""
