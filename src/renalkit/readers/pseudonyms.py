@@ -61,7 +61,8 @@ class Pseudonyms:
 
     def lesion(self, study: str, raw: str) -> str:
         """Key of a lesion within a study key."""
-        return f"l-{self._digest('lesion', f'{study}\0{raw}')}"
+        within = "\0".join((study, raw))
+        return f"l-{self._digest('lesion', within)}"
 
     def path(self, relative: Path) -> str:
         """Keyed form of a path relative to the import folder."""
