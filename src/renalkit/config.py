@@ -1,0 +1,129 @@
+"""How a TOML file becomes typed settings, with every problem reported at once.
+
+Generic: the caller brings the pydantic class. Nothing in a file can name Python code.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from renalkit.errors import ConfigError
+
+
+class Settings(BaseModel):
+    """Base of all settings: unknown keys are refused, values cannot change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file; ConfigError when it is missing or not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError([f"no such file: {path}"]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError([f"not TOML: {error}"], where=path.name) from error
+
+
+def parse_value(text: str) -> Any:
+    """A command-line value in TOML notation; bare words are strings.
+
+    >>> parse_value("3"), parse_value("[1, 2]"), parse_value("adam"), parse_value("true")
+    (3, [1, 2], 'adam', True)
+    """
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def with_overrides(tables: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The tables with ``dotted.key=value`` overrides put in; numbers index lists of tables.
+
+    >>> with_overrides({"train": {"epochs": 9}}, ["train.epochs=3"])
+    {'train': {'epochs': 3}}
+    """
+    result: Any = _copied(tables)
+    problems: list[str] = []
+    for item in overrides:
+        name, separator, text = item.partition("=")
+        if not separator or not name:
+            problems.append(f"'{item}': expected KEY=VALUE, for instance train.epochs=30")
+            continue
+        try:
+            _put(result, name.strip().split("."), parse_value(text.strip()))
+        except (KeyError, IndexError, ValueError, TypeError):
+            problems.append(f"'{name}': no such place in the settings")
+    if problems:
+        raise ConfigError(problems)
+    return result
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _copied(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copied(v) for v in value]
+    return value
+
+
+def _put(place: Any, names: list[str], value: Any) -> None:
+    for name in names[:-1]:
+        if isinstance(place, list):
+            place = place[int(name)]
+        else:
+            place = place.setdefault(name, {})
+    if isinstance(place, list):
+        place[int(names[-1])] = value
+    else:
+        place[names[-1]] = value
+
+
+def problems_of(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[str]:
+    """One line per problem: dotted path, what is wrong, the known keys where a key is unknown."""
+    lines: list[str] = []
+    for item in error.errors(include_url=False):
+        path = ".".join([*([prefix] if prefix else []), *map(str, item["loc"])])
+        if item["type"] == "extra_forbidden":
+            known = _known_keys(model, [str(part) for part in item["loc"][:-1]])
+            close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
+            hint = f" (did you mean '{close[0]}'?)" if close else ""
+            lines.append(f"{path}: unknown key{hint}; known keys: {', '.join(known)}")
+        else:
+            lines.append(
+                f"{path}: {item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}"
+            )
+    return lines
+
+
+def _known_keys(model: type[BaseModel], path: list[str]) -> list[str]:
+    current: Any = model
+    for name in path:
+        if name.isdigit():
+            continue
+        field = getattr(current, "model_fields", {}).get(name)
+        if field is None:
+            return []
+        inner = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        current = next((a for a in inner if hasattr(a, "model_fields")), None)
+        if current is None:
+            return []
+    return sorted(getattr(current, "model_fields", {}))
+
+
+def parse_settings(model: type[S], tables: Mapping[str, Any], *, prefix: str = "") -> S:
+    """The tables as typed settings; ConfigError carries every problem."""
+    try:
+        return model.model_validate(dict(tables))
+    except ValidationError as error:
+        raise ConfigError(problems_of(error, model, prefix)) from error
