@@ -5,11 +5,12 @@ Generic: the caller brings the pydantic class. Nothing in a file can name Python
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -79,10 +80,7 @@ def _copied(value: Any) -> Any:
 
 def _put(place: Any, names: list[str], value: Any) -> None:
     for name in names[:-1]:
-        if isinstance(place, list):
-            place = place[int(name)]
-        else:
-            place = place.setdefault(name, {})
+        place = place[int(name)] if isinstance(place, list) else place.setdefault(name, {})
     if isinstance(place, list):
         place[int(names[-1])] = value
     else:
@@ -94,7 +92,7 @@ def problems_of(error: ValidationError, model: type[BaseModel], prefix: str = ""
     lines: list[str] = []
     for item in error.errors(include_url=False):
         path = ".".join([*([prefix] if prefix else []), *map(str, item["loc"])])
-        if item["type"] == "extra_forbidden":
+        if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             known = _known_keys(model, [str(part) for part in item["loc"][:-1]])
             close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
             hint = f" (did you mean '{close[0]}'?)" if close else ""
@@ -106,19 +104,24 @@ def problems_of(error: ValidationError, model: type[BaseModel], prefix: str = ""
     return lines
 
 
-def _known_keys(model: type[BaseModel], path: list[str]) -> list[str]:
-    current: Any = model
+def _known_keys(model: Any, path: list[str]) -> list[str]:
+    """Names a table at `path` may hold; models and plain dataclasses alike."""
+    current = model
     for name in path:
         if name.isdigit():
             continue
-        field = getattr(current, "model_fields", {}).get(name)
-        if field is None:
-            return []
-        inner = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        current = next((a for a in inner if hasattr(a, "model_fields")), None)
+        annotation = _annotations(current).get(name)
+        inner = [annotation, *getattr(annotation, "__args__", ())]
+        current = next((a for a in inner if isinstance(a, type) and _annotations(a)), None)
         if current is None:
             return []
-    return sorted(getattr(current, "model_fields", {}))
+    return sorted(_annotations(current))
+
+
+def _annotations(model: Any) -> dict[str, Any]:
+    if dataclasses.is_dataclass(model) and isinstance(model, type):
+        return get_type_hints(model)
+    return {name: f.annotation for name, f in getattr(model, "model_fields", {}).items()}
 
 
 def parse_settings(model: type[S], tables: Mapping[str, Any], *, prefix: str = "") -> S:

@@ -126,8 +126,11 @@ class RenalkitError(Exception):
         return "; ".join([head, *tail])
 
 
-class ConfigError(RenalkitError):
-    """The experiment file or an option is wrong; `problems` lists every one of them."""
+class ConfigError(RenalkitError, ValueError):
+    """The experiment file or an option is wrong; `problems` lists every one of them.
+
+    Also a ValueError, so that settings found wrong deep inside are reported with all others.
+    """
 
     exit_code = Exit.USAGE
 

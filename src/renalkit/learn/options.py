@@ -1,0 +1,67 @@
+"""How a network is trained: plain settings, readable without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from renalkit.errors import ConfigError
+
+Optimizer = Literal["adam", "adamw", "sgd"]
+Schedule = Literal["constant", "cosine", "step", "plateau"]
+Monitor = Literal["loss", "iou", "auc", "accuracy", "loss+iou"]
+Sampling = Literal["plain", "oversample", "balanced"]
+Precision = Literal["32", "bf16", "16"]
+Device = Literal["cpu", "cuda", "auto"]
+ClassWeights = Literal["none", "inverse"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOptions:
+    """Settings of the training loop; the defaults are P1's.
+
+    patience: epochs without improvement before stopping. monitor: what counts as improvement;
+    'loss+iou' stops when neither validation loss nor IoU improved (P1). sampling: 'oversample'
+    repeats minority classes up to the majority, 'balanced' draws a class first. class_weights:
+    'inverse' frequency, mean 1; asking for it together with oversampling corrects imbalance
+    twice. threads: torch threads, 0 = all cores. loader_threads: augmentation threads.
+    """
+
+    epochs: int = 60
+    batch_size: int = 16
+    optimizer: Optimizer = "adam"
+    lr: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: Schedule = "constant"
+    step_epochs: int = 10
+    step_factor: float = 0.5
+    warmup_epochs: int = 0
+    patience: int = 20
+    min_epochs: int = 1
+    monitor: Monitor = "loss+iou"
+    clip_norm: float = 0.0
+    precision: Precision = "32"
+    device: Device = "auto"
+    devices: int = 1
+    threads: int = 0
+    loader_threads: int = 1
+    channels_last: bool = True
+    sampling: Sampling = "oversample"
+    class_weights: ClassWeights = "none"
+    deterministic: bool = True
+    checkpoint_minutes: float = 5.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        positive = ("epochs", "batch_size", "lr", "patience", "min_epochs", "devices")
+        problems = [
+            f"{name}: {getattr(self, name)} must be greater than 0"
+            for name in positive
+            if not getattr(self, name) > 0
+        ]
+        for name in ("momentum", "weight_decay", "warmup_epochs", "clip_norm", "threads"):
+            if getattr(self, name) < 0:
+                problems.append(f"{name}: {getattr(self, name)} must not be negative")
+        if problems:
+            raise ConfigError(problems, where="train")
