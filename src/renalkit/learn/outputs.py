@@ -42,11 +42,13 @@ class Guide:
     """Reference masks offered to a network early in training.
 
     mask: (b,1,s,s) float; share: the part of the reference in the mixture with the prediction,
-    1 at the first step of training, 0 at prediction.
+    1 at the first step of training, 0 at prediction. has_mask: (b,) bool, False where the
+    reference is unknown, so that the network sees its own prediction there; None: all are known.
     """
 
     mask: Tensor
     share: float
+    has_mask: Tensor | None = None
 
 
 class Net(nn.Module):
@@ -54,7 +56,9 @@ class Net(nn.Module):
 
     def forward(self, image: Tensor, guide: Guide | None = None) -> Outputs:
         """image: (b,c,s,s) float32."""
-        raise TypeError(f"{type(self).__name__} does not define forward (guide={guide is not None})")
+        raise TypeError(
+            f"{type(self).__name__} does not define forward (guide={guide is not None})"
+        )
 
 
 class Losses(NamedTuple):

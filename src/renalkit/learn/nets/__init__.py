@@ -1,0 +1,1 @@
+"""Which networks exist: blocks, U-Nets, residual nets and the joint network of P1."""
