@@ -6,10 +6,13 @@ exactly one result as used, used with a warning, refused or skipped, always with
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any, Protocol
 
+from renalkit.domain.image import Pixels
 from renalkit.domain.study import Defect, Study
 
 
@@ -37,10 +40,30 @@ class FileReport:
 
 @dataclass(frozen=True, slots=True)
 class ReadResult:
-    """One study with the files it came from, or files that gave none."""
+    """One study with the files it came from, or files that gave none.
+
+    exclude_because: the source itself says that the study must not be analysed (for instance
+    contradictory labels); it is screened, so it belongs to the cohort's exclusions.
+    """
 
     study: Study | None
     files: tuple[FileReport, ...]
+    exclude_because: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.exclude_because is not None and self.study is None:
+            raise ValueError("only a study can be excluded; files without one are refused")
+
+
+class Decoder(Protocol):
+    """Who turns a file into pixels; the decode worker does it in a child that can be killed."""
+
+    def run(self, task: str, path: Path, options: ReadOptions) -> tuple[Pixels, Mapping[str, Any]]:
+        """Pixels and what is known about them; task is "still", "mask" or "video".
+
+        Raises DecodeFailed or InputRefused, nothing else.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
