@@ -1,0 +1,92 @@
+"""How predictions lie on disk: one Parquet table per fold and part, the source of every figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from renalkit.domain.geometry import MaskRLE
+from renalkit.domain.prediction import Prediction, SystemRef, Unit
+from renalkit.domain.sample import SampleKey
+from renalkit.domain.study import RoiOrigin
+from renalkit.errors import StoreError
+from renalkit.store.files import write_with
+
+_SCHEMA = pa.schema(
+    [
+        ("unit", pa.string()),
+        ("patient", pa.string()),
+        ("study", pa.string()),
+        ("lesion", pa.string()),
+        ("clip", pa.int32()),
+        ("frame", pa.int32()),
+        ("target", pa.int32()),
+        ("scores", pa.list_(pa.float64())),
+        ("mask", pa.string()),
+        ("roi_origin", pa.string()),
+        ("fold", pa.int32()),
+        ("system", pa.string()),
+        ("label", pa.string()),
+        ("weights_sha256", pa.string()),
+    ]
+)
+
+
+def _row(p: Prediction) -> dict[str, Any]:
+    return {
+        "unit": p.unit.word,
+        "patient": p.key.patient,
+        "study": p.key.study,
+        "lesion": p.key.lesion,
+        "clip": p.key.clip,
+        "frame": p.key.frame,
+        "target": p.target,
+        "scores": None if p.scores is None else list(p.scores),
+        "mask": None if p.mask is None else p.mask.text,
+        "roi_origin": p.roi_origin.value,
+        "fold": p.fold,
+        "system": p.system.name,
+        "label": p.system.label,
+        "weights_sha256": p.system.weights_sha256,
+    }
+
+
+def save_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
+    """Write predictions sorted by key, whole or not at all; equal content gives equal bytes."""
+    rows = [_row(p) for p in sorted(predictions, key=lambda p: (p.system.label, p.key))]
+    table = pa.Table.from_pylist(rows, schema=_SCHEMA)
+    write_with(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+
+
+def load_predictions(path: Path) -> tuple[Prediction, ...]:
+    """The predictions of a table; StoreError when it is damaged or of another form."""
+    remedy = "remove the fold folder and run the experiment again; other folds are kept"
+    try:
+        table = pq.read_table(path, schema=_SCHEMA)
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(
+            f"unreadable predictions ({type(error).__name__})", where=path.name, remedy=remedy
+        ) from error
+    try:
+        return tuple(_prediction(row) for row in table.to_pylist())
+    except (ValueError, KeyError) as error:
+        raise StoreError(
+            f"predictions of another form ({error})", where=path.name, remedy=remedy
+        ) from error
+
+
+def _prediction(row: dict[str, Any]) -> Prediction:
+    return Prediction(
+        unit=Unit[row["unit"].upper()],
+        key=SampleKey(row["patient"], row["study"], row["lesion"], row["clip"], row["frame"]),
+        scores=None if row["scores"] is None else tuple(row["scores"]),
+        target=row["target"],
+        system=SystemRef(row["system"], row["label"], row["weights_sha256"]),
+        fold=row["fold"],
+        mask=None if row["mask"] is None else MaskRLE.parse(row["mask"]),
+        roi_origin=RoiOrigin(row["roi_origin"]),
+    )

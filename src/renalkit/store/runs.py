@@ -1,0 +1,180 @@
+"""Where everything of a run lies, which parts are finished, and whether anything changed since."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from renalkit.domain.experiment import RunRecord
+from renalkit.errors import StoreError
+from renalkit.store.files import read_json, sha256_file, write_json, write_text
+
+MANIFEST = "MANIFEST.sha256"
+_TRANSIENT = (".lock", MANIFEST)
+
+
+@dataclass(frozen=True, slots=True)
+class FoldFolder:
+    """Files of one system in one fold."""
+
+    path: Path
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "weights.safetensors"
+
+    @property
+    def history(self) -> Path:
+        return self.path / "history.csv"
+
+    @property
+    def test(self) -> Path:
+        return self.path / "test.parquet"
+
+    @property
+    def validation(self) -> Path:
+        return self.path / "validation.parquet"
+
+    @property
+    def done(self) -> Path:
+        return self.path / "done.json"
+
+    def finished(self, digest: str) -> bool:
+        """Whether the fold ended under the same settings; StoreError when under others."""
+        if not self.done.exists():
+            return False
+        found = read_json(self.done)
+        if found.get("digest") != digest:
+            raise StoreError(
+                "this fold was finished under other settings, data or folds",
+                where=f"{self.path.parent.name}/{self.path.name}",
+                expected="the same experiment",
+                remedy="give the changed experiment another name, or remove the fold folder",
+            )
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The folder of one experiment."""
+
+    path: Path
+
+    @property
+    def experiment_toml(self) -> Path:
+        return self.path / "experiment.toml"
+
+    @property
+    def experiment_json(self) -> Path:
+        return self.path / "experiment.json"
+
+    @property
+    def record(self) -> Path:
+        return self.path / "record.json"
+
+    @property
+    def folds(self) -> Path:
+        return self.path / "folds.json"
+
+    @property
+    def check(self) -> Path:
+        return self.path / "check.json"
+
+    @property
+    def cohort(self) -> Path:
+        return self.path / "cohort.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def comparisons(self) -> Path:
+        return self.path / "comparisons.json"
+
+    @property
+    def cases(self) -> Path:
+        return self.path / "cases.csv"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def cache(self) -> Path:
+        return self.path.parent / ".cache"
+
+    def system(self, label: str) -> Path:
+        return self.path / label
+
+    def complexity(self, label: str) -> Path:
+        return self.system(label) / "complexity.json"
+
+    def fold(self, label: str, index: int) -> FoldFolder:
+        return FoldFolder(self.system(label) / f"fold-{index}")
+
+
+def save_record(folder: RunFolder, record: RunRecord) -> None:
+    """Write the run's record."""
+    plain = asdict(record) | {"versions": dict(record.versions), "machine": dict(record.machine)}
+    write_json(folder.record, plain)
+
+
+def write_manifest(folder: Path) -> None:
+    """Hash every file of a finished run, in the form `sha256sum -c` reads."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in _TRANSIENT)
+    lines = [f"{sha256_file(p)}  {p.relative_to(folder).as_posix()}" for p in files]
+    write_text(folder / MANIFEST, "\n".join(lines) + "\n")
+
+
+def changed_files(folder: Path) -> tuple[str, ...]:
+    """Files that differ from the manifest or are missing; empty when all is as written."""
+    changed: list[str] = []
+    for line in (folder / MANIFEST).read_text().splitlines():
+        digest, _, name = line.partition("  ")
+        path = folder / name
+        if not path.is_file() or sha256_file(path) != digest:
+            changed.append(name)
+    return tuple(changed)
+
+
+_PACKAGES = ("renalkit", "numpy", "scipy", "opencv-python-headless", "pydicom", "torch", "monai")
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of what decides the numbers; absent packages are left out."""
+    found: dict[str, str] = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine_facts() -> dict[str, str]:
+    """Processor, cores, memory and system, without host or user name."""
+    facts: dict[str, Any] = {
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+    }
+    return {k: str(v) for k, v in facts.items()}
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()

@@ -1,0 +1,206 @@
+"""What an experiment file may say: cohort, split, input, training, systems, statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from renalkit.config import Settings, parse_settings, problems_of, read_toml, with_overrides
+from renalkit.domain.experiment import settings_digest
+from renalkit.domain.prediction import Rule
+from renalkit.domain.splits import Plan
+from renalkit.errors import ConfigError
+from renalkit.learn.options import TrainOptions
+from renalkit.systems import get_system
+from renalkit.systems._contract import Params, System, Task
+from renalkit.transforms.augment import AugmentRanges
+from renalkit.transforms.preprocess import Preprocess
+
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+=-]{0,63}$")]
+
+
+class SplitSettings(Settings):
+    """Which patients train, validate and test.
+
+    plan, folds, repeats: see `renalkit.domain.splits`. test_share: of all, for a hold-out.
+    validation_share: of what is not tested. external: cohort folder tested by plan 'external'.
+    file: folds of an earlier run (folds.json), for a comparison on the very same patients.
+    """
+
+    plan: Plan = Plan.KFOLD
+    folds: Annotated[int, Field(ge=2, le=50)] = 5
+    repeats: Annotated[int, Field(ge=1, le=50)] = 1
+    test_share: Annotated[float, Field(gt=0, lt=0.9)] = 0.2
+    validation_share: Annotated[float, Field(gt=0, lt=0.9)] = 0.2
+    stratify: bool = True
+    seed: int = 0
+    file: Path | None = None
+
+
+class SystemSettings(Settings):
+    """One system to train: the name users type, its parameters, and what differs for it.
+
+    label: name in tables when one system appears twice. folds: only these folds (all when empty).
+    train: keys of [train] that differ for this system. size: input side that differs.
+    """
+
+    name: str
+    label: Label | None = None
+    task: Task | None = None
+    params: dict[str, Any] = Field(default_factory=dict)
+    folds: tuple[int, ...] = ()
+    train: dict[str, Any] = Field(default_factory=dict)
+    size: int | None = None
+
+
+class StatisticsSettings(Settings):
+    """How figures are made from predictions.
+
+    rule: frames to patients. threshold: chosen on the validation part of each fold. bootstrap:
+    resamples of patients. tolerance_px / tolerance_mm: of the surface Dice.
+    """
+
+    rule: Rule = Rule.MEAN
+    threshold: Literal["half", "youden", "f1"] = "youden"
+    bootstrap: Annotated[int, Field(ge=200, le=100_000)] = 2000
+    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    tolerance_px: Annotated[float, Field(gt=0)] = 2.0
+    tolerance_mm: Annotated[float, Field(gt=0)] = 1.0
+    surface_definition: Literal["surfel", "border"] = "surfel"
+    seed: int = 0
+
+
+class Experiment(Settings):
+    """The whole experiment. `systems` are compared on the same folds, the first one being the
+    system of interest and the others its baselines. waive: guards of `cohort check` by name.
+    """
+
+    name: Label
+    cohort: Path
+    systems: Annotated[tuple[SystemSettings, ...], Field(min_length=1)]
+    split: SplitSettings = SplitSettings()
+    input: Preprocess = Preprocess()
+    augment: AugmentRanges = AugmentRanges()
+    train: TrainOptions = TrainOptions()
+    statistics: StatisticsSettings = StatisticsSettings()
+    waive: tuple[str, ...] = ()
+    workers: Annotated[int, Field(ge=0, le=64)] = 0
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """Everything as JSON values: what experiment.json holds and what the digest covers."""
+        return self.model_dump(mode="json")
+
+    @property
+    def digest(self) -> str:
+        """Digest of what decides the results (not of the places of files)."""
+        plain = {k: v for k, v in self.plain.items() if k not in ("cohort", "workers", "name")}
+        return settings_digest(plain)
+
+
+class Job(Settings):
+    """One system of an experiment, ready to train: everything resolved and checked."""
+
+    label: str
+    system: str
+    task: Task
+    params: dict[str, Any]
+    train: TrainOptions
+    input: Preprocess
+    augment: AugmentRanges
+    folds: tuple[int, ...]
+
+    @property
+    def digest(self) -> str:
+        return settings_digest(self.model_dump(mode="json"))
+
+
+def _job(experiment: Experiment, item: SystemSettings, where: str) -> Job:
+    problems: list[str] = []
+    system: System[Params] | None = None
+    try:
+        system = get_system(item.name)
+    except ConfigError as error:
+        problems += [f"{where}.name: {p}" for p in error.problems]
+    train = experiment.train
+    try:
+        merged = {**_fields(experiment.train), **item.train}
+        train = _Train.model_validate({"train": merged}).train
+    except ValueError as error:
+        problems += _lines(error, _Train, where)
+    params: dict[str, Any] = dict(item.params)
+    task = item.task
+    if system is not None:
+        try:
+            params = system.params(item.params).model_dump(mode="json")
+        except ValueError as error:
+            problems += _lines(error, system.params_type, f"{where}.params")
+        task = task or system.default_task
+        if task not in system.tasks:
+            known = ", ".join(sorted(t.value for t in system.tasks))
+            problems.append(
+                f"{where}.task: {item.name} does not do '{task.value}' (it does {known})"
+            )
+    if problems:
+        raise ConfigError(problems)
+    return Job(
+        label=item.label or item.name,
+        system=item.name,
+        task=task or Task.BOTH,
+        params=params,
+        train=train,
+        input=replace(experiment.input, size=item.size) if item.size else experiment.input,
+        augment=experiment.augment,
+        folds=item.folds,
+    )
+
+
+class _Train(Settings):
+    train: TrainOptions
+
+
+def _fields(options: TrainOptions) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in TrainOptions.__dataclass_fields__}
+
+
+def _lines(error: ValueError, model: type[Any], where: str) -> list[str]:
+    if isinstance(error, ValidationError):
+        return problems_of(error, model, where)
+    return [f"{where}: {error}"]
+
+
+def jobs_of(experiment: Experiment) -> tuple[Job, ...]:
+    """One job per system; ConfigError lists the problems of all of them."""
+    problems: list[str] = []
+    jobs: list[Job] = []
+    for index, item in enumerate(experiment.systems):
+        try:
+            jobs.append(_job(experiment, item, f"systems.{index}"))
+        except ConfigError as error:
+            problems += error.problems
+    labels = [job.label for job in jobs]
+    for label in sorted({x for x in labels if labels.count(x) > 1}):
+        problems.append(f"systems: two systems are labelled '{label}'; give one a label")
+    if problems:
+        raise ConfigError(problems)
+    return tuple(jobs)
+
+
+def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """The experiment of a TOML file with command-line overrides.
+
+    A relative cohort or fold file is looked for beside the experiment file. Raises ConfigError
+    with every problem, including those of each system's parameters.
+    """
+    tables = with_overrides(read_toml(path), overrides)
+    experiment = parse_settings(Experiment, tables)
+    jobs_of(experiment)
+    base = path.resolve().parent
+    split = experiment.split
+    if split.file is not None:
+        split = split.model_copy(update={"file": base / split.file})
+    return experiment.model_copy(update={"cohort": base / experiment.cohort, "split": split})
