@@ -1,0 +1,40 @@
+# make demo: set up, run the main job on a phantom cohort, end in a report to open.
+# make test: set up and pass the tests.
+.PHONY: setup demo test lint bench clean
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+DEMO := workspace/demo
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,video,dev]'
+	touch $(STAMP)
+
+demo: setup
+	$(BIN)/renalkit phantom $(DEMO)/images --patients 72 --seed 11
+	$(BIN)/renalkit ingest $(DEMO)/images -o $(DEMO)/cohorts/phantom
+	$(BIN)/renalkit run examples/phantom-demo.toml -o $(DEMO)/runs
+	@echo
+	@echo "Open the report: $(DEMO)/runs/phantom-demo/report.html"
+
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: setup
+	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf workspace/demo build dist
