@@ -298,13 +298,13 @@ def _class_problems(groups: Sequence[_Group], parts: int, where: str) -> list[st
 
 
 def _divide(
-    groups: Sequence[_Group], shares: Sequence[float], dice: _Dice
+    groups: Sequence[_Group], shares: Sequence[float], dice: _Dice, *, least_first: int = 1
 ) -> list[tuple[_Group, ...]]:
     """Deal groups to parts so that every class, then the patient count, comes near its share.
 
     Classes are dealt rarest first, large groups before small ones, each to the part that lacks
-    most of it. The last groups of a class are kept for parts that have none of it, so that a
-    class with at least as many groups as parts is in every part.
+    most of it. The last groups of a class are kept for parts that are short of it, so that a class
+    with enough groups is in every part (`least_first` times in the first).
     """
     totals: Counter[str] = Counter()
     for group in groups:
@@ -315,10 +315,12 @@ def _divide(
         queue = [g for g in groups if g.stratum == stratum]
         queue.sort(key=lambda g: (-len(g.patients), dice.throw(g.name)))
         for at, group in enumerate(queue):
-            without = [
-                j for j, part in enumerate(dealt) if not any(g.counts.get(stratum) for g in part)
+            short = [
+                j
+                for j, part in enumerate(dealt)
+                for _ in range((1 if j else least_first) - sum(g.stratum == stratum for g in part))
             ]
-            open_parts = without if len(queue) - at <= len(without) else range(len(shares))
+            open_parts = short if len(queue) - at <= len(short) else range(len(shares))
             best = min(
                 open_parts,
                 key=lambda j: (
@@ -361,11 +363,11 @@ def _kfold(groups: Sequence[_Group], options: SplitOptions, dice: _Dice) -> list
 
 
 def _holdout(groups: Sequence[_Group], options: SplitOptions, dice: _Dice) -> list[Fold]:
-    rest, held = _divide(groups, (1 - options.test_share, options.test_share), dice)
+    shares = (1 - options.test_share, options.test_share)
+    rest, held = _divide(groups, shares, dice, least_first=max(options.folds, 2))
     test = _patients(held)
     if options.folds == 1:
         return [_fitted(rest, test, options.validation_share, dice)]
-    _refuse(_class_problems(rest, options.folds, "the part that is not held out"))
     inner = _divide(rest, [1 / options.folds] * options.folds, dice.to("inner"))
     return [
         Fold(
