@@ -349,24 +349,19 @@ def elastic_field(
     with cubic interpolation, then scaled so that the longest displacement is `amplitude_px`. With
     amplitude_px <= sigma_px / 2 the deformation does not fold (tested through its Jacobian).
     """
-    nodes = math.ceil(size / sigma_px) + 4
+    nodes = math.ceil(size / sigma_px) + 3
+    enlarged = math.ceil(nodes * sigma_px)
+    # Cut from the middle: the cubic kernel and the blur then see true neighbours on every side.
+    cut = slice((enlarged - size) // 2, (enlarged - size) // 2 + size)
     generator = np.random.Generator(np.random.SFC64(seed))
-    coarse = generator.standard_normal((nodes, nodes, 2), dtype=np.float32)
-    coarse = np.asarray(cv2.GaussianBlur(coarse, (5, 5), 1.0, borderType=cv2.BORDER_REFLECT_101))
-    step = 1.0 / sigma_px
-    # Node 2 lies on the first pixel: two nodes of margin on each side feed the cubic kernel.
-    placement = np.array([[step, 0.0, 2.0], [0.0, step, 2.0]])
-    fine = np.asarray(
-        cv2.warpAffine(
-            coarse,
-            placement,
-            (size, size),
-            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REFLECT_101,
+    field = np.empty((2, size, size), np.float32)
+    for plane in field:
+        coarse = cv2.GaussianBlur(
+            generator.standard_normal((nodes, nodes), dtype=np.float32), (5, 5), 1.0
         )
-    )
-    field = np.ascontiguousarray(fine.transpose(2, 0, 1), dtype=np.float32)
-    longest = math.sqrt(float(np.max(field[0] * field[0] + field[1] * field[1])))
+        fine = cv2.resize(coarse, (enlarged, enlarged), interpolation=cv2.INTER_CUBIC)
+        plane[:] = np.asarray(fine)[cut, cut]
+    longest = float(np.asarray(cv2.magnitude(field[0], field[1])).max())
     field *= np.float32(amplitude_px / longest)
     return field
 
