@@ -1,0 +1,129 @@
+"""What this installation is and whether it works: `renalkit info` and `renalkit doctor`."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from renalkit.errors import RenalkitError
+from renalkit.readers.codecs import available_codecs
+from renalkit.store.files import write_text
+from renalkit.store.runs import machine_facts, package_versions
+from renalkit.systems import SYSTEMS
+
+RESEARCH_ONLY = "Research use only. Not a medical device. Not for diagnosis or treatment decisions."
+
+
+def describe() -> dict[str, Any]:
+    """Versions, machine, systems with their cards, codecs. Loads no torch."""
+    return {
+        "renalkit": package_versions(),
+        "machine": machine_facts(),
+        "use": RESEARCH_ONLY,
+        "systems": [
+            {
+                "name": s.name,
+                "tasks": sorted(t.value for t in s.tasks),
+                "card": asdict(s.card),
+                "parameters": s.params_type.model_json_schema()["properties"],
+            }
+            for s in SYSTEMS
+        ],
+        "codecs": [asdict(c) for c in available_codecs()],
+    }
+
+
+def describe_words(found: dict[str, Any]) -> str:
+    """The description for a person."""
+    lines = [f"renalkit {found['renalkit'].get('renalkit', '')}. {found['use']}", ""]
+    lines += [f"{name:26}{v}" for name, v in found["renalkit"].items()]
+    lines += ["", "Systems"]
+    for item in found["systems"]:
+        lines.append(f"  {item['name']:16}{item['card']['title']}  [{', '.join(item['tasks'])}]")
+    lines += ["", "Codecs"]
+    for codec in found["codecs"]:
+        state = "yes" if codec["available"] else f"no, install {codec['package']}"
+        lines.append(f"  {codec['name']:28}{state}")
+    return "\n".join(lines)
+
+
+def _check(name: str, ok: bool, words: str, remedy: str = "") -> dict[str, Any]:
+    return {"check": name, "ok": ok, "words": words, "remedy": "" if ok else remedy}
+
+
+def diagnose() -> dict[str, Any]:
+    """Run every check of the installation; `ok` is False when a needed part is missing."""
+    checks = [_codecs(), _torch(), _video(), _disk(), _worker()]
+    return {"ok": all(c["ok"] for c in checks if c["check"] != "video"), "checks": checks}
+
+
+def _codecs() -> dict[str, Any]:
+    lacking = [c.name for c in available_codecs() if not c.available]
+    words = "all transfer syntaxes can be read" if not lacking else f"lacking: {', '.join(lacking)}"
+    return _check("codecs", not lacking, words, "pip install --upgrade renalkit")
+
+
+def _torch() -> dict[str, Any]:
+    """Asked in a child process: importing torch takes seconds and stays in memory."""
+    code = (
+        "import torch; print(torch.__version__, torch.get_num_threads(),"
+        " torch.cuda.device_count() if torch.cuda.is_available() else 0)"
+    )
+    if importlib.util.find_spec("torch") is None:
+        return _check("torch", False, "not installed", "pip install 'renalkit[train]'")
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    if done.returncode:
+        return _check("torch", False, "cannot be imported", "reinstall the extra 'train'")
+    version, threads, gpus = done.stdout.split()
+    return _check("torch", True, f"{version}, {threads} threads, {gpus} GPUs")
+
+
+def _video() -> dict[str, Any]:
+    ok = importlib.util.find_spec("av") is not None
+    words = "MP4 and AVI can be read" if ok else "MP4 and AVI cannot be read"
+    return _check("video", ok, words, "pip install 'renalkit[video]'")
+
+
+def _disk() -> dict[str, Any]:
+    free_gb = shutil.disk_usage(Path.cwd()).free / 2**30
+    try:
+        with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".renalkit-doctor-") as name:
+            write_text(Path(name) / "probe", "x")
+    except (OSError, RenalkitError) as error:
+        return _check("disk", False, f"this folder cannot be written ({error})", "change folder")
+    return _check("disk", free_gb > 1, f"{free_gb:.0f} GB free here", "free at least 1 GB")
+
+
+def _worker() -> dict[str, Any]:
+    """Whether pixels can be decoded in a child process here."""
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", "import renalkit.readers.decode_child"],
+        capture_output=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    ok = done.returncode == 0
+    return _check(
+        "decoder", ok, "child process starts" if ok else "child process fails", "reinstall"
+    )
+
+
+def diagnose_words(found: dict[str, Any]) -> str:
+    """The checks for a person."""
+    lines: list[str] = []
+    for c in found["checks"]:
+        mark = "ok  " if c["ok"] else "FAIL"
+        lines.append(
+            f"{mark} {c['check']:10}{c['words']}" + (f"; {c['remedy']}" if c["remedy"] else "")
+        )
+    return "\n".join(lines)
