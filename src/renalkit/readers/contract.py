@@ -12,7 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from renalkit.domain.image import Pixels
+import numpy.typing as npt
+
 from renalkit.domain.study import Defect, Study
 
 
@@ -55,14 +56,21 @@ class ReadResult:
             raise ValueError("only a study can be excluded; files without one are refused")
 
 
+class PixelsAndFacts(Protocol):
+    """What a decoding task gave."""
+
+    @property
+    def pixels(self) -> npt.NDArray[Any]: ...
+
+    @property
+    def info(self) -> dict[str, Any]: ...
+
+
 class Decoder(Protocol):
     """Who turns a file into pixels; the decode worker does it in a child that can be killed."""
 
-    def run(self, task: str, path: Path, options: ReadOptions) -> tuple[Pixels, Mapping[str, Any]]:
-        """Pixels and what is known about them; task is "still", "mask" or "video".
-
-        Raises DecodeFailed or InputRefused, nothing else.
-        """
+    def run(self, task: str, path: Path, options: Mapping[str, Any]) -> PixelsAndFacts:
+        """Do a task ("still", "video") with JSON options; raises InputRefused, nothing else."""
         ...
 
 
