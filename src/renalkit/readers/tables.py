@@ -8,6 +8,7 @@ converters below, which refuse what they do not know and suggest, but never choo
 from __future__ import annotations
 
 import csv
+import io
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
