@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import numpy.typing as npt
 
 from renalkit.domain.study import Defect, Study
+from renalkit.readers.pseudonyms import Pseudonyms
 
 
 class Outcome(StrEnum):
@@ -103,3 +104,17 @@ class ReadOptions:
     keep_pixels: bool = False
     allow_headerless: bool = False
     limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadContext:
+    """What a reader needs beside the files: their folder, who names them, who decodes them."""
+
+    root: Path
+    pseudonyms: Pseudonyms
+    decoder: Decoder
+    options: ReadOptions = field(default_factory=ReadOptions)
+
+    def relative(self, path: Path) -> PurePosixPath:
+        """The path below the import folder."""
+        return PurePosixPath(path.relative_to(self.root).as_posix())

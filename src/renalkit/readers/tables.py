@@ -149,7 +149,7 @@ def _decoded(data: bytes, where: str) -> str:
 def _split(text: str, dialect: Dialect, where: str) -> list[tuple[int, list[str]]]:
     """Line number and cells of every line; blank lines may only stand at the end."""
     # csv raises for a field over its own limit (131,072), a lone quote and an open quote.
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=dialect.delimiter, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=dialect.delimiter, strict=True)
     lines: list[tuple[int, list[str]]] = []
     blank: int | None = None
     start = 1

@@ -1,0 +1,353 @@
+"""How do the pictures of one patient, with masks and known facts, become a Study?
+
+The layouts (`image_folder`, `busi`) only say which files belong together and what is known about
+them; decoding, pairing with masks, refusals and keys are here, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from renalkit.domain.geometry import SpacingMm
+from renalkit.domain.image import Clip, Mode, Source, pixel_sha256, read_only
+from renalkit.domain.study import Covariate, Defect, Lesion, Roi, Scanner, Study
+from renalkit.errors import InputRefused, Reason
+from renalkit.readers.annotations import (
+    FrameAnnotation,
+    MaskValues,
+    as_annotation,
+    bad_annotation,
+    fitted,
+    mask_pixels,
+    merged,
+)
+from renalkit.readers.contract import FileReport, Outcome, PixelsAndFacts, ReadContext, ReadResult
+from renalkit.readers.stills import decode_options
+from renalkit.store.files import sha256_file
+
+ANY_LESION = "1"
+"""Name of the lesion where the source does not tell lesions apart."""
+
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".wmv")
+"""Names that are offered to the video decoder; it then judges by content."""
+
+WHOLE_PICTURES = Defect(
+    Reason.NO_REGIONS,
+    "picture files declare no ultrasound regions: whole pictures are kept, with any text in them",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LesionFacts:
+    """What a table or folder says about one lesion; `lesion` carries a placeholder key."""
+
+    name: str
+    lesion: Lesion
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture or video file with everything the layout knows about it.
+
+    lesions: the lesions it shows. label: class of a picture without lesion (for instance normal).
+    masks: mask files, merged. annotations: regions from annotation files (already read).
+    """
+
+    path: Path
+    lesions: tuple[LesionFacts, ...] = ()
+    label: str | None = None
+    masks: tuple[Path, ...] = ()
+    annotations: tuple[FrameAnnotation, ...] = ()
+    spacing_mm: SpacingMm | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PatientFiles:
+    """The pictures of one study. patient and study are the identities keys are made from."""
+
+    patient: str
+    study: str
+    pictures: tuple[Picture, ...]
+    patient_known: bool
+    site: str | None = None
+    scanner: Scanner = Scanner()
+    defects: tuple[Defect, ...] = ()
+    exclude_because: str | None = None
+    covariates: Mapping[str, Covariate] = field(default_factory=dict[str, Covariate])
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A picture that was decoded, with its regions."""
+
+    picture: Picture
+    clip: Clip
+    source_format: str
+    annotations: tuple[FrameAnnotation, ...]
+
+
+def placeholder_lesion() -> Lesion:
+    """A lesion without facts; its key is set when the study is known."""
+    return Lesion("l-" + "0" * 20)
+
+
+def refused_file(path: Path, error: InputRefused) -> FileReport:
+    """The report of a file that a decoder or a rule refused."""
+    words = "; ".join(
+        t for t in (error.found, error.expected and f"expected {error.expected}") if t
+    )
+    return FileReport(path, Outcome.REFUSED, (Defect(error.reason, words),))
+
+
+def identity(context: ReadContext, path: Path, sha256: str) -> str:
+    """Identity of a file that names no patient: its place and its content."""
+    return f"{context.relative(path).as_posix()}\0{sha256}"
+
+
+def file_sha256(path: Path) -> str:
+    """Digest of a file; InputRefused(UNREADABLE) when it cannot be read."""
+    try:
+        return sha256_file(path)
+    except OSError as error:
+        raise InputRefused(
+            Reason.UNREADABLE,
+            f"cannot be read ({error.strerror})",
+            remedy="check that the file exists and that you may read it",
+        ) from error
+
+
+def read_patient(files: PatientFiles, values: MaskValues, context: ReadContext) -> ReadResult:
+    """Decode the pictures of one study and put it together; refused files are reported.
+
+    The result has no study when every picture was refused.
+    """
+    reports: list[FileReport] = []
+    read: list[_Read] = []
+    for picture in files.pictures:
+        done, told = _read_picture(picture, values, context)
+        reports.extend(told)
+        if done is not None:
+            read.append(done)
+    if not read:
+        return ReadResult(None, tuple(reports))
+    study_key = context.pseudonyms.study(files.study)
+    lesions = _lesions(read, study_key, context)
+    labels = {r.picture.label for r in read if r.picture.label is not None}
+    formats = sorted({r.source_format for r in read})
+    defects = [*files.defects, WHOLE_PICTURES]
+    if lesions and labels:
+        words = f"{len(labels)} class without lesion beside lesions: kept as pictures only"
+        defects.append(Defect(Reason.CONVERTED, words))
+    study = Study(
+        key=study_key,
+        patient=context.pseudonyms.patient(files.patient),
+        clips=tuple(r.clip for r in read),
+        lesions=lesions,
+        label=labels.pop() if len(labels) == 1 and not lesions else None,
+        patient_known=files.patient_known,
+        site=files.site,
+        scanner=files.scanner,
+        covariates={"source_format": "+".join(formats), **files.covariates},
+        defects=tuple(defects) + _clip_defects(reports, read),
+    )
+    return ReadResult(study, tuple(reports), files.exclude_because)
+
+
+def _clip_defects(reports: Sequence[FileReport], read: Sequence[_Read]) -> tuple[Defect, ...]:
+    """The warnings of the used pictures, with the number of their clip."""
+    number = {r.picture.path: index for index, r in enumerate(read)}
+    return tuple(
+        replace(defect, clip=number[report.path])
+        for report in reports
+        if report.outcome is Outcome.WARNED and report.path in number
+        for defect in report.reasons
+    )
+
+
+def _decode(path: Path, role: str, context: ReadContext) -> PixelsAndFacts:
+    options = decode_options(context.options.limits, role)
+    task = "video" if path.suffix.lower() in VIDEO_SUFFIXES else "still"
+    return context.decoder.run(task, path, options)
+
+
+def _read_picture(
+    picture: Picture, values: MaskValues, context: ReadContext
+) -> tuple[_Read | None, list[FileReport]]:
+    try:
+        sha256 = file_sha256(picture.path)
+        decoded = _decode(picture.path, "image", context)
+    except InputRefused as error:
+        words = "belongs to a picture that was refused"
+        masks = (Defect(error.reason, words),)
+        return None, [
+            refused_file(picture.path, error),
+            *(FileReport(m, Outcome.REFUSED, masks) for m in picture.masks),
+        ]
+    frames = decoded.pixels[None] if decoded.info.get("times_s", ...) is ... else decoded.pixels
+    rows, cols = int(frames.shape[1]), int(frames.shape[2])
+    try:
+        from_files, reports = _read_masks(picture, (rows, cols), values, context)
+        regions = _placed((*from_files, *picture.annotations), frames.shape, picture)
+        if picture.label is not None and not picture.lesions:
+            regions = _none_expected(regions, picture)
+    except _PairRefused as refusal:
+        return None, refusal.reports
+    notes = [Defect(Reason.CONVERTED, str(words)) for words in decoded.info.get("notes", ())]
+    warnings = [
+        *(Defect(Reason(str(r)), str(w)) for r, w in decoded.info.get("warnings", ())),
+        *dict.fromkeys(d for item in regions for d in item.defects),
+    ]
+    outcome = Outcome.WARNED if warnings else Outcome.USED
+    clip = Clip(
+        pixels=read_only(frames),
+        sha256=pixel_sha256(frames),
+        mode=Mode.B,
+        source=Source(
+            sha256,
+            context.pseudonyms.path(Path(context.relative(picture.path))),
+            str(decoded.info["source_format"]),
+        ),
+        spacing_mm=picture.spacing_mm,
+        times_s=_times(decoded.info.get("times_s")),
+    )
+    reports.insert(0, FileReport(picture.path, outcome, (*warnings, *notes)))
+    return _Read(picture, clip, str(decoded.info["source_format"]), regions), reports
+
+
+def _times(values: Iterable[float] | None) -> tuple[float, ...] | None:
+    return None if values is None else tuple(float(v) for v in values)
+
+
+class _PairRefused(Exception):
+    """A picture and its regions do not belong together: both are refused."""
+
+    def __init__(self, picture: Picture, error: InputRefused, at: Path | None = None) -> None:
+        words = "its mask or annotation was refused: " + error.found
+        blamed = {at} if at is not None else set(picture.masks)
+        masks = [
+            refused_file(m, error)
+            if m in blamed
+            else FileReport(m, Outcome.REFUSED, (Defect(error.reason, "another mask was refused"),))
+            for m in picture.masks
+        ]
+        own = FileReport(picture.path, Outcome.REFUSED, (Defect(error.reason, words),))
+        self.reports = [own, *masks]
+        super().__init__(words)
+
+
+def _read_masks(
+    picture: Picture, size: tuple[int, int], values: MaskValues, context: ReadContext
+) -> tuple[tuple[FrameAnnotation, ...], list[FileReport]]:
+    """The union of the picture's mask files as one annotation, with a report per file."""
+    masks: list[np.ndarray] = []
+    reports: list[FileReport] = []
+    for path in picture.masks:
+        try:
+            decoded = _decode(path, "mask", context)
+            lossy = bool(decoded.info.get("lossy"))
+            pixels, noticed = mask_pixels(decoded.pixels, values, lossy=lossy)
+            if pixels.shape != size:
+                raise bad_annotation(
+                    f"mask of {pixels.shape[0]} x {pixels.shape[1]} pixels",
+                    expected=f"{size[0]} x {size[1]} pixels, like its picture",
+                    reason=Reason.MASK_MISMATCH,
+                )
+        except InputRefused as error:
+            raise _PairRefused(picture, error, path) from error
+        if not pixels.any() and picture.label is None:
+            noticed = (*noticed, Defect(Reason.EMPTY_MASK, "the mask covers no pixel"))
+        reports.append(FileReport(path, Outcome.WARNED if noticed else Outcome.USED, noticed))
+        masks.append(pixels)
+    if not masks:
+        return (), reports
+    base = FrameAnnotation(picture.path.name, 0, ANY_LESION)
+    return (as_annotation(merged(masks), base),), reports
+
+
+def _placed(
+    items: Iterable[FrameAnnotation], shape: tuple[int, ...], picture: Picture
+) -> tuple[FrameAnnotation, ...]:
+    """Annotations checked against the frames and named after the lesions of the picture."""
+    named = {facts.name for facts in picture.lesions}
+    result: list[FrameAnnotation] = []
+    for item in items:
+        try:
+            if item.frame >= shape[0]:
+                raise bad_annotation(
+                    f"annotation of frame {item.frame}", expected=f"frames 0 to {shape[0] - 1}"
+                )
+            placed = fitted(item, shape[1], shape[2])
+            if len(named) == 1:
+                # The table knows one lesion here: every region belongs to it.
+                placed = replace(placed, lesion=next(iter(named)))
+            elif named and placed.lesion not in named:
+                raise bad_annotation(
+                    "a region that does not say which lesion it shows",
+                    expected=f"one of the {len(named)} lesions the table lists for the picture",
+                )
+        except InputRefused as error:
+            raise _PairRefused(picture, error) from error
+        result.append(placed)
+    return tuple(result)
+
+
+def _none_expected(
+    regions: Iterable[FrameAnnotation], picture: Picture
+) -> tuple[FrameAnnotation, ...]:
+    """A picture said to show no lesion: empty masks say the same, others contradict it."""
+    if any(r.mask is not None or r.box is not None for r in regions):
+        error = bad_annotation(
+            f"a region on a picture of class '{picture.label}', which has no lesion",
+            expected="an empty mask, or another class",
+        )
+        raise _PairRefused(picture, error)
+    return ()
+
+
+def _lesions(read: Sequence[_Read], study_key: str, context: ReadContext) -> tuple[Lesion, ...]:
+    """The lesions of a study with their regions, in the order of their names."""
+    facts: dict[str, Lesion] = {}
+    regions: dict[tuple[str, int, int], list[FrameAnnotation]] = {}
+    for clip, item in enumerate(read):
+        for fact in item.picture.lesions:
+            facts.setdefault(fact.name, fact.lesion)
+        for region in item.annotations:
+            regions.setdefault((region.lesion, clip, region.frame), []).append(region)
+            if (region.mask or region.box) and item.picture.label is None:
+                facts.setdefault(region.lesion, replace(placeholder_lesion(), label=region.label))
+    rois: dict[str, list[Roi]] = {}
+    for (name, clip, frame), items in sorted(regions.items()):
+        roi = _roi(clip, frame, items)
+        if roi is not None:
+            rois.setdefault(name, []).append(roi)
+    return tuple(
+        replace(
+            facts[name],
+            key=context.pseudonyms.lesion(study_key, name),
+            rois=tuple(rois.get(name, ())),
+        )
+        for name in sorted(facts)
+    )
+
+
+def _roi(clip: int, frame: int, items: Sequence[FrameAnnotation]) -> Roi | None:
+    """One region of interest from all annotations of a lesion on a frame."""
+    masks = [item.mask for item in items if item.mask is not None]
+    boxes = [item.box for item in items if item.box is not None]
+    if not masks and not boxes:
+        return None
+    mask = masks[0] if len(masks) == 1 else None
+    if len(masks) > 1:
+        mask = type(masks[0]).encode(merged([m.decode() for m in masks]))
+    box = boxes[0] if boxes else None
+    for other in boxes[1:]:
+        assert box is not None
+        x, y = min(box.x, other.x), min(box.y, other.y)
+        right = max(box.x + box.width, other.x + other.width)
+        bottom = max(box.y + box.height, other.y + other.height)
+        box = type(box)(x, y, right - x, bottom - y)
+    return Roi(clip, frame, mask, box, items[0].origin)
