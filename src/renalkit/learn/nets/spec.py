@@ -61,7 +61,7 @@ class NetSpec:
                 expected=f"(images, {self.channels} channels, {self.size}, {self.size})",
                 remedy="preprocess with the settings the network was built with",
             )
-        if torch.compiler.is_exporting() or torch.jit.is_tracing():
+        if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():
             return
         if not bool(torch.isfinite(image).all()):
             raise InputRefused(
