@@ -124,3 +124,243 @@ def doctor(as_json: AsJson = False) -> None:
 def version() -> None:
     """The version."""
     typer.echo(__version__)
+
+
+@app.command()
+def phantom(
+    folder: Annotated[Path, typer.Argument(help="Folder to make; must be new or empty.")],
+    patients: Annotated[int, typer.Option(min=4, help="Number of patients.")] = 48,
+    size: Annotated[
+        int, typer.Option(min=64, max=1024, help="Side of the images in pixels.")
+    ] = 256,
+    seed: Annotated[int, typer.Option(help="Same seed, same files.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Make a B-mode phantom cohort: images, masks and labels.csv as a user's folder would look."""
+    from renalkit.usecases.phantom import make_phantom
+
+    with progress_bar() as progress:
+        found = make_phantom(folder, patients=patients, size=size, seed=seed, progress=progress)
+    give(found, as_json, lambda: f"{found['images']} images of {found['patients']} patients")
+
+
+@app.command()
+def ingest(
+    source: Annotated[Path, typer.Argument(help="Folder of images or DICOM files.", exists=True)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Cohort folder.")],
+    layout: Annotated[str, typer.Option(help="auto, dicom, images or busi.")] = "auto",
+    labels: Annotated[
+        Path | None, typer.Option(help="Label table (CSV); default labels.csv in the source.")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Classes in order, e.g. benign,malignant.")
+    ] = None,
+    positive: Annotated[str | None, typer.Option(help="The positive class.")] = None,
+    groups: Annotated[
+        str, typer.Option(help="busi only: 'manifest' takes the packed groups as patients.")
+    ] = "none",
+    annotations: Annotated[
+        Path | None, typer.Option(help="Boxes or masks per frame: CSV, CVAT XML or LabelMe folder.")
+    ] = None,
+    keep_pixels: Annotated[
+        bool, typer.Option(help="Keep DICOM images that declare no ultrasound region (recorded).")
+    ] = False,
+    allow_headerless: Annotated[bool, typer.Option(help="Accept DICOM without preamble.")] = False,
+    key_file: Annotated[
+        Path | None, typer.Option(help="The project's key, outside the cohort.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read a folder into a cohort; every file ends used or refused with its reason. Resumes."""
+    from renalkit.usecases.ingest import ingest_words, request_of, run_ingest
+
+    request = request_of(
+        source=source,
+        output=output,
+        layout=layout,
+        labels=labels,
+        classes=classes,
+        positive=positive,
+        groups=groups,
+        annotations=annotations,
+        keep_pixels=keep_pixels,
+        allow_headerless=allow_headerless,
+        key_file=key_file,
+    )
+    with progress_bar() as progress:
+        report = run_ingest(request, progress)
+    give(report.as_json(), as_json, lambda: ingest_words(report))
+    if report.refused:
+        raise typer.Exit(Exit.PARTIAL)
+
+
+@cohort_app.command("show")
+def cohort_show(
+    folder: Annotated[Path, typer.Argument(help="Cohort folder.", exists=True)],
+    as_json: AsJson = False,
+) -> None:
+    """Flow chart counts, classes, scanners, sizes, defects and the account of files."""
+    from renalkit.usecases.cohort import show, show_words
+
+    summary = show(folder)
+    give(summary.as_json(), as_json, lambda: show_words(summary))
+
+
+@cohort_app.command("check")
+def cohort_check(
+    folder: Annotated[Path, typer.Argument(help="Cohort folder.", exists=True)],
+    waive: Waive = None,
+    as_json: AsJson = False,
+) -> None:
+    """Leaks, duplicates, label conflicts, outlying masks, burned-in marks, shortcut probes."""
+    from renalkit.store.cohorts import load_cohort
+    from renalkit.usecases.check import check, check_words
+
+    with progress_bar() as progress:
+        report = check(load_cohort(folder), frozenset(waive or ()), progress)
+    give(report.as_json(), as_json, lambda: check_words(report))
+    if report.blocking:
+        raise typer.Exit(Exit.CHECK_FAILED)
+
+
+RunsFolder = Annotated[
+    Path, typer.Option("-o", "--output", help="Folder of runs; the run gets its own inside.")
+]
+
+
+@app.command()
+def run(
+    experiment: Annotated[Path, typer.Argument(help="Experiment file (TOML).", exists=True)],
+    output: RunsFolder = Path("runs"),
+    overrides: Overrides = None,
+    waive: Waive = None,
+    processes: Annotated[
+        int, typer.Option(min=1, max=64, help="Folds trained at the same time.")
+    ] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Everything: check, split, train, evaluate, compare, report. Resumes per fold and inside."""
+    from renalkit.usecases.run import RunRequest, run_experiment, run_words
+
+    request = RunRequest(experiment, output, tuple(overrides or ()), tuple(waive or ()), processes)
+    with progress_bar() as progress:
+        found = run_experiment(request, progress)
+    give(found, as_json, lambda: run_words(found))
+
+
+@app.command()
+def train(
+    experiment: Annotated[Path, typer.Argument(help="Experiment file (TOML).", exists=True)],
+    output: RunsFolder = Path("runs"),
+    overrides: Overrides = None,
+    waive: Waive = None,
+    processes: Annotated[
+        int, typer.Option(min=1, max=64, help="Folds trained at the same time.")
+    ] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Check, split and train; predictions of every fold are kept. Resumes."""
+    from renalkit.usecases.run import RunRequest, train_experiment, train_words
+
+    request = RunRequest(experiment, output, tuple(overrides or ()), tuple(waive or ()), processes)
+    with progress_bar() as progress:
+        found = train_experiment(request, progress)
+    give(found, as_json, lambda: train_words(found))
+
+
+RunArgument = Annotated[Path, typer.Argument(help="Folder of one run.", exists=True)]
+
+
+@app.command()
+def evaluate(folder: RunArgument, as_json: AsJson = False) -> None:
+    """Figures from the stored predictions, with intervals over patients. Needs no torch."""
+    from renalkit.usecases.evaluate import evaluate_run, metrics_words
+
+    with progress_bar() as progress:
+        found = evaluate_run(folder, progress)
+    give(found, as_json, lambda: metrics_words(found))
+
+
+@app.command()
+def compare(
+    target: Annotated[Path, typer.Argument(help="A run folder, or an experiment file to vary.")],
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=A,B,C", help="Train a variant per value, e.g. input.size=64,128."
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="P1-ablation or P1-input-size, on an experiment file.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="System the others are compared with; default the first.")
+    ] = None,
+    output: RunsFolder = Path("runs"),
+    overrides: Overrides = None,
+    waive: Waive = None,
+    as_json: AsJson = False,
+) -> None:
+    """Several systems on the same folds in one table, with paired differences."""
+    from renalkit.usecases.compare import CompareRequest, compare_words, run_compare
+
+    request = CompareRequest(
+        target,
+        tuple(vary or ()),
+        preset,
+        reference,
+        output,
+        tuple(overrides or ()),
+        tuple(waive or ()),
+    )
+    with progress_bar() as progress:
+        found = run_compare(request, progress)
+    give(found, as_json, lambda: compare_words(found))
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="RUN/SYSTEM (mean of folds) or one fold folder.")],
+    source: Annotated[Path, typer.Argument(help="Image, DICOM file or folder.", exists=True)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for results.")],
+    keep_pixels: Annotated[
+        bool, typer.Option(help="Accept DICOM without ultrasound regions.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Masks, class scores and overlays for new images."""
+    from renalkit.usecases.predict import predict_folder, predict_words
+
+    with progress_bar() as progress:
+        found = predict_folder(model, source, output, keep_pixels, progress)
+    give(found, as_json, lambda: predict_words(found))
+    if found["refused"]:
+        raise typer.Exit(Exit.PARTIAL)
+
+
+@app.command()
+def report(
+    folder: RunArgument,
+    cohort: Annotated[
+        Path | None, typer.Option(help="Cohort folder, when it has moved; pictures need it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write report.html again from the stored predictions. Needs no torch."""
+    from renalkit.usecases.report import write_report
+
+    with progress_bar() as progress:
+        path = write_report(folder, cohort, progress)
+    give({"report": str(path)}, as_json, lambda: f"Open {path}")
+
+
+@cohort_app.command("export-splits")
+def cohort_export_splits(
+    folder: RunArgument,
+    output: Annotated[Path, typer.Option("-o", "--output", help="splits_final.json to write.")],
+) -> None:
+    """The folds of a run in nnU-Net's form."""
+    from renalkit.usecases.run import export_splits
+
+    export_splits(folder, output)
+    say(f"wrote {output}")
