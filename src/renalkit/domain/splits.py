@@ -197,6 +197,26 @@ def make_split(
     return Split(plan, seed, numbered, options.repeats, shared_test=plan is Plan.HOLDOUT)
 
 
+def draw_validation(
+    facts: Sequence[PatientFacts], fold: Fold, seed: int, options: SplitOptions | None = None
+) -> Fold:
+    """A fold from outside (train and test only) with its validation part drawn inside train.
+
+    Groups stay together and classes keep their shares, as in `make_split`; the tested part is
+    unchanged. Raises ConfigError when the training part is too small to be divided, ValueError
+    when it names a patient without facts.
+    """
+    options = options or SplitOptions()
+    chosen = [f for f in facts if f.patient in fold.train]
+    if len(chosen) != len(fold.train):
+        raise ValueError(f"{len(fold.train) - len(chosen)} training patients have no facts")
+    groups = _grouped(chosen, options)
+    _refuse(_class_problems(groups, 2, f"the training part of fold {fold.index}"))
+    purpose = f"given fold {fold.index}"
+    drawn = _fitted(groups, fold.test, options.validation_share, _Dice(seed, purpose))
+    return Fold(fold.index, drawn.train, drawn.validation, fold.test, fold.name)
+
+
 def patient_facts(cohort: Cohort, groups: Mapping[str, str]) -> tuple[PatientFacts, ...]:
     """The facts of every patient of a cohort, sorted; groups as `cohort_checks.groups` gives them.
 
