@@ -1,0 +1,200 @@
+"""Which images does each training step see, and how are they changed?
+
+Everything random about a batch is drawn from a generator named by (seed, epoch, position): the
+state of the loader is two numbers, a resumed training needs no generator state, and the number of
+loader threads changes nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from renalkit.errors import Reason, TrainingFailed
+from renalkit.learn.options import Sampling
+from renalkit.learn.outputs import Targets
+from renalkit.learn.prepared import PreparedSet, Progress, cache_digest, prepare
+from renalkit.transforms.augment import AugmentRanges, sample_augmentation
+
+__all__ = [
+    "Batch",
+    "BatchPlan",
+    "PreparedSet",
+    "Progress",
+    "batches",
+    "cache_digest",
+    "epoch_order",
+    "plain_batches",
+    "prepare",
+    "step_slices",
+]
+
+Indices = npt.NDArray[np.int64]
+Batch = tuple[Tensor, Targets]
+
+# Shape legend: b images of a batch, S side in pixels.
+
+_ORDER, _AUGMENT = 0, 1
+"""Purpose of a generator, the third word of its name, so that no two purposes share one."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """How training batches are made.
+
+    sampling: 'plain' shows every image once per epoch; 'oversample' repeats the images of smaller
+    classes up to the size of the largest (P1), images without label are shown once; 'balanced'
+    draws a class, then one of its images (P2), as many draws as there are images with a label.
+    augment: ranges of random changes; None shows the images as they are. threads: how many
+    threads prepare batches ahead; 0 prepares them when asked for.
+    """
+
+    seed: int
+    batch_size: int
+    sampling: Sampling = "plain"
+    augment: AugmentRanges | None = None
+    threads: int = 0
+
+
+def _generator(plan: BatchPlan, epoch: int, purpose: int, position: int) -> np.random.Generator:
+    words = np.random.SeedSequence([plan.seed, epoch, purpose, position])
+    return np.random.Generator(np.random.PCG64(words))
+
+
+def epoch_order(labels: Indices, indices: Indices, plan: BatchPlan, epoch: int) -> Indices:
+    """The images of an epoch in the order they are shown.
+
+    Args:
+        labels: (N,) class of every image of the set, -1 unknown.
+        indices: the training part.
+        plan: seed and sampling.
+        epoch: 0 is the first.
+
+    Raises:
+        TrainingFailed: 'balanced' or 'oversample' and no image with a label.
+    """
+    rng = _generator(plan, epoch, _ORDER, 0)
+    if plan.sampling == "plain":
+        return rng.permutation(indices)
+    known = labels[indices]
+    members = [indices[known == c] for c in np.unique(known[known >= 0])]
+    if not members:
+        raise TrainingFailed(
+            f"sampling '{plan.sampling}' found no image with a class",
+            where=str(Reason.UNKNOWN_LABEL),
+            expected="labels in the training part",
+            remedy="use sampling 'plain'",
+        )
+    if plan.sampling == "balanced":
+        n_draws = sum(len(m) for m in members)
+        classes = rng.integers(len(members), size=n_draws)
+        places = rng.random(n_draws)
+        sizes = np.array([len(m) for m in members])
+        # random() < 1, but the product may round up to the size itself.
+        chosen = np.minimum((places * sizes[classes]).astype(np.int64), sizes[classes] - 1)
+        return np.array([members[c][p] for c, p in zip(classes, chosen, strict=True)], np.int64)
+    largest = max(len(m) for m in members)
+    parts = [indices[known < 0]]
+    for images in members:
+        # Whole copies, and a random rest without repetition: counts differ by at most one.
+        copies, rest = divmod(largest, len(images))
+        parts += [images] * copies + [rng.permutation(images)[:rest]]
+    return rng.permutation(np.concatenate(parts))
+
+
+def step_slices(n_images: int, batch_size: int) -> list[slice]:
+    """Positions of each step; a last batch of one image joins the one before.
+
+    Batch normalisation cannot work on a single image.
+
+    >>> [(s.start, s.stop) for s in step_slices(9, 4)]
+    [(0, 4), (4, 9)]
+    """
+    edges = [*range(0, n_images, batch_size), n_images]
+    if len(edges) > 2 and edges[-1] - edges[-2] == 1:
+        del edges[-2]
+    return [slice(a, b) for a, b in itertools.pairwise(edges)]
+
+
+def _assemble(data: PreparedSet, chosen: Indices) -> Batch:
+    """Images as they are: no generator is touched."""
+    size = data.size
+    images = np.empty((len(chosen), 1, size, size), np.float32)
+    for row, index in enumerate(chosen):
+        images[row] = data.network_input(int(index))
+    masks = np.asarray(data.masks[chosen]).astype(np.float32)
+    return torch.from_numpy(images), _targets(data, chosen, masks)
+
+
+def _targets(data: PreparedSet, chosen: Indices, masks: npt.NDArray[np.float32]) -> Targets:
+    return Targets(
+        mask=torch.from_numpy(masks),
+        has_mask=torch.from_numpy(data.has_mask[chosen]),
+        label=torch.from_numpy(data.labels[chosen]),
+    )
+
+
+def _assemble_augmented(
+    data: PreparedSet, chosen: Indices, first: int, epoch: int, plan: BatchPlan
+) -> Batch:
+    """first: position in the epoch of the batch's first image."""
+    if plan.augment is None:
+        return _assemble(data, chosen)
+    size = data.size
+    images = np.empty((len(chosen), 1, size, size), np.float32)
+    masks = np.empty((len(chosen), 1, size, size), np.float32)
+    for row, index in enumerate(chosen):
+        rng = _generator(plan, epoch, _AUGMENT, first + row)
+        change = sample_augmentation(plan.augment, size, rng)
+        image, mask = change.apply(data.network_input(int(index)), np.asarray(data.masks[index]))
+        images[row] = image
+        masks[row] = mask
+    return torch.from_numpy(images), _targets(data, chosen, masks)
+
+
+def batches(
+    data: PreparedSet, train_indices: Indices, plan: BatchPlan, epoch: int, start: int = 0
+) -> Generator[Batch]:
+    """Training batches of an epoch from step `start` on.
+
+    Each item: image (b,1,S,S) float32 and its targets. The same (plan, epoch, step) gives the
+    same tensors, bit for bit, whatever `start` and `plan.threads` are.
+
+    Raises:
+        TrainingFailed: see `epoch_order`.
+    """
+    order = epoch_order(data.labels, train_indices, plan, epoch)
+    steps = step_slices(len(order), plan.batch_size)[start:]
+
+    def make(step: slice) -> Batch:
+        return _assemble_augmented(data, order[step], step.start, epoch, plan)
+
+    if plan.threads <= 0:
+        yield from map(make, steps)
+        return
+    waiting: deque[Future[Batch]] = deque()
+    with ThreadPoolExecutor(plan.threads, thread_name_prefix="batch") as pool:
+        try:
+            for step in steps:
+                waiting.append(pool.submit(make, step))
+                if len(waiting) > plan.threads + 1:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def plain_batches(data: PreparedSet, indices: Indices, batch_size: int) -> Iterator[Batch]:
+    """Validation and test batches: the order given, no augmentation, no random number drawn."""
+    for start in range(0, len(indices), batch_size):
+        yield _assemble(data, indices[start : start + batch_size])

@@ -1,0 +1,614 @@
+"""How is one fold trained, so that an interruption changes nothing but the time it took?
+
+State is (epoch, step), the rows so far, weights, optimiser and torch's generators; everything
+about batches follows from the seed (`renalkit.learn.data`). A resumed training on the same machine
+with the same library versions and threads ends with the same weights, bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, cast
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from renalkit.errors import StoreError, TrainingFailed
+from renalkit.learn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from renalkit.learn.data import (
+    Batch,
+    BatchPlan,
+    Indices,
+    PreparedSet,
+    Progress,
+    batches,
+    epoch_order,
+    plain_batches,
+    step_slices,
+)
+from renalkit.learn.options import TrainOptions
+from renalkit.learn.outputs import Guide, Losses, Net, Outputs, Targets
+from renalkit.learn.predictor import evaluating, plain_state, resolve_device, save_weights
+from renalkit.learn.schedule import learning_rate
+from renalkit.learn.selection import EpochRow, best_row, history_csv, should_stop
+from renalkit.learn.validation import Validation, ValidationBatch, summarise
+from renalkit.store.files import (
+    clean_temporaries,
+    make_folder,
+    read_json,
+    sha256_bytes,
+    sha256_file,
+    write_json,
+    write_text,
+)
+from renalkit.transforms.augment import AugmentRanges
+
+log = logging.getLogger(__name__)
+
+STATE = "state"
+WEIGHTS = "weights.safetensors"
+HISTORY_TABLE = "history.csv"
+HISTORY = "history.json"
+FAILURE = "failure.json"
+CUDA_STEPS_PER_CHECK = 20
+"""On a GPU the loss is looked at once per so many steps: looking waits for the device."""
+_NOT_DECISIVE = ("loader_threads", "checkpoint_minutes", "threads", "device")
+"""Options that may differ between the parts of a resumed training."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FoldTask:
+    """One network to train on one division of the images.
+
+    build: a new network; its weights are drawn after seeding. loss: (Outputs, Targets) -> Losses.
+    train, validation: positions in `data`, disjoint; validation may be empty. guide_share: share
+    of the reference mask shown to the network at a progress in [0,1].
+    """
+
+    build: Callable[[], Net]
+    loss: Callable[[Outputs, Targets], Losses]
+    data: PreparedSet
+    train: Indices
+    validation: Indices
+    guide_share: Callable[[float], float]
+    segments: bool
+    classifies: bool
+    n_classes: int
+
+    def __post_init__(self) -> None:
+        shared = np.intersect1d(self.train, self.validation)
+        if len(shared):
+            raise ValueError(f"{len(shared)} images are in training and in validation")
+        if len(self.train) < 2:
+            raise TrainingFailed(
+                f"{len(self.train)} training images",
+                where="training part",
+                expected="at least 2",
+                remedy="use fewer folds or add patients",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class FoldHistory:
+    """What training a fold gave. best_epoch: 1 is the first. rows: one per epoch."""
+
+    rows: tuple[EpochRow, ...]
+    best_epoch: int
+    weights_sha256: str
+    threads: int
+    device: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def epochs(self) -> int:
+        return len(self.rows)
+
+    @property
+    def seconds(self) -> float:
+        return sum(row.seconds for row in self.rows)
+
+
+def train_fold(
+    task: FoldTask,
+    options: TrainOptions,
+    ranges: AugmentRanges | None,
+    folder: Path,
+    progress: Progress,
+) -> FoldHistory:
+    """Train a fold, or go on with it, or find it done.
+
+    Writes ``history.csv`` after each epoch, checkpoints below ``state/`` while it works, and at
+    the end ``weights.safetensors`` (best epoch) and ``history.json``; then ``state/`` goes.
+
+    Args:
+        task: network, loss and images.
+        options: settings; `seed` decides initial weights, batches, augmentation and dropout.
+        ranges: augmentation of training images, None for none.
+        folder: of this fold; nobody else writes there.
+        progress: told each step.
+
+    Raises:
+        TrainingFailed: the loss or a weight became NaN or infinite; ``failure.json`` names the
+            batch.
+        StoreError: the folder belongs to other settings, or the disk refused.
+        KeyboardInterrupt: after SIGINT or SIGTERM; the state is saved and the same call resumes.
+    """
+    make_folder(folder)
+    digest = task_digest(task, options, ranges)
+    done = _finished(folder, digest)
+    if done is not None:
+        return done
+    with _torch_settings(options), _stop_requests() as stop:
+        return _Training(task, options, ranges, folder, stop, digest).run(progress)
+
+
+def task_digest(task: FoldTask, options: TrainOptions, ranges: AugmentRanges | None) -> str:
+    """What a checkpoint must agree with: settings, images and truth of both parts."""
+    data = task.data
+    parts = {
+        name: [(data.keys[i].text, int(data.labels[i]), bool(data.has_mask[i])) for i in indices]
+        for name, indices in (("train", task.train), ("validation", task.validation))
+    }
+    settings = {k: v for k, v in asdict(options).items() if k not in _NOT_DECISIVE}
+    augment = None if ranges is None else ranges.as_dict()
+    plain = [settings, augment, parts, data.size, task.n_classes]
+    return sha256_bytes(json.dumps(plain, sort_keys=True).encode())
+
+
+def _finished(folder: Path, digest: str) -> FoldHistory | None:
+    path = folder / HISTORY
+    if not path.exists():
+        return None
+    plain = read_json(path)
+    if plain["digest"] != digest:
+        raise _foreign(folder)
+    weights = folder / WEIGHTS
+    if not weights.exists() or sha256_file(weights) != plain["weights_sha256"]:
+        raise StoreError(
+            "weights are missing or differ from their digest",
+            where=f"{folder.name}/{WEIGHTS}",
+            expected=plain["weights_sha256"][:16],
+            remedy=f"remove {HISTORY} of this fold to train it again",
+        )
+    _remove_state(folder)
+    return FoldHistory(
+        rows=tuple(EpochRow.from_dict(row) for row in plain["rows"]),
+        best_epoch=int(plain["best_epoch"]),
+        weights_sha256=plain["weights_sha256"],
+        threads=int(plain["threads"]),
+        device=plain["device"],
+        notes=tuple(plain["notes"]),
+    )
+
+
+def _foreign(folder: Path) -> StoreError:
+    return StoreError(
+        "this fold was begun under other settings, images or labels",
+        where=folder.name,
+        expected="the same experiment",
+        remedy="give the changed experiment another name, or remove the fold folder",
+    )
+
+
+def _remove_state(folder: Path) -> None:
+    shutil.rmtree(folder / STATE, ignore_errors=True)
+
+
+@contextmanager
+def _torch_settings(options: TrainOptions) -> Generator[None]:
+    """Threads and determinism for the training only; restored afterwards."""
+    threads = torch.get_num_threads()
+    strict = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    cudnn = (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if options.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = not options.deterministic
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(strict, warn_only=warn_only)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
+
+
+class _Stop:
+    """Whether somebody asked training to end."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+
+@contextmanager
+def _stop_requests() -> Generator[_Stop]:
+    """SIGINT and SIGTERM become a wish to stop after the batch; a second one stops at once.
+
+    Outside the main thread Python cannot take signals; there the caller's handlers stay.
+    """
+    stop = _Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stop.asked:
+            raise KeyboardInterrupt
+        stop.asked = True
+        log.warning("stopping after this batch; the state will be saved")
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _optimizer(net: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    lr, decay = options.lr, options.weight_decay
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=lr, momentum=options.momentum, weight_decay=decay)
+    kind = torch.optim.Adam if options.optimizer == "adam" else torch.optim.AdamW
+    return kind(parameters, lr=lr, weight_decay=decay)
+
+
+_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+class _Training:
+    """One fold in the making: the state that a checkpoint holds, and the steps that change it."""
+
+    def __init__(
+        self,
+        task: FoldTask,
+        options: TrainOptions,
+        ranges: AugmentRanges | None,
+        folder: Path,
+        stop: _Stop,
+        digest: str,
+    ) -> None:
+        self.task, self.options, self.folder = task, options, folder
+        self.stop, self.digest = stop, digest
+        self.plan = BatchPlan(
+            options.seed, options.batch_size, options.sampling, ranges, options.loader_threads
+        )
+        self.device = resolve_device(options.device)
+        self.fabric = Fabric(
+            accelerator=self.device.type,
+            devices=options.devices,
+            precision=cast("Any", _PRECISION[options.precision]),
+        )
+        torch.manual_seed(options.seed)
+        self.net = task.build()
+        if options.channels_last:
+            _channels_last(self.net)
+        self.module, self.optimizer = self.fabric.setup(self.net, _optimizer(self.net, options))
+        if isinstance(task.loss, nn.Module):
+            task.loss.to(self.fabric.device)
+        self.epoch = 0
+        self.step = 0
+        self.rows: list[EpochRow] = []
+        self.best: dict[str, Tensor] = {}
+        self.sums = torch.zeros(4, dtype=torch.float64, device=self.fabric.device)
+        self.seconds_before = 0.0
+        self.number = 0
+        self.notes: list[str] = []
+        self.unchecked: list[tuple[int, Tensor]] = []
+        self.saved_at_s = time.monotonic()
+
+    # ---- the course of training
+
+    def run(self, progress: Progress) -> FoldHistory:
+        clean_temporaries(self.folder)
+        self._resume()
+        options = self.options
+        while not (self.rows and should_stop(self.rows, options, self.task.segments)):
+            started_s = time.monotonic() - self.seconds_before
+            order = epoch_order(self.task.data.labels, self.task.train, self.plan, self.epoch)
+            slices = step_slices(len(order), options.batch_size)
+            losses = [row.validation_loss for row in self.rows]
+            lr = learning_rate(options, self.epoch, losses)
+            progress.stage(f"epoch {self.epoch + 1} of {options.epochs}", len(slices) - self.step)
+            self._train_epoch(order, slices, lr, started_s, progress)
+            with evaluating(self.module):
+                found = summarise(self._validation_batches(started_s))
+            row = self._row(lr, found, time.monotonic() - started_s)
+            self._end_epoch(row)
+            progress.advance(0, _words(row))
+            if self.stop.asked:
+                raise KeyboardInterrupt("stopped; the state is saved")
+        return self._finish()
+
+    def _train_epoch(
+        self,
+        order: Indices,
+        slices: list[slice],
+        lr: float,
+        started_s: float,
+        progress: Progress,
+    ) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.module.train()
+        source = batches(self.task.data, self.task.train, self.plan, self.epoch, self.step)
+        try:
+            for batch in source:
+                self._train_step(batch, len(slices))
+                self.step += 1
+                if self._look_now(len(slices)):
+                    self._require_finite(order, slices)
+                progress.advance()
+                if self.stop.asked:
+                    self._require_finite(order, slices)
+                    self._save(time.monotonic() - started_s)
+                    raise KeyboardInterrupt("stopped; the state is saved")
+                if time.monotonic() - self.saved_at_s > 60 * self.options.checkpoint_minutes:
+                    self._require_finite(order, slices)
+                    self._save(time.monotonic() - started_s)
+        finally:
+            source.close()
+
+    def _train_step(self, batch: Batch, steps: int) -> None:
+        image, targets = self._moved(batch)
+        done = (self.epoch * steps + self.step) / (self.options.epochs * steps)
+        share = self.task.guide_share(done)
+        guide = Guide(targets.mask, share, targets.has_mask) if share > 0 else None
+        losses = self.task.loss(self.module(image, guide), targets)
+        self.fabric.backward(losses.total)
+        if self.options.clip_norm > 0:
+            # A non-finite norm is found through the loss of the next step, without waiting here.
+            self.fabric.clip_gradients(
+                self.module,
+                self.optimizer,
+                max_norm=self.options.clip_norm,
+                error_if_nonfinite=False,
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        total = losses.total.detach()
+        parts = [total, *(_or_nan(p, total) for p in (losses.segmentation, losses.classification))]
+        count = torch.ones_like(total)
+        self.sums += torch.stack([*parts, count]).double() * len(image)
+        self.unchecked.append((self.step, total))
+
+    def _validation_batches(self, started_s: float) -> Iterator[ValidationBatch]:
+        task = self.task
+        for batch in plain_batches(task.data, task.validation, self.options.batch_size):
+            if self.stop.asked:
+                self._save(time.monotonic() - started_s)
+                raise KeyboardInterrupt("stopped; the state is saved")
+            image, targets = self._moved(batch)
+            outputs = self.module(image, None)
+            yield ValidationBatch(task.loss(outputs, targets).total, outputs, targets)
+
+    def _moved(self, batch: Batch) -> Batch:
+        image, targets = batch
+        device = self.fabric.device
+        if device.type == "cuda":
+            image = image.pin_memory()
+        image = image.to(device, non_blocking=True)
+        if self.options.channels_last:
+            image = image.contiguous(memory_format=torch.channels_last)
+        moved = Targets(
+            targets.mask.to(device), targets.has_mask.to(device), targets.label.to(device)
+        )
+        return image, moved
+
+    # ---- what must not happen
+
+    def _look_now(self, n_steps: int) -> bool:
+        if self.fabric.device.type == "cpu" or self.step == n_steps:
+            return True
+        return len(self.unchecked) >= CUDA_STEPS_PER_CHECK
+
+    def _require_finite(self, order: Indices, slices: list[slice]) -> None:
+        """Raise for the first step since the last look whose loss was not finite."""
+        waiting, self.unchecked = self.unchecked, []
+        if not waiting:
+            return
+        values = torch.stack([loss for _, loss in waiting]).double().cpu().tolist()
+        for (step, _), value in zip(waiting, values, strict=True):
+            if not math.isfinite(value):
+                names = [self.task.data.keys[i].text for i in order[slices[step]]]
+                raise self._failed(f"the loss is {value}", step, names)
+
+    def _failed(self, found: str, step: int, names: list[str]) -> TrainingFailed:
+        write_json(
+            self.folder / FAILURE,
+            {"found": found, "epoch": self.epoch + 1, "step": step + 1, "images": names},
+        )
+        return TrainingFailed(
+            f"{found} in epoch {self.epoch + 1}, step {step + 1} (images {', '.join(names[:3])}"
+            f"{', ...' if len(names) > 3 else ''})",
+            where=self.folder.name,
+            expected="finite numbers",
+            remedy=f"look at the images listed in {FAILURE}; try a lower lr, clip_norm 1 or "
+            "precision '32'",
+        )
+
+    # ---- epochs and their record
+
+    def _row(self, lr: float, found: Validation, seconds: float) -> EpochRow:
+        total, segmentation, classification, count = self.sums.cpu().tolist()
+        if math.isinf(found.loss) or (len(self.task.validation) and math.isnan(found.loss)):
+            raise self._failed(f"the validation loss is {found.loss}", self.step - 1, [])
+        return EpochRow(
+            epoch=self.epoch + 1,
+            lr=lr,
+            train_loss=total / count,
+            train_segmentation=segmentation / count,
+            train_classification=classification / count,
+            validation_loss=found.loss,
+            iou=found.iou,
+            dice=found.dice,
+            accuracy=found.accuracy,
+            auc=found.auc,
+            seconds=seconds,
+        )
+
+    def _end_epoch(self, row: EpochRow) -> None:
+        self.rows.append(row)
+        if best_row(self.rows, self.options.monitor, self.task.segments) == len(self.rows) - 1:
+            self.best = plain_state(self.net)
+        self.epoch, self.step = self.epoch + 1, 0
+        self.sums.zero_()
+        write_text(self.folder / HISTORY_TABLE, history_csv(self.rows))
+        self._save(0.0)
+        self.seconds_before = 0.0
+
+    def _finish(self) -> FoldHistory:
+        path = self.folder / WEIGHTS
+        self.net.load_state_dict(self.best, strict=True)
+        sha256 = save_weights(self.net, path)
+        history = FoldHistory(
+            rows=tuple(self.rows),
+            best_epoch=best_row(self.rows, self.options.monitor, self.task.segments) + 1,
+            weights_sha256=sha256,
+            threads=torch.get_num_threads(),
+            device=self.device.type,
+            notes=tuple(self.notes),
+        )
+        write_text(self.folder / HISTORY_TABLE, history_csv(self.rows))
+        write_json(
+            self.folder / HISTORY,
+            {
+                "digest": self.digest,
+                "rows": [row.as_dict() for row in history.rows],
+                "best_epoch": history.best_epoch,
+                "weights_sha256": history.weights_sha256,
+                "threads": history.threads,
+                "device": history.device,
+                "torch": torch.__version__,
+                "notes": list(history.notes),
+            },
+        )
+        (self.folder / FAILURE).unlink(missing_ok=True)
+        _remove_state(self.folder)
+        return history
+
+    # ---- checkpoints
+
+    def _save(self, seconds: float) -> None:
+        tensors = {f"model/{k}": v for k, v in plain_state(self.net).items()}
+        tensors |= {f"best/{k}": v for k, v in self.best.items()}
+        if not all(bool(torch.isfinite(v).all()) for v in tensors.values()):
+            raise self._failed("a weight is NaN or infinite", max(self.step - 1, 0), [])
+        for index, state in self.optimizer.state_dict()["state"].items():
+            for name, value in state.items():
+                if isinstance(value, Tensor):
+                    plain = value.detach().cpu().contiguous().clone()
+                    tensors[f"optimizer/{index}/{name}"] = plain
+        tensors["rng/cpu"] = torch.get_rng_state()
+        if self.fabric.device.type == "cuda":
+            tensors["rng/cuda"] = torch.cuda.get_rng_state(self.fabric.device)
+        tensors["sums"] = self.sums.cpu().clone()
+        values = {
+            "digest": self.digest,
+            "epoch": self.epoch,
+            "step": self.step,
+            "rows": [row.as_dict() for row in self.rows],
+            "seconds": seconds,
+            "threads": torch.get_num_threads(),
+            "device": self.device.type,
+            "torch": torch.__version__,
+            "scaler": self._scaler_state(),
+            "notes": self.notes,
+        }
+        self.number += 1
+        save_checkpoint(self.folder / STATE, self.number, Checkpoint(tensors, values))
+        self.saved_at_s = time.monotonic()
+
+    def _scaler_state(self) -> dict[str, Any]:
+        scaler = getattr(self.fabric.strategy.precision, "scaler", None)
+        return {} if scaler is None else dict(scaler.state_dict())
+
+    def _resume(self) -> None:
+        found = load_checkpoint(self.folder / STATE)
+        self.notes += found.notes
+        self.number = found.number
+        if found.checkpoint is None:
+            return
+        tensors, values = found.checkpoint.tensors, found.checkpoint.values
+        if values["digest"] != self.digest:
+            raise _foreign(self.folder)
+        self.net.load_state_dict(_under(tensors, "model/"), strict=True)
+        self.best = _under(tensors, "best/")
+        self._load_optimizer(_under(tensors, "optimizer/"))
+        if values["scaler"]:
+            cast("Any", self.fabric.strategy.precision).scaler.load_state_dict(values["scaler"])
+        torch.set_rng_state(tensors["rng/cpu"])
+        if "rng/cuda" in tensors and self.fabric.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["rng/cuda"], self.fabric.device)
+        self.sums.copy_(tensors["sums"])
+        self.epoch, self.step = int(values["epoch"]), int(values["step"])
+        self.rows = [EpochRow.from_dict(row) for row in values["rows"]]
+        self.seconds_before = float(values["seconds"])
+        self.notes = [*values["notes"], *found.notes]
+        now = {
+            "threads": torch.get_num_threads(),
+            "device": self.device.type,
+            "torch": torch.__version__,
+        }
+        for name, value in now.items():
+            if values[name] != value:
+                words = f"resumed with {name} {value} after {values[name]}: last digits may differ"
+                self.notes.append(words)
+                log.warning("%s", words)
+
+    def _load_optimizer(self, tensors: dict[str, Tensor]) -> None:
+        state: dict[int, dict[str, Tensor]] = {}
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for name, value in tensors.items():
+            index, _, part = name.partition("/")
+            like = parameters[int(index)]
+            if value.shape == like.shape:
+                # Same memory layout as the weight, as in the uninterrupted run.
+                value = torch.empty_like(like).copy_(value)
+            state.setdefault(int(index), {})[part] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _under(tensors: Any, prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _or_nan(part: Tensor | None, like: Tensor) -> Tensor:
+    return torch.full_like(like, math.nan) if part is None else part.detach().to(like.dtype)
+
+
+def _channels_last(net: nn.Module) -> None:
+    # The stub of Module.to knows no call with a memory format alone.
+    cast("Any", net).to(memory_format=torch.channels_last)
+
+
+def _words(row: EpochRow) -> str:
+    shown = [f"loss {row.train_loss:.3f}"]
+    for name, value in (
+        ("validation", row.validation_loss),
+        ("IoU", row.iou),
+        ("accuracy", row.accuracy),
+        ("AUC", row.auc),
+    ):
+        if not math.isnan(value):
+            shown.append(f"{name} {value:.3f}")
+    return ", ".join(shown)
