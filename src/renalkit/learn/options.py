@@ -24,7 +24,9 @@ class TrainOptions:
     'loss+iou' stops when neither validation loss nor IoU improved (P1). sampling: 'oversample'
     repeats minority classes up to the majority, 'balanced' draws a class first. class_weights:
     'inverse' frequency, mean 1; asking for it together with oversampling corrects imbalance
-    twice. threads: torch threads, 0 = all cores. loader_threads: augmentation threads.
+    twice. ema: decay per step of an average of the weights that is validated and kept instead of
+    the last weights (0 is off, as in the papers). tta: predict the mean over the image and its
+    left-right mirror (off in the papers). threads: torch threads, 0 = all cores. loader_threads: augmentation threads.
     """
 
     epochs: int = 60
@@ -49,6 +51,8 @@ class TrainOptions:
     channels_last: bool = True
     sampling: Sampling = "oversample"
     class_weights: ClassWeights = "none"
+    ema: float = 0.0
+    tta: bool = False
     deterministic: bool = True
     checkpoint_minutes: float = 5.0
     seed: int = 0
@@ -63,5 +67,7 @@ class TrainOptions:
         for name in ("momentum", "weight_decay", "warmup_epochs", "clip_norm", "threads"):
             if getattr(self, name) < 0:
                 problems.append(f"{name}: {getattr(self, name)} must not be negative")
+        if not 0 <= self.ema < 1:
+            problems.append(f"ema: {self.ema} must be at least 0 and below 1")
         if problems:
             raise ConfigError(problems, where="train")

@@ -1,0 +1,243 @@
+"""From an experiment file to a report: every step resumes where an earlier attempt ended."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from renalkit.domain.cohort import Cohort
+from renalkit.domain.experiment import RunRecord, Status
+from renalkit.domain.sample import b_mode_samples
+from renalkit.domain.splits import Split, SplitOptions, make_split, patient_facts
+from renalkit.errors import CheckFailed, Exit, InputRefused, Locked, Reason, StoreError
+from renalkit.store.cohorts import load_cohort
+from renalkit.store.files import make_folder, read_json, write_json, write_text
+from renalkit.store.runs import (
+    RunFolder,
+    machine_facts,
+    package_versions,
+    save_record,
+    write_manifest,
+)
+from renalkit.store.splits import load_split, save_split
+from renalkit.usecases.check import CheckReport, check
+from renalkit.usecases.experiment import Experiment, Job, jobs_of, read_experiment
+from renalkit.usecases.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What the user asked for. processes: folds trained at the same time."""
+
+    experiment: Path
+    output: Path
+    overrides: tuple[str, ...] = ()
+    waive: tuple[str, ...] = ()
+    processes: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run ready to train: settings read, cohort checked, patients divided."""
+
+    folder: RunFolder
+    experiment: Experiment
+    jobs: tuple[Job, ...]
+    cohort: Cohort
+    split: Split
+    waivers: tuple[str, ...]
+
+
+def prepare_run(request: RunRequest, progress: Progress) -> Prepared:
+    """Read, check and divide; everything found is kept, nothing already settled changes.
+
+    Raises ConfigError, CheckFailed (a leak not waived), StoreError (the run's name is taken by
+    other settings).
+    """
+    experiment = read_experiment(request.experiment, request.overrides)
+    jobs = jobs_of(experiment)
+    folder = RunFolder(request.output / experiment.name)
+    _settle(folder, experiment, request)
+    progress.stage("reading the cohort")
+    cohort = load_cohort(experiment.cohort)
+    if not b_mode_samples(cohort):
+        raise InputRefused(
+            Reason.BAD_ANNOTATION,
+            "no B-mode frame with a label or a mask",
+            where=cohort.name,
+            expected="labels or masks for the task",
+            remedy="look at 'renalkit cohort show' and ingest again with a label table",
+        )
+    waivers = tuple(sorted({*experiment.waive, *request.waive}))
+    found = check(cohort, frozenset(waivers), progress)
+    write_json(folder.check, found.as_json())
+    if found.blocking:
+        raise CheckFailed(
+            "the cohort check found what would make the figures wrong",
+            where=folder.check.name,
+            expected="no blocking finding",
+            remedy="mend the cohort, or waive the guard by name (--waive L03); "
+            "the report prints every waiver",
+        )
+    return Prepared(
+        folder, experiment, jobs, cohort, _split(folder, experiment, cohort, found), waivers
+    )
+
+
+def _settle(folder: RunFolder, experiment: Experiment, request: RunRequest) -> None:
+    """Write the settings on first use; refuse other settings under a used name."""
+    if folder.experiment_json.exists():
+        earlier = read_json(folder.experiment_json)
+        if earlier.get("digest") != experiment.digest:
+            raise StoreError(
+                f"a run named '{experiment.name}' exists with other settings",
+                where=folder.path.name,
+                expected="the same settings, to resume",
+                remedy="change 'name' in the experiment file, or remove the run",
+            )
+        return
+    make_folder(folder.path)
+    write_text(folder.experiment_toml, request.experiment.read_text(encoding="utf-8"))
+    write_json(
+        folder.experiment_json,
+        {"digest": experiment.digest, "settings": experiment.plain, "set": list(request.overrides)},
+    )
+
+
+def _split(folder: RunFolder, experiment: Experiment, cohort: Cohort, found: CheckReport) -> Split:
+    if folder.folds.exists():
+        return load_split(folder.folds)
+    wanted = experiment.split
+    if wanted.file is not None:
+        split = load_split(wanted.file)
+    else:
+        options = SplitOptions(
+            folds=wanted.folds,
+            repeats=wanted.repeats,
+            test_share=wanted.test_share,
+            validation_share=wanted.validation_share,
+            stratify=wanted.stratify,
+        )
+        facts = patient_facts(cohort, found.groups)
+        split = make_split(facts, wanted.plan, wanted.seed, options)
+    known = set(cohort.patients)
+    strangers = {p for f in split.folds for p in f.train | f.validation | f.test} - known
+    if strangers:
+        raise InputRefused(
+            Reason.SPLIT_OVERLAP,
+            f"the folds name {len(strangers)} patients this cohort does not have",
+            where=folder.folds.name,
+            remedy="use the folds of a run on this cohort",
+        )
+    save_split(folder.folds, split)
+    return split
+
+
+def train_experiment(request: RunRequest, progress: Progress) -> dict[str, Any]:
+    """Check, divide and train; `complete` tells whether every fold is finished."""
+    from renalkit.usecases.train import Training, finished_folds, train_fold_of
+
+    prepared = prepare_run(request, progress)
+    training = Training(
+        prepared.folder,
+        prepared.cohort,
+        prepared.split,
+        b_mode_samples(prepared.cohort),
+        prepared.experiment.workers,
+    )
+    helpers = [_helper(request) for _ in range(request.processes - 1)]
+    try:
+        # Fold by fold over all systems, so that a stopped run still has whole folds to compare.
+        for fold in prepared.split.folds:
+            for job in prepared.jobs:
+                if not job.folds or fold.index in job.folds:
+                    train_fold_of(training, job, fold, progress)
+        for child in helpers:
+            child.wait()
+    finally:
+        for child in helpers:
+            child.terminate()
+    failed = [c.returncode for c in helpers if c.returncode not in (0, Exit.OK)]
+    done = {job.label: finished_folds(training, job) for job in prepared.jobs}
+    wanted = sum(len(job.folds) or len(prepared.split.folds) for job in prepared.jobs)
+    return {
+        "run": prepared.experiment.name,
+        "folder": str(prepared.folder.path),
+        "finished": done,
+        "complete": sum(len(f) for f in done.values()) == wanted and not failed,
+    }
+
+
+def _helper(request: RunRequest) -> subprocess.Popen[bytes]:
+    """Another process at the same run: folds are claimed by lock, so both take different ones."""
+    command = [sys.executable, "-m", "renalkit", "train", str(request.experiment)]
+    command += ["-o", str(request.output)]
+    for item in request.overrides:
+        command += ["--set", item]
+    for item in request.waive:
+        command += ["--waive", item]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603
+
+
+def train_words(found: dict[str, Any]) -> str:
+    """The state of training for a person."""
+    lines = [
+        f"{label}: folds {', '.join(map(str, f)) or 'none'}"
+        for label, f in found["finished"].items()
+    ]
+    lines.append(
+        "complete" if found["complete"] else "not complete; run the same command to resume"
+    )
+    return "\n".join(lines)
+
+
+def run_experiment(request: RunRequest, progress: Progress) -> dict[str, Any]:
+    """Train what is missing, then evaluate, compare and write the report."""
+    started, clock = datetime.now(UTC), time.monotonic()
+    trained = train_experiment(request, progress)
+    folder = RunFolder(Path(trained["folder"]))
+    if not trained["complete"]:
+        raise Locked(
+            "another process is still training folds of this run",
+            where=folder.path.name,
+            remedy="wait for it, then run the same command again",
+        )
+    return finish_run(folder, trained, (started, clock), progress)
+
+
+def finish_run(
+    folder: RunFolder, trained: dict[str, Any], since: tuple[datetime, float], progress: Progress
+) -> dict[str, Any]:
+    """Everything after training: figures, comparisons, report, record, manifest."""
+    from renalkit.usecases.evaluate import evaluate_run
+    from renalkit.usecases.report import write_report
+
+    metrics = evaluate_run(folder.path, progress)
+    report = write_report(folder.path, None, progress)
+    settings = read_json(folder.experiment_json)
+    record = RunRecord(
+        name=trained["run"],
+        status=Status.COMPLETE,
+        settings_digest=settings["digest"],
+        cohort_digest=metrics["cohort_digest"],
+        split_digest=load_split(folder.folds).digest,
+        versions=package_versions(),
+        machine=machine_facts(),
+        started=since[0].isoformat(timespec="seconds"),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - since[1], 1),
+        waivers=tuple(settings["settings"].get("waive", ())),
+    )
+    save_record(folder, record)
+    write_manifest(folder.path)
+    return {**trained, "report": str(report), "metrics": str(folder.metrics)}
+
+
+def run_words(found: dict[str, Any]) -> str:
+    """The end of a run for a person."""
+    return f"{train_words(found)}\nreport: {found['report']}"

@@ -1,0 +1,221 @@
+"""How the systems of an experiment are trained, fold by fold, each fold resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from renalkit.domain.cohort import Cohort
+from renalkit.domain.geometry import MaskRLE
+from renalkit.domain.prediction import Prediction, SystemRef, Unit
+from renalkit.domain.sample import Sample
+from renalkit.domain.splits import Fold, Split
+from renalkit.errors import InputRefused, Locked, Reason
+from renalkit.learn.complexity import complexity
+from renalkit.learn.data import PreparedSet, prepare
+from renalkit.learn.loop import FoldTask, train_fold
+from renalkit.learn.outputs import Net
+from renalkit.learn.predictor import load_weights, predict_batches, time_per_image
+from renalkit.store.files import locked, sha256_bytes, write_json
+from renalkit.store.predictions import save_predictions
+from renalkit.store.runs import RunFolder
+from renalkit.systems import get_system
+from renalkit.systems._contract import Decoded, Params, Shape, System
+from renalkit.transforms.preprocess import Placement
+from renalkit.usecases.experiment import Job
+from renalkit.usecases.progress import Progress
+
+Indices = npt.NDArray[np.int64]
+
+MASK_THRESHOLD = 0.5
+"""Probability from which a pixel counts as lesion. Fixed, so that nothing is tuned on test data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What all folds of an experiment share."""
+
+    folder: RunFolder
+    cohort: Cohort
+    split: Split
+    samples: tuple[Sample, ...]
+    workers: int
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.cohort.task.classes)
+
+    def shape(self, job: Job) -> Shape:
+        """What the job's network takes and gives."""
+        return Shape(channels=1, size=job.input.size, n_classes=self.n_classes)
+
+
+def fold_digest(training: Training, job: Job, fold: Fold) -> str:
+    """What a finished fold must agree with to be kept."""
+    parts = (job.digest, training.cohort.digest, training.split.digest, str(fold.index))
+    return sha256_bytes("\n".join(parts).encode())
+
+
+def folds_of(training: Training, job: Job) -> tuple[Fold, ...]:
+    """The folds a job is asked for."""
+    return tuple(f for f in training.split.folds if not job.folds or f.index in job.folds)
+
+
+def finished_folds(training: Training, job: Job) -> list[int]:
+    """Indices of the folds of a job that ended."""
+    return [
+        f.index
+        for f in folds_of(training, job)
+        if training.folder.fold(job.label, f.index).finished(fold_digest(training, job, f))
+    ]
+
+
+def part_indices(samples: Sequence[Sample], fold: Fold) -> Mapping[str, Indices]:
+    """Positions of the samples of each part; patients outside the fold are in none."""
+    parts = [fold.part_of(s.key.patient) for s in samples]
+    return {
+        name: np.flatnonzero([p == name for p in parts]) for name in ("train", "validation", "test")
+    }
+
+
+def train_fold_of(training: Training, job: Job, fold: Fold, progress: Progress) -> bool:
+    """Train one system on one fold and keep its predictions; True when the fold is finished.
+
+    A finished fold is left alone. A fold another process holds is left to it (False).
+    """
+    folder = training.folder.fold(job.label, fold.index)
+    digest = fold_digest(training, job, fold)
+    if folder.finished(digest):
+        return True
+    try:
+        with locked(folder.path):
+            if not folder.finished(digest):
+                progress.stage(f"{job.label}: fold {fold.index + 1} of {len(training.split.folds)}")
+                _train_locked(training, job, fold, progress)
+    except Locked:
+        return False
+    return True
+
+
+def _train_locked(training: Training, job: Job, fold: Fold, progress: Progress) -> None:
+    system = get_system(job.system)
+    params = system.params(job.params)
+    shape = training.shape(job)
+    folder = training.folder.fold(job.label, fold.index)
+    data = prepare(training.samples, job.input, training.folder.cache, training.workers, progress)
+    parts = part_indices(training.samples, fold)
+    _require_truth(job, data, parts)
+    options = replace(job.train, seed=job.train.seed * 1000 + fold.index)
+    weights = None
+    if options.class_weights == "inverse":
+        weights = inverse_frequency(data.labels[parts["train"]], training.n_classes)
+    task = FoldTask(
+        build=lambda: system.build(params, shape, job.task),
+        loss=system.loss(params, job.task, weights),
+        data=data,
+        train=parts["train"],
+        validation=parts["validation"],
+        guide_share=lambda share: system.guide_share(params, share),
+        segments=job.task.segments,
+        classifies=job.task.classifies,
+        n_classes=training.n_classes,
+    )
+    history = train_fold(task, options, job.augment, folder.path, progress)
+    net = system.build(params, shape, job.task)
+    load_weights(net, folder.weights, history.weights_sha256)
+    ref = SystemRef(job.system, job.label, history.weights_sha256)
+    for name, path in (("validation", folder.validation), ("test", folder.test)):
+        decoded = decode_all(system, params, net, data.take(parts[name]), tta=options.tta)
+        found = [
+            prediction_of(training.samples[i], result, data.placements[i], ref, fold.index)
+            for i, result in zip(parts[name], decoded, strict=True)
+        ]
+        save_predictions(path, found)
+    complexity_file = training.folder.complexity(job.label)
+    if not complexity_file.exists():
+        write_json(complexity_file, asdict(complexity(net, shape.channels, shape.size)))
+    write_json(
+        folder.done,
+        {
+            "digest": fold_digest(training, job, fold),
+            "weights_sha256": history.weights_sha256,
+            "best_epoch": history.best_epoch,
+            "epochs": history.epochs,
+            "images": {name: len(index) for name, index in parts.items()},
+            "patients": {n: len(getattr(fold, n)) for n in ("train", "validation", "test")},
+            "train_seconds": round(history.seconds, 1),
+            "ms_per_image": round(time_per_image(net, shape, batch=1, repeats=10), 2),
+            "threads": history.threads,
+            "device": history.device,
+        },
+    )
+
+
+def _require_truth(job: Job, data: PreparedSet, parts: Mapping[str, Indices]) -> None:
+    for name in ("train", "validation"):
+        index = parts[name]
+        labels = data.labels[index]
+        problem = ""
+        if not len(index):
+            problem = f"the {name} part has no images"
+        elif job.task.segments and not np.asarray(data.masks[index[data.has_mask[index]]]).any():
+            problem = f"no image of the {name} part has a lesion mask"
+        elif job.task.classifies and len(np.unique(labels[labels >= 0])) < 2:
+            problem = f"the {name} part has fewer than two classes"
+        if problem:
+            raise InputRefused(
+                Reason.BAD_ANNOTATION,
+                problem,
+                where=job.label,
+                expected="truth for the task in the training and the validation part",
+                remedy="use fewer folds, another task for this system, or annotate more patients",
+            )
+
+
+def inverse_frequency(labels: Indices, n_classes: int) -> tuple[float, ...]:
+    """Class weights by inverse frequency, mean 1 (P1's weight adjustment).
+
+    Raises InputRefused when a class has no training image: its weight would be infinite.
+    """
+    counts = np.bincount(labels[labels >= 0], minlength=n_classes).astype(float)
+    if (counts == 0).any():
+        raise InputRefused(
+            Reason.UNKNOWN_LABEL,
+            "a class has no training image",
+            expected="every class in every training part",
+            remedy="use fewer folds or class_weights 'none'",
+        )
+    raw = 1 / counts
+    return tuple(float(w) for w in raw / raw.mean())
+
+
+def decode_all(
+    system: System[Params], params: Params, net: Net, data: PreparedSet, *, tta: bool
+) -> list[Decoded]:
+    """Decoded network results of every image in order."""
+    found: list[Decoded] = []
+    for raw in predict_batches(net, data, batch_size=32, tta=tta):
+        found += system.decode(params, raw)
+    return found
+
+
+def prediction_of(
+    sample: Sample, decoded: Decoded, placement: Placement, ref: SystemRef, fold: int | None
+) -> Prediction:
+    """One image's result in source coordinates."""
+    mask = None
+    if decoded.mask is not None:
+        mask = MaskRLE.encode(placement.invert_mask(decoded.mask) >= MASK_THRESHOLD)
+    return Prediction(
+        unit=Unit.FRAME,
+        key=sample.key,
+        scores=None if decoded.scores is None else tuple(float(s) for s in decoded.scores),
+        target=sample.label,
+        system=ref,
+        fold=fold,
+        mask=mask,
+        roi_origin=sample.roi_origin,
+    )
