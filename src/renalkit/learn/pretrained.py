@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,20 @@ PREFIXES = ("module.", "model.", "backbone.", "encoder.")
 FOREIGN_HEADS = ("fc.", "classifier.", "head.", "pre_logits.")
 OWN_HEADS = ("fc.", "classifier.", "decoder.", "last.", "head.")
 COUNTER = "num_batches_tracked"
+# What the parsers raise on damaged bytes: torch's restricted unpickler lets inner errors out.
+UNREADABLE = (
+    safetensors.SafetensorError,
+    pickle.UnpicklingError,
+    struct.error,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +96,7 @@ def read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
             raise ModelRefused(
                 f"file ending {path.suffix!r}", where=where, expected=".safetensors, .pth or .pt"
             )
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as problem:
+    except UNREADABLE as problem:
         raise ModelRefused(
             f"not a readable weight file ({type(problem).__name__})",
             where=where,
