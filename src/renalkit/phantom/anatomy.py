@@ -434,7 +434,9 @@ def _lesion(
     edge_mm = 0.8 + 18.0 * lesion.irregularity
     echo = _blend(echo, inside, level_mm, edge_mm)
     covered = np.clip(level_mm / 1.0, 0.0, 1.0)
-    specular = specular - 80.0 * covered
+    # Compressed tissue around the mass gives a faint line, fainter where the margin is ragged.
+    rim_line = 20.0 * np.log10(np.exp(-((level_mm / 0.5) ** 2)) + 1e-4)
+    specular = np.maximum(specular - 80.0 * covered, rim_line + 5.0 - 40.0 * lesion.irregularity)
     loss = loss * (1.0 - covered) - 0.12 * liquid * covered
     if lesion.calcification:
         rows, columns = np.nonzero(level_mm > 0.18 * lesion.size_mm)
