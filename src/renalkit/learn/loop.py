@@ -271,6 +271,25 @@ def _optimizer(net: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
     return kind(parameters, lr=lr, weight_decay=decay)
 
 
+class _Trainee(nn.Module):
+    """The network behind plain arguments: Fabric walks through what it is called with, and
+    cannot walk through a frozen Guide."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(
+        self,
+        image: Tensor,
+        mask: Tensor | None = None,
+        known: Tensor | None = None,
+        share: float = 0.0,
+    ) -> Outputs:
+        guide = None if mask is None else Guide(mask, share, known)
+        return self.net(image, guide)
+
+
 _PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
@@ -301,13 +320,16 @@ class _Training:
         self.net = task.build()
         if options.channels_last:
             _channels_last(self.net)
-        self.module, self.optimizer = self.fabric.setup(self.net, _optimizer(self.net, options))
+        self.module, self.optimizer = self.fabric.setup(
+            _Trainee(self.net), _optimizer(self.net, options)
+        )
         if isinstance(task.loss, nn.Module):
             task.loss.to(self.fabric.device)
         self.epoch = 0
         self.step = 0
         self.rows: list[EpochRow] = []
         self.best: dict[str, Tensor] = {}
+        self.average: dict[str, Tensor] = {}
         self.sums = torch.zeros(4, dtype=torch.float64, device=self.fabric.device)
         self.seconds_before = 0.0
         self.number = 0
@@ -329,10 +351,15 @@ class _Training:
             lr = learning_rate(options, self.epoch, losses)
             progress.stage(f"epoch {self.epoch + 1} of {options.epochs}", len(slices) - self.step)
             self._train_epoch(order, slices, lr, started_s, progress)
-            with evaluating(self.module):
-                found = summarise(self._validation_batches(started_s))
+            try:
+                with evaluating(self.module), self._averaged():
+                    found = summarise(self._validation_batches())
+                    candidate = plain_state(self.net)
+            except KeyboardInterrupt:
+                self._save(time.monotonic() - started_s)
+                raise
             row = self._row(lr, found, time.monotonic() - started_s)
-            self._end_epoch(row)
+            self._end_epoch(row, candidate)
             progress.advance(0, _words(row))
             if self.stop.asked:
                 raise KeyboardInterrupt("stopped; the state is saved")
@@ -371,8 +398,8 @@ class _Training:
         image, targets = self._moved(batch)
         done = (self.epoch * steps + self.step) / (self.options.epochs * steps)
         share = self.task.guide_share(done)
-        guide = Guide(targets.mask, share, targets.has_mask) if share > 0 else None
-        losses = self.task.loss(self.module(image, guide), targets)
+        shown = (targets.mask, targets.has_mask, share) if share > 0 else ()
+        losses = self.task.loss(self.module(image, *shown), targets)
         self.fabric.backward(losses.total)
         if self.options.clip_norm > 0:
             # A non-finite norm is found through the loss of the next step, without waiting here.
@@ -384,20 +411,45 @@ class _Training:
             )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.options.ema > 0:
+            self._blend(self.epoch * steps + self.step)
         total = losses.total.detach()
         parts = [total, *(_or_nan(p, total) for p in (losses.segmentation, losses.classification))]
         count = torch.ones_like(total)
         self.sums += torch.stack([*parts, count]).double() * len(image)
         self.unchecked.append((self.step, total))
 
-    def _validation_batches(self, started_s: float) -> Iterator[ValidationBatch]:
+    @torch.no_grad()
+    def _blend(self, steps_done: int) -> None:
+        """Move the average of the weights towards them; slowly only once there are many steps."""
+        decay = min(self.options.ema, (1 + steps_done) / (10 + steps_done))
+        for name, value in self.net.state_dict().items():
+            before = self.average.get(name)
+            if before is None or not value.is_floating_point():
+                self.average[name] = value.detach().clone()
+            else:
+                before.lerp_(value, 1 - decay)
+
+    @contextmanager
+    def _averaged(self) -> Generator[None]:
+        """The network with its averaged weights, where averaging is on."""
+        if not self.average:
+            yield
+            return
+        own = plain_state(self.net)
+        self.net.load_state_dict(self.average, strict=True)
+        try:
+            yield
+        finally:
+            self.net.load_state_dict(own, strict=True)
+
+    def _validation_batches(self) -> Iterator[ValidationBatch]:
         task = self.task
         for batch in plain_batches(task.data, task.validation, self.options.batch_size):
             if self.stop.asked:
-                self._save(time.monotonic() - started_s)
                 raise KeyboardInterrupt("stopped; the state is saved")
             image, targets = self._moved(batch)
-            outputs = self.module(image, None)
+            outputs = self.module(image)
             yield ValidationBatch(task.loss(outputs, targets).total, outputs, targets)
 
     def _moved(self, batch: Batch) -> Batch:
@@ -465,10 +517,10 @@ class _Training:
             seconds=seconds,
         )
 
-    def _end_epoch(self, row: EpochRow) -> None:
+    def _end_epoch(self, row: EpochRow, candidate: dict[str, Tensor]) -> None:
         self.rows.append(row)
         if best_row(self.rows, self.options.monitor, self.task.segments) == len(self.rows) - 1:
-            self.best = plain_state(self.net)
+            self.best = candidate
         self.epoch, self.step = self.epoch + 1, 0
         self.sums.zero_()
         write_text(self.folder / HISTORY_TABLE, history_csv(self.rows))
@@ -510,6 +562,8 @@ class _Training:
     def _save(self, seconds: float) -> None:
         tensors = {f"model/{k}": v for k, v in plain_state(self.net).items()}
         tensors |= {f"best/{k}": v for k, v in self.best.items()}
+        average = {k: v.cpu().contiguous().clone() for k, v in self.average.items()}
+        tensors |= {f"average/{k}": v for k, v in average.items()}
         if not all(bool(torch.isfinite(v).all()) for v in tensors.values()):
             raise self._failed("a weight is NaN or infinite", max(self.step - 1, 0), [])
         for index, state in self.optimizer.state_dict()["state"].items():
@@ -552,6 +606,8 @@ class _Training:
             raise _foreign(self.folder)
         self.net.load_state_dict(_under(tensors, "model/"), strict=True)
         self.best = _under(tensors, "best/")
+        device = self.fabric.device
+        self.average = {k: v.to(device) for k, v in _under(tensors, "average/").items()}
         self._load_optimizer(_under(tensors, "optimizer/"))
         if values["scaler"]:
             cast("Any", self.fabric.strategy.precision).scaler.load_state_dict(values["scaler"])
