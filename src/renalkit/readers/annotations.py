@@ -21,8 +21,7 @@ import numpy.typing as npt
 from renalkit.domain.geometry import Box, MaskRLE
 from renalkit.domain.study import Defect, RoiOrigin
 from renalkit.errors import InputRefused, Reason
-
-BoolMask = npt.NDArray[np.bool_]
+from renalkit.readers.outlines import BoolMask
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,16 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from renalkit.domain.study import Defect
 from renalkit.errors import ConfigError, InputRefused, Reason
+from renalkit.readers.annotation_files import (
+    read_box_table,
+    read_coco,
+    read_cvat_video,
+    read_labelme,
+)
 from renalkit.readers.annotations import FrameAnnotation, MaskValues
 from renalkit.readers.contract import FileReport, Outcome, ReadContext, ReadResult
 from renalkit.readers.folder_table import (
@@ -33,7 +40,8 @@ from renalkit.readers.pictures import (
     read_patient,
     refused_file,
 )
-from renalkit.readers.tables import LabelMap
+from renalkit.readers.stills import read_whole
+from renalkit.readers.tables import Dialect, LabelMap
 
 
 def glob_pattern(glob: str) -> str:
@@ -91,16 +99,44 @@ class Beside:
 
 
 @dataclass(frozen=True, slots=True)
+class BesideFiles:
+    """One annotation file per picture, video or frame, in LabelMe JSON or CVAT for video XML.
+
+    labels: what the labels in the files mean; None ignores them (the table says the class).
+    """
+
+    kind: Literal["labelme", "cvat"]
+    place: Beside
+    labels: LabelMap | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind == "cvat" and "{frame}" in self.place.template:
+            raise ConfigError(["a CVAT file holds all frames: no {frame} in its place"])
+
+
+@dataclass(frozen=True, slots=True)
+class SharedFile:
+    """One annotation file for all pictures: COCO JSON or a CSV of boxes."""
+
+    kind: Literal["coco", "boxes"]
+    path: str
+    labels: LabelMap | None = None
+    dialect: Dialect | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class FolderLayout:
     """What lies where below the import folder.
 
-    images: glob of the pictures. masks: mask files of a picture. label_folders: the class is the
-    name of the picture's folder, looked up here; normal names its classes without lesion.
+    images: glob of the pictures or videos. masks: mask files of a picture. annotations: files
+    with outlines or boxes. label_folders: the class is the name of the picture's folder, looked
+    up here; normal names its classes without lesion.
     """
 
     images: str = "**/*"
     masks: Beside | None = None
     mask_values: MaskValues = MaskValues()
+    annotations: BesideFiles | SharedFile | None = None
     table: TableLayout | None = None
     label_folders: LabelMap | None = None
     normal: tuple[str, ...] = ()
@@ -117,6 +153,8 @@ class _Sorted:
 
     pictures: Mapping[str, Path]
     masks: Mapping[str, tuple[Path, ...]]
+    annotations: Mapping[str, tuple[tuple[Path, int], ...]]
+    shared: Path | None
     table: Path | None
     orphans: tuple[Path, ...]
     others: tuple[Path, ...]
@@ -132,54 +170,153 @@ def read_image_folder(
     """
     sorted_files = _sort(files, layout, context)
     table = _table(sorted_files, layout)
+    shared, shared_report = _shared(sorted_files, layout, context)
     yield from _reports(sorted_files, table)
+    if shared_report is not None:
+        yield ReadResult(None, (shared_report,))
     groups: dict[tuple[bool, str], list[tuple[Picture, str]]] = {}
     for relative, path in sorted_files.pictures.items():
-        own = sorted_files.masks.get(relative, ())
+        masks = sorted_files.masks.get(relative, ())
+        notes = sorted_files.annotations.get(relative, ())
+        own = (*masks, *(p for p, _ in notes))
         try:
-            picture, patient = _picture(relative, path, table, layout, context)
+            picture, patient = _picture(relative, path, table, layout)
+            regions = (*shared.get(relative, ()), *_beside(notes, layout, context))
         except InputRefused as error:
             yield ReadResult(None, tuple(refused_file(p, error) for p in (path, *own)))
             continue
+        picture = replace(
+            picture, masks=masks, annotations=regions, annotation_files=tuple(p for p, _ in notes)
+        )
         known = patient is not None
         key = (known, patient if patient is not None else relative)
-        groups.setdefault(key, []).append((replace(picture, masks=own), relative))
+        groups.setdefault(key, []).append((picture, relative))
     for (known, name), members in groups.items():
         yield _study(name, members, known, table, layout, context)
 
 
 def _sort(files: Iterable[Path], layout: FolderLayout, context: ReadContext) -> _Sorted:
-    everything = {context.relative(p).as_posix(): p for p in sorted(files)}
-    table_name = layout.table.path if layout.table else None
-    table = everything.pop(table_name, None) if table_name else None
-    mask_of: dict[tuple[str | None, str], list[Path]] = {}
-    pattern = layout.masks.pattern if layout.masks else None
+    rest = {context.relative(p).as_posix(): p for p in sorted(files)}
+    table = rest.pop(layout.table.path, None) if layout.table else None
+    source = layout.annotations
+    shared = rest.pop(source.path, None) if isinstance(source, SharedFile) else None
+    masks, rest = _taken(rest, layout.masks)
+    places = source.place if isinstance(source, BesideFiles) else None
+    annotations, rest = _taken(rest, places)
+    is_picture = re.compile(glob_pattern(layout.images))
+    pictures = {r: p for r, p in rest.items() if is_picture.fullmatch(r)}
+    mask_of, lost_masks = _paired(masks, layout.masks, pictures)
+    notes_of, lost_notes = _paired(annotations, places, pictures)
+    return _Sorted(
+        pictures,
+        {r: tuple(p for p, _ in found) for r, found in mask_of.items()},
+        {r: tuple(found) for r, found in notes_of.items()},
+        shared,
+        table,
+        (*lost_masks, *lost_notes),
+        tuple(p for r, p in rest.items() if r not in pictures),
+    )
+
+
+_Companions = dict[tuple[str | None, str], list[tuple[Path, int]]]
+
+
+def _taken(files: Mapping[str, Path], place: Beside | None) -> tuple[_Companions, dict[str, Path]]:
+    """The files a template matches, by folder and stem of their picture; and the others."""
+    taken: _Companions = {}
     rest: dict[str, Path] = {}
-    for relative, path in everything.items():
+    pattern = place.pattern if place else None
+    for relative, path in files.items():
         found = pattern.fullmatch(relative) if pattern else None
         if found is None:
             rest[relative] = path
+            continue
+        parts = found.groupdict()
+        frame = int(parts.get("frame") or 0)
+        taken.setdefault((parts.get("folder"), found.group("stem")), []).append((path, frame))
+    return taken, rest
+
+
+def _paired(
+    companions: _Companions, place: Beside | None, pictures: Mapping[str, Path]
+) -> tuple[dict[str, list[tuple[Path, int]]], list[Path]]:
+    """Companion files by picture, and those whose one picture is not there."""
+    if place is None:
+        return {}, []
+    by_folder = "folder" in place.pattern.groupindex
+    owners: dict[tuple[str | None, str], list[str]] = {}
+    for relative in pictures:
+        at = PurePosixPath(relative)
+        folder = at.parent.as_posix() if by_folder and at.parent.as_posix() != "." else None
+        owners.setdefault((folder, at.stem), []).append(relative)
+    paired: dict[str, list[tuple[Path, int]]] = {}
+    lost: list[Path] = []
+    for key, found in companions.items():
+        # One mask for two pictures of the same name would be a guess.
+        if len(owners.get(key, ())) == 1:
+            paired[owners[key][0]] = found
         else:
-            folder = found.groupdict().get("folder") if "folder" in found.re.groupindex else None
-            mask_of.setdefault((folder, found.group("stem")), []).append(path)
-    is_picture = re.compile(glob_pattern(layout.images))
-    pictures = {r: p for r, p in rest.items() if is_picture.fullmatch(r)}
-    others = tuple(p for r, p in rest.items() if r not in pictures)
-    stems: dict[str, int] = {}
-    for relative in pictures:
-        stem = PurePosixPath(relative).stem
-        stems[stem] = stems.get(stem, 0) + 1
-    masks: dict[str, tuple[Path, ...]] = {}
-    by_folder = pattern is not None and "folder" in pattern.groupindex
-    for relative in pictures:
-        place = PurePosixPath(relative)
-        folder = place.parent.as_posix() if by_folder else None
-        key = (None if folder == "." else folder, place.stem)
-        # One mask for two pictures of the same name in different folders would be a guess.
-        if key in mask_of and (by_folder or stems[place.stem] == 1):
-            masks[relative] = tuple(mask_of.pop(key))
-    orphans = tuple(p for paths in mask_of.values() for p in paths)
-    return _Sorted(pictures, masks, table, orphans, others)
+            lost.extend(path for path, _ in found)
+    return paired, lost
+
+
+def _beside(
+    files: Iterable[tuple[Path, int]], layout: FolderLayout, context: ReadContext
+) -> list[FrameAnnotation]:
+    """The regions in the annotation files of one picture or video."""
+    source = layout.annotations
+    found: list[FrameAnnotation] = []
+    for path, frame in files:
+        data = read_whole(path, context.options.limits)
+        assert isinstance(source, BesideFiles)
+        if source.kind == "labelme":
+            items = read_labelme(data, file=path.name, frame=frame)
+        else:
+            items = read_cvat_video(data, file=path.name)
+        found.extend(_relabelled(item, source.labels) for item in items)
+    return found
+
+
+def _relabelled(item: FrameAnnotation, labels: LabelMap | None) -> FrameAnnotation:
+    """The annotation with its class, or without label where the files' labels are not used."""
+    if labels is None or item.label is None:
+        return replace(item, label=None)
+    return replace(item, label=labels.look_up(item.label))
+
+
+def _shared(
+    files: _Sorted, layout: FolderLayout, context: ReadContext
+) -> tuple[dict[str, list[FrameAnnotation]], FileReport | None]:
+    """The regions of the one annotation file by picture, and its report."""
+    source = layout.annotations
+    if not isinstance(source, SharedFile):
+        return {}, None
+    if files.shared is None:
+        raise InputRefused(
+            Reason.MISSING_FILE,
+            "no annotation file",
+            where=source.path,
+            expected="an annotation file at this place below the import folder",
+            remedy="correct the path of the annotation file in the layout",
+        )
+    data = read_whole(files.shared, context.options.limits)
+    if source.kind == "coco":
+        items = read_coco(data, file=files.shared.name)
+    else:
+        items = read_box_table(data, file=files.shared.name, dialect=source.dialect)
+    names = Names(list(files.pictures))
+    found: dict[str, list[FrameAnnotation]] = {}
+    lost: set[str] = set()
+    for item in items:
+        relative = names.find(item.file, where=files.shared.name)
+        if relative is None:
+            lost.add(item.file)
+        else:
+            found.setdefault(relative, []).append(_relabelled(item, source.labels))
+    if not lost:
+        return found, FileReport(files.shared, Outcome.USED)
+    defect = Defect(Reason.MISSING_FILE, f"{len(lost)} annotated pictures are not in the folder")
+    return found, FileReport(files.shared, Outcome.WARNED, (defect,))
 
 
 def _table(files: _Sorted, layout: FolderLayout) -> FolderTable | None:
@@ -202,7 +339,7 @@ def _reports(files: _Sorted, table: FolderTable | None) -> Iterator[ReadResult]:
         outcome = Outcome.WARNED if table.defects else Outcome.USED
         yield ReadResult(None, (FileReport(files.table, outcome, table.defects),))
     for path in files.orphans:
-        defect = Defect(Reason.EXTRA_FILE, "mask without its one picture")
+        defect = Defect(Reason.EXTRA_FILE, "mask or annotation without its one picture")
         yield ReadResult(None, (FileReport(path, Outcome.REFUSED, (defect,)),))
     for path in files.others:
         defect = Defect(Reason.EXTRA_FILE, "no part of the stated layout")
@@ -214,7 +351,6 @@ def _picture(
     path: Path,
     table: FolderTable | None,
     layout: FolderLayout,
-    context: ReadContext,
 ) -> tuple[Picture, str | None]:
     """A picture with what table or folder say about it, and its patient if one is named."""
     row = PictureRow(None)
@@ -235,9 +371,7 @@ def _picture(
         else:
             facts = lesions or (LesionFacts(ANY_LESION, placeholder_lesion()),)
             lesions = tuple(LesionFacts(f.name, replace(f.lesion, label=found)) for f in facts)
-    annotations: tuple[FrameAnnotation, ...] = ()
-    picture = Picture(path, lesions, label, annotations=annotations, spacing_mm=row.spacing_mm)
-    return picture, row.patient
+    return Picture(path, lesions, label, spacing_mm=row.spacing_mm), row.patient
 
 
 def _study(
@@ -256,7 +390,7 @@ def _study(
         try:
             patient = study = identity(context, pictures[0].path, file_sha256(pictures[0].path))
         except InputRefused as error:
-            touched = (pictures[0].path, *pictures[0].masks)
+            touched = (pictures[0].path, *pictures[0].companions)
             return ReadResult(None, tuple(refused_file(p, error) for p in touched))
     files = PatientFiles(patient, study, pictures, known, site=layout.site)
     if facts is not None:

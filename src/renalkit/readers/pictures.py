@@ -54,7 +54,8 @@ class Picture:
     """One picture or video file with everything the layout knows about it.
 
     lesions: the lesions it shows. label: class of a picture without lesion (for instance normal).
-    masks: mask files, merged. annotations: regions from annotation files (already read).
+    masks: mask files, merged. annotations: regions from annotation files (already read);
+    annotation_files: those of these files that belong to this picture alone.
     """
 
     path: Path
@@ -62,7 +63,13 @@ class Picture:
     label: str | None = None
     masks: tuple[Path, ...] = ()
     annotations: tuple[FrameAnnotation, ...] = ()
+    annotation_files: tuple[Path, ...] = ()
     spacing_mm: SpacingMm | None = None
+
+    @property
+    def companions(self) -> tuple[Path, ...]:
+        """The files that share the picture's fate."""
+        return (*self.masks, *self.annotation_files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +142,10 @@ def read_patient(files: PatientFiles, values: MaskValues, context: ReadContext) 
     if not read:
         return ReadResult(None, tuple(reports))
     study_key = context.pseudonyms.study(files.study)
-    lesions = _lesions(read, study_key, context)
+    lesions, disputes = _lesions(read, study_key, context)
     labels = {r.picture.label for r in read if r.picture.label is not None}
     formats = sorted({r.source_format for r in read})
-    defects = [*files.defects, WHOLE_PICTURES]
+    defects = [*files.defects, *disputes, WHOLE_PICTURES]
     if lesions and labels:
         words = f"{len(labels)} class without lesion beside lesions: kept as pictures only"
         defects.append(Defect(Reason.CONVERTED, words))
@@ -185,7 +192,7 @@ def _read_picture(
         masks = (Defect(error.reason, words),)
         return None, [
             refused_file(picture.path, error),
-            *(FileReport(m, Outcome.REFUSED, masks) for m in picture.masks),
+            *(FileReport(m, Outcome.REFUSED, masks) for m in picture.companions),
         ]
     frames = decoded.pixels[None] if decoded.info.get("times_s", ...) is ... else decoded.pixels
     rows, cols = int(frames.shape[1]), int(frames.shape[2])
@@ -215,6 +222,7 @@ def _read_picture(
         times_s=_times(decoded.info.get("times_s")),
     )
     reports.insert(0, FileReport(picture.path, outcome, (*warnings, *notes)))
+    reports.extend(FileReport(path, Outcome.USED) for path in picture.annotation_files)
     return _Read(picture, clip, str(decoded.info["source_format"]), regions), reports
 
 
@@ -227,12 +235,11 @@ class _PairRefused(Exception):
 
     def __init__(self, picture: Picture, error: InputRefused, at: Path | None = None) -> None:
         words = "its mask or annotation was refused: " + error.found
-        blamed = {at} if at is not None else set(picture.masks)
+        blamed = {at} if at is not None else set(picture.companions)
+        another = (Defect(error.reason, "another file of the same picture was refused"),)
         masks = [
-            refused_file(m, error)
-            if m in blamed
-            else FileReport(m, Outcome.REFUSED, (Defect(error.reason, "another mask was refused"),))
-            for m in picture.masks
+            refused_file(m, error) if m in blamed else FileReport(m, Outcome.REFUSED, another)
+            for m in picture.companions
         ]
         own = FileReport(picture.path, Outcome.REFUSED, (Defect(error.reason, words),))
         self.reports = [own, *masks]
@@ -308,10 +315,13 @@ def _none_expected(
     return ()
 
 
-def _lesions(read: Sequence[_Read], study_key: str, context: ReadContext) -> tuple[Lesion, ...]:
+def _lesions(
+    read: Sequence[_Read], study_key: str, context: ReadContext
+) -> tuple[tuple[Lesion, ...], tuple[Defect, ...]]:
     """The lesions of a study with their regions, in the order of their names."""
     facts: dict[str, Lesion] = {}
     regions: dict[tuple[str, int, int], list[FrameAnnotation]] = {}
+    disputed: set[str] = set()
     for clip, item in enumerate(read):
         for fact in item.picture.lesions:
             facts.setdefault(fact.name, fact.lesion)
@@ -319,12 +329,18 @@ def _lesions(read: Sequence[_Read], study_key: str, context: ReadContext) -> tup
             regions.setdefault((region.lesion, clip, region.frame), []).append(region)
             if (region.mask or region.box) and item.picture.label is None:
                 facts.setdefault(region.lesion, replace(placeholder_lesion(), label=region.label))
+                if facts[region.lesion].label != region.label and not item.picture.lesions:
+                    # Two classes for one lesion: none of them can be trusted.
+                    facts[region.lesion] = replace(facts[region.lesion], label=None)
+                    disputed.add(region.lesion)
     rois: dict[str, list[Roi]] = {}
     for (name, clip, frame), items in sorted(regions.items()):
         roi = _roi(clip, frame, items)
         if roi is not None:
             rois.setdefault(name, []).append(roi)
-    return tuple(
+    words = f"{len(disputed)} lesions with different labels on different pictures: label removed"
+    defects = (Defect(Reason.FIELD_NULLED, words),) if disputed else ()
+    lesions = tuple(
         replace(
             facts[name],
             key=context.pseudonyms.lesion(study_key, name),
@@ -332,6 +348,7 @@ def _lesions(read: Sequence[_Read], study_key: str, context: ReadContext) -> tup
         )
         for name in sorted(facts)
     )
+    return lesions, defects
 
 
 def _roi(clip: int, frame: int, items: Sequence[FrameAnnotation]) -> Roi | None:
