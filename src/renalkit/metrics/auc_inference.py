@@ -1,0 +1,313 @@
+"""How sure is an AUC, and do two systems differ in theirs?
+
+delong: independent cases, one row per patient. clustered: several rows per patient (frames,
+lesions) without pretending that they are independent. Both come as one interval, as a paired
+comparison on the same cases, and, for DeLong, as a comparison of two different groups of cases.
+
+Sources: DeLong, DeLong and Clarke-Pearson 1988, Biometrics 44:837; mid-rank form of Sun and Xu
+2014, IEEE SPL 21:1389; clusters: Obuchowski 1997, Biometrics 53:567 (not the binormal method
+that pROC calls "obuchowski").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from math import sqrt
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special, stats
+
+from renalkit.domain.prediction import Unit
+from renalkit.errors import StatisticUndefined
+from renalkit.metrics.classification import AnyArray, Floats, binary_scores
+from renalkit.metrics.inference import Estimate, check_level, normal_quantile, refuse_frames
+
+Bools = npt.NDArray[np.bool_]
+
+
+class Alternative(StrEnum):
+    """Against which alternative the equality of two AUCs is tested."""
+
+    TWO_SIDED = "two-sided"
+    GREATER = "greater"
+    LESS = "less"
+
+
+@dataclass(frozen=True, slots=True)
+class AucComparison:
+    """Two AUCs, first minus second, and the test of no difference.
+
+    statistic: z, or t with `df` degrees of freedom (infinite for z). p_value is two-sided unless
+    asked otherwise.
+    """
+
+    first: Estimate
+    second: Estimate
+    difference: Estimate
+    statistic: float
+    df: float
+    p_value: float
+
+
+def delong_covariance(truth: AnyArray, scores: AnyArray) -> tuple[Floats, Floats]:
+    """AUCs (S,) and their covariance (S, S) of S systems scored on the same independent cases.
+
+    truth (n,) 0/1; scores (S, n).
+    Raises: StatisticUndefined with fewer than two cases in a class, or as `auc`.
+    """
+    t, aucs, of_pos, of_neg = _placements(truth, scores)
+    n_pos, n_neg = int(t.sum()), int((~t).sum())
+    if min(n_pos, n_neg) < 2:
+        raise StatisticUndefined(
+            f"variance of an AUC from {n_pos} positive and {n_neg} negative cases",
+            expected="at least two of each",
+        )
+    cov = np.atleast_2d(np.cov(of_pos)) / n_pos + np.atleast_2d(np.cov(of_neg)) / n_neg
+    return aucs, cov
+
+
+def delong(
+    truth: AnyArray, scores: AnyArray, unit: Unit = Unit.PATIENT, level: float = 0.95
+) -> Estimate:
+    """AUC with DeLong's interval, cut off at 0 and 1; one row per independent unit.
+
+    With complete separation (AUC 0 or 1) DeLong's variance is 0 and would claim certainty. The
+    bound is then exact: m disjoint pairs, m the smaller class, are independent trials that all
+    came out concordant, so low = (tail)^(1/m).
+
+    Raises: StatisticUndefined for frames, fewer than two cases in a class, or scores that do not
+    vary.
+    """
+    refuse_frames(unit)
+    aucs, cov = delong_covariance(truth, scores)
+    return _estimate(float(aucs[0]), float(cov[0, 0]), _Basis.of_cases(truth, unit, level))
+
+
+def paired_delong(
+    truth: AnyArray,
+    first: AnyArray,
+    second: AnyArray,
+    alternative: Alternative = Alternative.TWO_SIDED,
+    level: float = 0.95,
+) -> AucComparison:
+    """Do two systems differ in AUC on the same patients? Identical systems: z 0, p 1.
+
+    Raises: as `delong`, and if the difference has no variance though it is not 0.
+    """
+    aucs, cov = delong_covariance(truth, _pair(first, second))
+    return _compare(aucs, cov, _Basis.of_cases(truth, Unit.PATIENT, level), alternative)
+
+
+def unpaired_delong(
+    first: tuple[AnyArray, AnyArray],
+    second: tuple[AnyArray, AnyArray],
+    alternative: Alternative = Alternative.TWO_SIDED,
+    level: float = 0.95,
+) -> AucComparison:
+    """Do AUCs differ between two disjoint groups of patients? Each argument: (truth, scores).
+
+    Welch's degrees of freedom, as pROC does for unpaired curves.
+    """
+    a, b = (delong(t, s, Unit.PATIENT, level) for t, s in (first, second))
+    va, vb = (float(delong_covariance(t, s)[1][0, 0]) for t, s in (first, second))
+    difference, se = a.value - b.value, sqrt(va + vb)
+    if se == 0:
+        raise _no_variance("both AUCs")
+    df = (va + vb) ** 2 / (va**2 / (a.n - 1) + vb**2 / (b.n - 1))
+    half = float(stats.t.ppf(0.5 + level / 2, df)) * se
+    estimate = Estimate(
+        difference,
+        difference - half,
+        difference + half,
+        level,
+        a.n + b.n,
+        Unit.PATIENT,
+        "DeLong, two groups of patients, Welch",
+    )
+    statistic = difference / se
+    p = _p_value(float(stats.t.cdf(statistic, df)), float(stats.t.sf(statistic, df)), alternative)
+    return AucComparison(a, b, estimate, statistic, df, p)
+
+
+def clustered_covariance(
+    truth: AnyArray, scores: AnyArray, groups: AnyArray
+) -> tuple[Floats, Floats]:
+    """AUCs (S,) and covariance (S, S) when rows of one group (patient) depend on one another.
+
+    truth (n,) 0/1, scores (S, n), groups (n,) any sortable keys. A group may hold rows of both
+    classes. With one row per group this is DeLong's covariance exactly.
+    Obuchowski 1997: sums of placement values per group take the place of single values.
+    Raises: StatisticUndefined if fewer than two groups hold a class, or as `auc`.
+    """
+    t, aucs, of_pos, of_neg = _placements(truth, scores)
+    codes, n_groups = group_codes(groups, t.size)
+    n_pos, n_neg = int(t.sum()), int((~t).sum())
+    pos_rows = np.bincount(codes[t], minlength=n_groups)
+    neg_rows = np.bincount(codes[~t], minlength=n_groups)
+    with_pos, with_neg = int((pos_rows > 0).sum()), int((neg_rows > 0).sum())
+    if min(with_pos, with_neg) < 2:
+        raise StatisticUndefined(
+            f"clustered AUC from {with_pos} groups with positive and {with_neg} with negative rows",
+            expected="at least two groups of each",
+        )
+    # (S, G): how much the placement values of a group exceed what its size predicts.
+    pos, neg = np.zeros((2, aucs.size, n_groups))
+    for k in range(aucs.size):
+        pos[k] = np.bincount(codes[t], weights=of_pos[k] - aucs[k], minlength=n_groups)
+        neg[k] = np.bincount(codes[~t], weights=of_neg[k] - aucs[k], minlength=n_groups)
+    within_pos = with_pos / (with_pos - 1) * (pos @ pos.T) / n_pos**2
+    within_neg = with_neg / (with_neg - 1) * (neg @ neg.T) / n_neg**2
+    across = n_groups / (n_groups - 1) * (pos @ neg.T) / (n_pos * n_neg)
+    return aucs, within_pos + within_neg + across + across.T
+
+
+def clustered_auc(
+    truth: AnyArray, scores: AnyArray, groups: AnyArray, level: float = 0.95
+) -> Estimate:
+    """AUC over rows (frames, lesions) with an interval that respects patients.
+
+    The value is that of the rows; n counts the groups, which is what the interval rests on.
+    Raises: as `clustered_covariance`; StatisticUndefined at complete separation, where the
+    estimate has no variance.
+    """
+    aucs, cov = clustered_covariance(truth, scores, groups)
+    return _estimate(float(aucs[0]), float(cov[0, 0]), _Basis.of_groups(groups, level))
+
+
+def paired_clustered_auc(
+    truth: AnyArray,
+    systems: tuple[AnyArray, AnyArray],
+    groups: AnyArray,
+    alternative: Alternative = Alternative.TWO_SIDED,
+    level: float = 0.95,
+) -> AucComparison:
+    """Do two systems differ in AUC over the same rows, patients respected?"""
+    aucs, cov = clustered_covariance(truth, _pair(*systems), groups)
+    return _compare(aucs, cov, _Basis.of_groups(groups, level), alternative)
+
+
+def hanley_mcneil_interval(
+    auc: float, n_positive: int, n_negative: int, level: float = 0.95
+) -> tuple[float, float]:
+    """Interval of a published AUC from the class sizes alone, cut off at 0 and 1.
+
+    Hanley and McNeil 1982, Radiology 143:29, eq. 1 with Q1 = A/(2-A), Q2 = 2A^2/(1+A). For
+    checking a printed interval when the scores are not at hand; not for our own results.
+
+    >>> tuple(round(v, 3) for v in hanley_mcneil_interval(0.877, 100, 81))
+    (0.827, 0.927)
+    """
+    check_level(level)
+    if not 0 <= auc <= 1 or min(n_positive, n_negative) < 1:
+        raise ValueError(f"AUC {auc} of {n_positive} positive and {n_negative} negative cases")
+    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    variance = auc * (1 - auc) + (n_positive - 1) * (q1 - auc**2) + (n_negative - 1) * (q2 - auc**2)
+    half = normal_quantile(level) * sqrt(variance / (n_positive * n_negative))
+    return max(0.0, auc - half), min(1.0, auc + half)
+
+
+def group_codes(groups: AnyArray, n_rows: int) -> tuple[npt.NDArray[np.intp], int]:
+    """Group of each row as 0 .. G-1 in sorted order of the keys, and G.
+
+    Raises: StatisticUndefined if there is not one key per row.
+    """
+    keys = np.asarray(groups)
+    if keys.shape != (n_rows,):
+        raise StatisticUndefined(
+            f"groups of shape {keys.shape} for {n_rows} rows", expected="one patient key per row"
+        )
+    distinct, codes = np.unique(keys, return_inverse=True)
+    return codes.astype(np.intp), distinct.size
+
+
+@dataclass(frozen=True, slots=True)
+class _Basis:
+    """What an interval rests on. smaller_class: None where rows are not independent."""
+
+    n: int
+    unit: Unit
+    level: float
+    method: str
+    smaller_class: int | None = None
+
+    @staticmethod
+    def of_cases(truth: AnyArray, unit: Unit, level: float) -> _Basis:
+        n, positive = len(truth), int(np.count_nonzero(truth))
+        return _Basis(n, unit, level, "DeLong", min(positive, n - positive))
+
+    @staticmethod
+    def of_groups(groups: AnyArray, level: float) -> _Basis:
+        n_groups = group_codes(groups, len(groups))[1]
+        method = f"Obuchowski 1997, AUC over {len(groups)} rows"
+        return _Basis(n_groups, Unit.PATIENT, level, method)
+
+
+def _placements(truth: AnyArray, scores: AnyArray) -> tuple[Bools, Floats, Floats, Floats]:
+    """truth (n,), AUCs (S,), placement values of positives (S, P) and of negatives (S, N).
+
+    The placement value of a positive is the share of negatives below it (ties half), that of a
+    negative the share of positives above it; both average to the AUC.
+    """
+    checked = [binary_scores(truth, row) for row in np.atleast_2d(scores)]
+    t, x = checked[0][0], np.stack([s for _, s in checked])
+    n_pos, n_neg = int(t.sum()), int((~t).sum())
+    overall = stats.rankdata(x, axis=1)
+    of_pos = (overall[:, t] - stats.rankdata(x[:, t], axis=1)) / n_neg
+    of_neg = 1 - (overall[:, ~t] - stats.rankdata(x[:, ~t], axis=1)) / n_pos
+    return t, of_pos.mean(axis=1), of_pos, of_neg
+
+
+def _estimate(value: float, variance: float, basis: _Basis) -> Estimate:
+    b = basis
+    if variance > 0:
+        half = normal_quantile(b.level) * sqrt(variance)
+        low, high = max(0.0, value - half), min(1.0, value + half)
+        return Estimate(value, low, high, b.level, b.n, b.unit, b.method)
+    if value not in (0.0, 1.0) or b.smaller_class is None:
+        raise _no_variance("the AUC")
+    bound = ((1 - b.level) / 2) ** (1 / b.smaller_class)
+    low, high = (bound, 1.0) if value == 1.0 else (0.0, 1 - bound)
+    return Estimate(value, low, high, b.level, b.n, b.unit, "exact bound at complete separation")
+
+
+def _compare(aucs: Floats, cov: Floats, basis: _Basis, alternative: Alternative) -> AucComparison:
+    first, second = (_estimate(float(aucs[k]), float(cov[k, k]), basis) for k in (0, 1))
+    difference = float(aucs[0] - aucs[1])
+    variance = float(cov[0, 0] + cov[1, 1] - 2 * cov[0, 1])
+    # Identical curves leave a variance of rounding errors only: no difference, p = 1, not NaN.
+    if variance <= 1e-14 * float(cov[0, 0] + cov[1, 1]):
+        if abs(difference) > 1e-12:
+            raise _no_variance("the difference of the AUCs")
+        z, half = 0.0, 0.0
+    else:
+        z, half = difference / sqrt(variance), normal_quantile(basis.level) * sqrt(variance)
+    low, high, method = difference - half, difference + half, f"paired {basis.method}"
+    estimate = Estimate(difference, low, high, basis.level, basis.n, basis.unit, method)
+    p = _p_value(float(special.ndtr(z)), float(special.ndtr(-z)), alternative)
+    return AucComparison(first, second, estimate, z, float("inf"), p)
+
+
+def _p_value(below: float, above: float, alternative: Alternative) -> float:
+    if alternative is Alternative.GREATER:
+        return above
+    if alternative is Alternative.LESS:
+        return below
+    return min(1.0, 2 * min(below, above))
+
+
+def _pair(first: AnyArray, second: AnyArray) -> Floats:
+    if np.shape(first) != np.shape(second):
+        raise StatisticUndefined(
+            f"{len(first)} and {len(second)} scores", expected="both systems on the same cases"
+        )
+    return np.stack([np.asarray(s, dtype=np.float64) for s in (first, second)])
+
+
+def _no_variance(what: str) -> StatisticUndefined:
+    return StatisticUndefined(
+        f"{what} has no variance in these cases",
+        expected="scores that differ between cases",
+        remedy="look at the scores: constant, or complete separation in a small sample",
+    )

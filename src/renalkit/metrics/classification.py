@@ -1,0 +1,349 @@
+"""How well do scores separate classes, and how good are the calls made from them?
+
+Truth of a two-class task is 0 (negative) or 1 (positive); a higher score means more positive; a
+case is called positive when its score is at or above the threshold. Nothing here chooses a
+threshold from test data: `choose_threshold` asks which tuning part its data come from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from renalkit.errors import StatisticUndefined
+from renalkit.metrics.inference import F1Score, Proportion
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+AnyArray = npt.NDArray[np.generic]
+
+
+# ------------------------------------------------------------------ two classes, calls
+
+
+@dataclass(frozen=True, slots=True)
+class BinaryConfusion:
+    """Counts of calls against the truth, and what follows from them.
+
+    A measure whose denominator is 0 (PPV without a positive call) is an undefined proportion.
+    """
+
+    tp: int
+    fp: int
+    tn: int
+    fn: int
+
+    def __post_init__(self) -> None:
+        if min(self.tp, self.fp, self.tn, self.fn) < 0:
+            raise ValueError("counts are not negative")
+
+    @property
+    def n(self) -> int:
+        return self.tp + self.fp + self.tn + self.fn
+
+    @property
+    def accuracy(self) -> Proportion:
+        return Proportion(self.tp + self.tn, self.n)
+
+    @property
+    def sensitivity(self) -> Proportion:
+        return Proportion(self.tp, self.tp + self.fn)
+
+    @property
+    def specificity(self) -> Proportion:
+        return Proportion(self.tn, self.tn + self.fp)
+
+    @property
+    def ppv(self) -> Proportion:
+        return Proportion(self.tp, self.tp + self.fp)
+
+    @property
+    def npv(self) -> Proportion:
+        return Proportion(self.tn, self.tn + self.fn)
+
+    @property
+    def f1(self) -> F1Score:
+        return F1Score(self.tp, self.tp + self.fp + self.fn)
+
+    def measures(self) -> dict[str, Proportion | F1Score]:
+        """All six by name, in the order of a results table."""
+        return {
+            "accuracy": self.accuracy,
+            "sensitivity": self.sensitivity,
+            "specificity": self.specificity,
+            "ppv": self.ppv,
+            "npv": self.npv,
+            "f1": self.f1,
+        }
+
+
+def binary_confusion(truth: AnyArray, called: AnyArray) -> BinaryConfusion:
+    """Counts from truth (n,) and calls (n,), both 0/1 or bool.
+
+    Raises: StatisticUndefined if empty, of unequal length, or other values than 0 and 1.
+    """
+    t, c = _zero_one(truth, "truth"), _zero_one(called, "calls")
+    _same_length(t, c)
+    return BinaryConfusion(
+        tp=int((t & c).sum()),
+        fp=int((~t & c).sum()),
+        tn=int((~t & ~c).sum()),
+        fn=int((t & ~c).sum()),
+    )
+
+
+def confusion_at(truth: AnyArray, scores: AnyArray, threshold: float) -> BinaryConfusion:
+    """Counts when every score at or above the threshold is called positive."""
+    t, s = binary_scores(truth, scores, both_classes=False)
+    return binary_confusion(t, s >= threshold)
+
+
+# ------------------------------------------------------------------ two classes, ranking
+
+
+@dataclass(frozen=True, slots=True)
+class RocCurve:
+    """Operating points from "call none" to "call all"; thresholds fall, both rates rise.
+
+    thresholds[0] is inf (nothing is called positive); every distinct score follows.
+    """
+
+    thresholds: Floats
+    false_positive_rate: Floats
+    true_positive_rate: Floats
+
+
+def auc(truth: AnyArray, scores: AnyArray) -> float:
+    """Probability that a positive case scores above a negative one, ties counting half.
+
+    The Mann-Whitney form with mid-ranks (Bamber 1975): exact with ties, no curve is integrated.
+    Raises: StatisticUndefined with one class only, or NaN or infinite scores.
+
+    >>> auc(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8]))
+    0.75
+    """
+    t, s = binary_scores(truth, scores)
+    n_pos = int(t.sum())
+    n_neg = t.size - n_pos
+    ranks = stats.rankdata(s)
+    return (float(ranks[t].sum()) - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg)
+
+
+def roc_curve(truth: AnyArray, scores: AnyArray) -> RocCurve:
+    """Every operating point of the scores (no point is dropped); refuses as `auc` does."""
+    t, s = binary_scores(truth, scores)
+    cuts, tp, fp = _counts_at_cuts(t, s)
+    return RocCurve(
+        thresholds=np.concatenate([[np.inf], cuts]),
+        false_positive_rate=np.concatenate([[0.0], fp / (~t).sum()]),
+        true_positive_rate=np.concatenate([[0.0], tp / t.sum()]),
+    )
+
+
+# ------------------------------------------------------------------ thresholds
+
+
+class TuningPart(StrEnum):
+    """Parts of a fold a threshold may come from. There is no name for the test part."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+
+
+class ThresholdRule(StrEnum):
+    """How a threshold is chosen; sensitivity and specificity need a target in (0, 1]."""
+
+    HALF = "half"
+    YOUDEN = "youden"
+    F1 = "f1"
+    SENSITIVITY = "sensitivity"
+    SPECIFICITY = "specificity"
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """A threshold and where it comes from: rule in words, part and number of its cases."""
+
+    value: float
+    rule: str
+    source: TuningPart
+    source_n: int
+
+
+def choose_threshold(
+    truth: AnyArray,
+    scores: AnyArray,
+    source: TuningPart,
+    rule: ThresholdRule = ThresholdRule.YOUDEN,
+    target: float | None = None,
+) -> Threshold:
+    """The threshold that a rule picks on training or validation cases.
+
+    Candidates are the scores that occur, and one just above the highest (call none), so the
+    choice moves with any rising transform of the scores. Ties go to the more sensitive threshold.
+
+      half         0.5, whatever the data
+      youden       largest sensitivity + specificity - 1
+      f1           largest F1
+      sensitivity  highest threshold that reaches the target sensitivity
+      specificity  lowest threshold that reaches the target specificity
+
+    Raises: StatisticUndefined as `auc`; ValueError if a target is missing, out of (0, 1], or
+    given to a rule without one.
+    """
+    t, s = binary_scores(truth, scores)
+    needs_target = rule in (ThresholdRule.SENSITIVITY, ThresholdRule.SPECIFICITY)
+    if needs_target != (target is not None) or (target is not None and not 0 < target <= 1):
+        raise ValueError(f"rule {rule.value} with target {target}")
+    words = rule.value if target is None else f"{rule.value} >= {target:g}"
+    value = 0.5 if rule is ThresholdRule.HALF else _best_cut(t, s, rule, target or 0.0)
+    return Threshold(value, words, TuningPart(source), t.size)
+
+
+def _best_cut(t: npt.NDArray[np.bool_], s: Floats, rule: ThresholdRule, target: float) -> float:
+    cuts, tp, fp = _counts_at_cuts(t, s)
+    cuts = np.concatenate([[np.nextafter(s.max(), np.inf)], cuts])
+    tp, fp = np.concatenate([[0], tp]), np.concatenate([[0], fp])
+    n_pos, n_neg = int(t.sum()), int((~t).sum())
+    # Whole numbers throughout, so that equal merits tie exactly.
+    if rule is ThresholdRule.SENSITIVITY:
+        return float(cuts[np.flatnonzero(tp / n_pos >= target)[0]])
+    if rule is ThresholdRule.SPECIFICITY:
+        return float(cuts[np.flatnonzero((n_neg - fp) / n_neg >= target)[-1]])
+    if rule is ThresholdRule.YOUDEN:
+        merit = (tp * n_neg - fp * n_pos).astype(np.float64)
+    else:
+        merit = 2 * tp / (tp + fp + n_pos)
+    return float(cuts[np.flatnonzero(merit == merit.max())[-1]])
+
+
+def _counts_at_cuts(t: npt.NDArray[np.bool_], s: Floats) -> tuple[Floats, Ints, Ints]:
+    """Distinct scores from high to low, with true and false positives when cutting there."""
+    cuts, place = np.unique(s, return_inverse=True)
+    pos = np.bincount(place[t], minlength=cuts.size)[::-1].cumsum()
+    neg = np.bincount(place[~t], minlength=cuts.size)[::-1].cumsum()
+    return cuts[::-1], pos.astype(np.int64), neg.astype(np.int64)
+
+
+# ------------------------------------------------------------------ several classes
+
+
+def confusion_matrix(truth: AnyArray, called: AnyArray, n_classes: int) -> Ints:
+    """(C, C) counts: rows are true classes, columns called ones; classes are 0 .. C-1.
+
+    Raises: StatisticUndefined if empty, of unequal length, or a class outside 0 .. C-1.
+    """
+    t, c = _classes(truth, n_classes, "truth"), _classes(called, n_classes, "calls")
+    _same_length(t, c)
+    counts = np.bincount(t * n_classes + c, minlength=n_classes * n_classes)
+    return counts.reshape(n_classes, n_classes).astype(np.int64)
+
+
+def multiclass_accuracy(matrix: Ints) -> Proportion:
+    """Share of cases on the diagonal."""
+    return Proportion(int(np.trace(matrix)), int(matrix.sum()))
+
+
+def class_recalls(matrix: Ints) -> tuple[Proportion, ...]:
+    """Per class, the share of its cases that were called it (sensitivity of one against rest)."""
+    return tuple(Proportion(int(row[k]), int(row.sum())) for k, row in enumerate(matrix))
+
+
+def macro_f1(matrix: Ints) -> float:
+    """Plain mean over classes of F1, each class against the rest.
+
+    Raises: StatisticUndefined if a class neither occurs nor is ever called.
+    """
+    hits = np.diag(matrix)
+    total = matrix.sum(axis=0) + matrix.sum(axis=1)
+    if bool((total == 0).any()):
+        raise StatisticUndefined(
+            f"classes {np.flatnonzero(total == 0).tolist()} neither occur nor are called",
+            where="macro F1",
+            remedy="leave such classes out of the task",
+        )
+    return float(np.mean(2 * hits / total))
+
+
+def macro_auc(truth: AnyArray, scores: AnyArray) -> float:
+    """Plain mean over classes of the AUC of each class against the rest.
+
+    truth (n,) classes 0 .. C-1; scores (n, C), column k for class k. For C = 2 with columns that
+    sum to 1 this is the ordinary AUC.
+    Raises: StatisticUndefined if a class has no case (or is the only one), or scores not finite.
+    """
+    if scores.ndim != 2:
+        raise StatisticUndefined(f"scores with {scores.ndim} axes", expected="(cases, classes)")
+    t = _classes(truth, scores.shape[1], "truth")
+    return float(np.mean([auc(t == k, scores[:, k]) for k in range(scores.shape[1])]))
+
+
+# ------------------------------------------------------------------ checks
+
+
+def binary_scores(
+    truth: AnyArray, scores: AnyArray, *, both_classes: bool = True
+) -> tuple[npt.NDArray[np.bool_], Floats]:
+    """Checked truth and scores of a two-class task as bool and float arrays (n,).
+
+    Raises: StatisticUndefined if empty, of unequal length, with scores that are not finite, with
+    other truths than 0 and 1, or (both_classes) with one class only.
+    """
+    t = _zero_one(truth, "truth")
+    s = np.asarray(scores, dtype=np.float64)
+    if s.ndim != 1:
+        raise StatisticUndefined(f"scores with {s.ndim} axes", expected="one score per case")
+    _same_length(t, s)
+    if not bool(np.isfinite(s).all()):
+        raise StatisticUndefined(
+            f"{int((~np.isfinite(s)).sum())} of {s.size} scores are NaN or infinite",
+            where="scores",
+            remedy="find out why the system gave no score; do not fill in a number",
+        )
+    if both_classes and (t.all() or not t.any()):
+        raise StatisticUndefined(
+            f"all {t.size} cases are of one class",
+            where="truth",
+            expected="at least one positive and one negative case",
+        )
+    return t, s
+
+
+def _zero_one(values: AnyArray, where: str) -> npt.NDArray[np.bool_]:
+    v = np.asarray(values)
+    if v.ndim != 1 or v.size == 0:
+        raise StatisticUndefined(
+            f"array of shape {v.shape}", where=where, expected="one value per case, and a case"
+        )
+    if not bool(((v == 0) | (v == 1)).all()):
+        raise StatisticUndefined(
+            "values other than 0 and 1", where=where, expected="0 (negative) or 1 (positive)"
+        )
+    return v == 1
+
+
+def _classes(values: AnyArray, n_classes: int, where: str) -> npt.NDArray[np.intp]:
+    v = np.asarray(values)
+    if v.ndim != 1 or v.size == 0:
+        raise StatisticUndefined(
+            f"array of shape {v.shape}", where=where, expected="one class per case, and a case"
+        )
+    whole = v.astype(np.intp) if np.issubdtype(v.dtype, np.integer) else np.full(v.shape, -1)
+    if bool(((whole < 0) | (whole >= n_classes)).any()):
+        raise StatisticUndefined(
+            "a class that is not in the task",
+            where=where,
+            expected=f"whole numbers 0 to {n_classes - 1}",
+        )
+    return whole
+
+
+def _same_length(first: npt.NDArray[np.generic], second: npt.NDArray[np.generic]) -> None:
+    if first.shape != second.shape:
+        raise StatisticUndefined(
+            f"{first.shape[0]} truths with {second.shape[0]} values", expected="one per case"
+        )
