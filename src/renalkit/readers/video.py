@@ -1,0 +1,258 @@
+"""How does a video file (MP4, MOV, AVI, WMV) become frames with times that can be trusted?
+
+The container is recognised by content and opened with that one demuxer through our own file
+handle, so nothing written in the file can make the library open another file or an address.
+A video whose frames do not all decode is refused as a whole: a cine that ends early would pass
+unnoticed. Needs the extra `video` (PyAV).
+
+Shapes: (T,H,W) or (T,H,W,3), uint8. times_s counts from the first frame.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import stat
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from renalkit.errors import DecodeFailed, MissingExtra, Reason
+from renalkit.readers.contract import Limits
+from renalkit.readers.stills import Array, Info, check_size, limits_from
+
+_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_MOV_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
+_PLAYLISTS = (b"#extm3u", b"ffconcat", b"concat:", b"http:", b"https:", b"file ", b"[playlist]",
+              b"rtsp:", b"subfile", b"<asx", b"<smil", b"<mpd")  # fmt: skip
+_CODEC_ERRORS = (OSError, ValueError, LookupError, RuntimeError, EOFError, ArithmeticError,
+                 TypeError, AttributeError, struct.error)  # fmt: skip
+_SHUFFLED = "frame times do not increase: no time is used"
+
+
+def _bad(reason: Reason, found: str, expected: str = "", remedy: str = "") -> DecodeFailed:
+    advice = remedy or "export the clip again as MP4 or AVI, or as DICOM"
+    return DecodeFailed(reason, found, expected=expected, remedy=advice)
+
+
+def decode_video(path: Path, options: Mapping[str, Any]) -> tuple[Array, Info]:
+    """All frames of the only video stream of a file, and what is known about their times.
+
+    info: source_format, codec, colour, lossy, times_s (seconds, or None), timing ("pts" or
+    "none"), variable_rate, rotation_deg, notes, warnings (pairs of reason and words).
+
+    Raises:
+        MissingExtra: PyAV is not installed.
+        DecodeFailed: REMOTE_REFERENCE (playlists, references to other files), FORMAT_REFUSED,
+            EMPTY, TRUNCATED, TOO_LARGE, TOO_SMALL, BAD_VIDEO (no or several video streams,
+            frames that do not decode, another number of frames than declared).
+    """
+    limits = limits_from(options)
+    with _opened(path, limits) as file:
+        demuxer = _recognised(file)
+        if demuxer == "mov":
+            _check_boxes(file)
+        elif demuxer == "avi":
+            _check_riff(file)
+        file.seek(0)
+        return _decoded(file, demuxer, limits)
+
+
+def _opened(path: Path, limits: Limits) -> BinaryIO:
+    """A regular file of allowed size, open for reading."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise _bad(Reason.UNREADABLE, f"cannot be opened ({error.strerror})") from error
+    file = os.fdopen(handle, "rb")
+    facts = os.fstat(handle)
+    problem = None
+    if not stat.S_ISREG(facts.st_mode):
+        problem = _bad(Reason.SPECIAL_FILE, "not a regular file")
+    elif facts.st_size == 0:
+        problem = _bad(Reason.EMPTY, "empty file")
+    elif facts.st_size > limits.file_bytes:
+        problem = _bad(
+            Reason.TOO_LARGE, f"{facts.st_size} bytes", f"at most {limits.file_bytes} bytes"
+        )
+    if problem is not None:
+        file.close()
+        raise problem
+    return file
+
+
+def _recognised(file: BinaryIO) -> str:
+    """The one demuxer to use, by content."""
+    head = file.read(4096)
+    words = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if words.startswith(_PLAYLISTS):
+        raise _bad(Reason.REMOTE_REFERENCE, "a playlist that names other files", "the video itself")
+    if head[4:8] in _MOV_BOXES:
+        return "mov"
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return "avi"
+    if head.startswith(_ASF):
+        return "asf"
+    raise _bad(Reason.FORMAT_REFUSED, "no MP4, MOV, AVI or WMV by its content")
+
+
+def _check_boxes(file: BinaryIO) -> None:
+    """Every top-level box lies in the file, there is one moov, and it refers to no other file."""
+    size = file.seek(0, os.SEEK_END)
+    at, kinds = 0, set[bytes]()
+    while at + 8 <= size:
+        file.seek(at)
+        length, kind = struct.unpack(">I4s", file.read(8))
+        if length == 1:
+            body = file.read(8)
+            length = struct.unpack(">Q", body)[0] if len(body) == 8 else 0
+        elif length == 0:
+            length = size - at
+        if length < 8 or at + length > size:
+            raise _bad(Reason.TRUNCATED, "a part of the video leaves the file: it is cut")
+        if kind == b"moov":
+            file.seek(at)
+            _check_references(file.read(min(length, 64 << 20)))
+        kinds.add(kind)
+        at += length
+    if b"moov" not in kinds:
+        raise _bad(Reason.TRUNCATED, "video without its index (moov): the recording was cut off")
+
+
+def _check_references(moov: bytes) -> None:
+    at = moov.find(b"dref")
+    while at >= 0:
+        # dref: version and flags, count; then the first entry: size, type, version and flags.
+        entry = moov[at + 12 : at + 24]
+        if len(entry) == 12 and not struct.unpack(">I", entry[8:12])[0] & 1:
+            raise _bad(
+                Reason.REMOTE_REFERENCE, "frames that lie in another file", "the video itself"
+            )
+        at = moov.find(b"dref", at + 4)
+    if b"rmra" in moov:
+        raise _bad(Reason.REMOTE_REFERENCE, "a reference movie", "the video itself")
+
+
+def _check_riff(file: BinaryIO) -> None:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(4)
+    declared = struct.unpack("<I", file.read(4))[0] + 8
+    if declared > size:
+        raise _bad(Reason.TRUNCATED, f"{size} bytes of a video of {declared}: it is cut")
+
+
+def _decoded(file: BinaryIO, demuxer: str, limits: Limits) -> tuple[Array, Info]:
+    try:
+        # The extra may be missing, and everything else must work without it.
+        av = importlib.import_module("av")
+    except ImportError as error:
+        raise MissingExtra(
+            "videos need PyAV, which is not installed",
+            remedy="install renalkit with the extra 'video'",
+        ) from error
+    try:
+        with av.open(
+            file, format=demuxer, options={"protocol_whitelist": "file"}, metadata_errors="replace"
+        ) as container:
+            return _frames(container, demuxer, limits)
+    except _CODEC_ERRORS as error:
+        raise _bad(
+            Reason.BAD_VIDEO, f"frames cannot be decoded ({type(error).__name__}): it is damaged"
+        ) from error
+
+
+def _frames(container: Any, demuxer: str, limits: Limits) -> tuple[Array, Info]:
+    streams = container.streams.video
+    if len(streams) != 1:
+        raise _bad(Reason.BAD_VIDEO, f"{len(streams)} video streams", "one video stream")
+    stream = streams[0]
+    declared, codec = int(stream.frames), stream.codec_context
+    check_size(int(codec.height), int(codec.width), 0, limits)
+    per_frame = int(codec.height) * int(codec.width) * 3
+    most = min(limits.frames, limits.decoded_bytes // per_frame)
+    if declared > most:
+        raise _bad(
+            Reason.TOO_LARGE, f"{declared} frames", f"at most {most} frames of this size",
+            "cut the clip to the part that shows the lesion",
+        )  # fmt: skip
+    codec.thread_count = 1  # threads reserve memory per frame, and the decoder's is limited
+    codec.options = {"err_detect": "explode"}
+    frames: list[Array] = []
+    stamps: list[int | None] = []
+    rotations: set[int] = set()
+    for frame in container.decode(stream):
+        if frame.is_corrupt:
+            raise _bad(Reason.BAD_VIDEO, f"frame {len(frames)} is damaged")
+        if (frame.height, frame.width) != (codec.height, codec.width) or len(frames) >= most:
+            raise _bad(Reason.BAD_VIDEO, "frames that change their size or do not end")
+        frames.append(_pixels(frame.to_ndarray(format="rgb24")))
+        stamps.append(frame.pts)
+        rotations.add(round(frame.rotation))
+    if not frames or (declared and len(frames) != declared):
+        raise _bad(Reason.BAD_VIDEO, f"{len(frames)} frames decoded", f"{declared} as declared")
+    if len(rotations) != 1 or next(iter(rotations)) % 90:
+        raise _bad(Reason.BAD_VIDEO, "frames that are rotated by odd or different angles")
+    rotation = rotations.pop()
+    times = _times(stamps, stream.time_base)
+    info: Info = {
+        "source_format": {"mov": "mp4"}.get(demuxer, demuxer),
+        "codec": str(codec.name),
+        "colour": any(f.ndim == 3 for f in frames),
+        "lossy": True,
+        "times_s": times,
+        "timing": "none" if times is None else "pts",
+        "variable_rate": times is not None and _varies(times),
+        "rotation_deg": rotation,
+        "notes": [f"turned by {rotation} degrees as the file says"] if rotation else [],
+        "warnings": [],
+    }
+    _warn(info, container, declared)
+    aspect = codec.sample_aspect_ratio
+    if aspect and aspect != 1:
+        info["warnings"].append((Reason.CONVERTED.value, "pixels are not square in this video"))
+    return np.rot90(_stacked(frames), rotation // 90, axes=(1, 2)), info
+
+
+def _pixels(rgb: Array) -> Array:
+    """One plane where red, green and blue are equal."""
+    grey = np.array_equal(rgb[..., 0], rgb[..., 1]) and np.array_equal(rgb[..., 1], rgb[..., 2])
+    return np.ascontiguousarray(rgb[..., 0]) if grey else rgb
+
+
+def _stacked(frames: list[Array]) -> Array:
+    """Frames as one array; grey ones become colour when others of the clip have colour."""
+    if all(f.ndim == 2 for f in frames):
+        return np.stack(frames)
+    return np.stack([np.repeat(f[..., None], 3, axis=2) if f.ndim == 2 else f for f in frames])
+
+
+def _times(stamps: list[int | None], base: Any) -> list[float] | None:
+    """Seconds since the first frame; None when a stamp is missing or time does not advance."""
+    known = [s for s in stamps if s is not None]
+    if len(known) != len(stamps) or not base or float(base) <= 0:
+        return None
+    times = [(s - known[0]) * float(base) for s in known]
+    advances = all(b > a for a, b in zip(times, times[1:], strict=False))
+    return times if advances else None
+
+
+def _varies(times: list[float]) -> bool:
+    steps = np.diff(np.asarray(times))
+    # Containers round times to their own clock (1 ms in AVI and WMV).
+    return bool(steps.size and steps.max() - steps.min() > 0.002)
+
+
+def _warn(info: Info, container: Any, declared: int) -> None:
+    warnings: list[tuple[str, str]] = info["warnings"]
+    if info["times_s"] is None:
+        warnings.append((Reason.NO_TIMING.value, _SHUFFLED))
+    elif info["variable_rate"]:
+        warnings.append((Reason.CONVERTED.value, "variable frame rate: each frame keeps its time"))
+    if container.streams.audio:
+        warnings.append((Reason.CONVERTED.value, "the sound track was left out"))
+    if not declared:
+        words = "the file does not say how many frames it has: a cut end would not be noticed"
+        warnings.append((Reason.BAD_VIDEO.value, words))
