@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from renalkit.learn.outputs import Outputs, Targets
+from renalkit.metrics.classification import auc
 
 # Shape legend: b images of a batch, s side in pixels, k classes.
 
@@ -69,10 +70,10 @@ def summarise(batches: Iterator[ValidationBatch]) -> Validation:
     loss = float(np.average(losses, weights=sizes))
     both = np.concatenate(overlaps) if overlaps else np.empty((0, 2))
     iou, dice = (float(v) for v in both.mean(0)) if len(both) else (math.nan, math.nan)
-    accuracy = auc = math.nan
+    accuracy = area = math.nan
     if scores:
-        accuracy, auc = _classification(np.concatenate(scores), np.concatenate(labels))
-    return Validation(loss, iou, dice, accuracy, auc)
+        accuracy, area = _classification(np.concatenate(scores), np.concatenate(labels))
+    return Validation(loss, iou, dice, accuracy, area)
 
 
 def _classification(
@@ -83,10 +84,10 @@ def _classification(
     if not len(labels):
         return math.nan, math.nan
     accuracy = float(np.mean(scores.argmax(1) == labels))
-    return accuracy, macro_auc(scores, labels)
+    return accuracy, validation_auc(scores, labels)
 
 
-def macro_auc(scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float:
+def validation_auc(scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float:
     """AUC of class 1 for two classes, else the mean of one class against the rest.
 
     scores (n,k), labels (n,). Classes that are absent or alone are left out; NaN without any.
@@ -94,17 +95,8 @@ def macro_auc(scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) ->
     n_classes = scores.shape[1]
     classes = [1] if n_classes == 2 else list(range(n_classes))
     values = [
-        _binary_auc(scores[:, c], labels == c)
+        auc((labels == c).astype(np.int64), scores[:, c])
         for c in classes
         if 0 < int(np.sum(labels == c)) < len(labels)
     ]
     return float(np.mean(values)) if values else math.nan
-
-
-def _binary_auc(scores: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]) -> float:
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    n_positive = int(positive.sum())
-    n_negative = len(positive) - n_positive
-    rank_sum = float(ranks[positive].sum())
-    return (rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
