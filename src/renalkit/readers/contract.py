@@ -6,7 +6,7 @@ exactly one result as used, used with a warning, refused or skipped, always with
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
@@ -106,14 +106,24 @@ class ReadOptions:
     limits: Limits = field(default_factory=Limits)
 
 
+def recall_nothing(paths: Sequence[Path]) -> ReadResult | None:
+    """What a reader recalls on a first run."""
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class ReadContext:
-    """What a reader needs beside the files: their folder, who names them, who decodes them."""
+    """What a reader needs beside the files: their folder, who names them, who decodes them.
+
+    recall: the result an interrupted run already reached for exactly these files of one study, so
+    that a reader need not decode them again; None when there is none.
+    """
 
     root: Path
     pseudonyms: Pseudonyms
     decoder: Decoder
     options: ReadOptions = field(default_factory=ReadOptions)
+    recall: Callable[[Sequence[Path]], ReadResult | None] = recall_nothing
 
     def relative(self, path: Path) -> PurePosixPath:
         """The path below the import folder."""

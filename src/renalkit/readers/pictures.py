@@ -132,6 +132,9 @@ def read_patient(files: PatientFiles, values: MaskValues, context: ReadContext) 
 
     The result has no study when every picture was refused.
     """
+    finished = context.recall([q for p in files.pictures for q in (p.path, *p.companions)])
+    if finished is not None:
+        return finished
     reports: list[FileReport] = []
     read: list[_Read] = []
     for picture in files.pictures:
