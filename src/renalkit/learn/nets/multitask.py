@@ -117,15 +117,18 @@ class MultitaskNet(Net):
             )
 
     def forward(self, image: Tensor, guide: Guide | None = None) -> Outputs:
-        """image (b,c,s,s); the guide counts in training only."""
+        """image (b,c,s,s); the guide counts in training only.
+
+        Only the image is checked: a mask that became NaN is the training loop's to report.
+        """
         self.spec.check(image)
         masks = attention = None
         if self.segmentation is not None:
-            masks, _, attention = self.segmentation(image)
+            masks, _, attention = self.segmentation.compute(image)
         if self.classification is None:
             return Outputs(masks, None, attention)
         seen = image if masks is None else self._coupled(image, masks, guide)
-        return Outputs(masks, self.classification(seen).class_logits, attention)
+        return Outputs(masks, self.classification.compute(seen).class_logits, attention)
 
     def _coupled(self, image: Tensor, masks: tuple[Tensor, ...], guide: Guide | None) -> Tensor:
         if self.plan.coupling is Coupling.NONE:

@@ -171,6 +171,10 @@ class ResNet(Net):
     def forward(self, image: Tensor, guide: Guide | None = None) -> Outputs:
         """image (b,c,s,s); the guide is not used."""
         self.spec.check(image)
+        return self.compute(image)
+
+    def compute(self, image: Tensor) -> Outputs:
+        """As forward, for an image that was checked or made by another network."""
         levels = [self.relu(self.bn1(self.conv1(image)))]
         features = self.maxpool(levels[0])
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):

@@ -152,6 +152,10 @@ class UNetFamily(Net):
     def forward(self, image: Tensor, guide: Guide | None = None) -> Outputs:
         """image (b,c,s,s); the guide is not used."""
         self.spec.check(image)
+        return self.compute(image)
+
+    def compute(self, image: Tensor) -> Outputs:
+        """As forward, for an image that was checked or made by another network."""
         levels = self.encoder(image)
         masks = spatial = None
         if self.decoder is not None and self.heads is not None:

@@ -128,3 +128,18 @@ def test_crop_of_an_exact_box_is_the_box_resized():
 def test_an_empty_mask_keeps_the_whole_image():
     image = torch.rand(2, 1, 32, 32)
     torch.testing.assert_close(crop_to_mask(image, torch.zeros(2, 1, 32, 32), 0.1), image)
+
+
+def test_weights_that_diverged_show_in_the_outputs_and_are_not_blamed_on_the_image():
+    joint = net()
+    torch.nn.init.constant_(joint.segmentation.heads[-1].bias, float("nan"))
+    outputs = joint(torch.rand(2, 1, 32, 32))
+    assert bool(outputs.mask_logits[-1].isnan().all())
+    assert bool(outputs.class_logits.isnan().all())
+
+
+def test_the_network_can_be_exported_without_its_look_at_the_values():
+    joint = net().eval()
+    image = torch.rand(1, 1, 32, 32)
+    graph = torch.export.export(joint, (image,)).module()
+    torch.testing.assert_close(graph(image).class_logits, joint(image).class_logits)
