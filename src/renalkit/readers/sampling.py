@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 import cv2
 import numpy as np
@@ -107,7 +109,7 @@ def contact_sheet(items: Sequence[Thumbnail], *, columns: int = 8, side_px: int 
 
 def _thumbnail(pixels: npt.NDArray[np.generic], side_px: int) -> npt.NDArray[np.uint8]:
     """Frame as (h,w,3) uint8 with its longer side equal to side_px."""
-    values = np.asarray(pixels)
+    values: npt.NDArray[Any] = np.asarray(pixels)
     if values.dtype != np.uint8:
         low, high = float(values.min()), float(values.max())
         scale = 255.0 / (high - low) if high > low else 0.0
@@ -149,7 +151,7 @@ def read_keep_list(
     open_frames = {(file, frame) for file, frames in sampled.items() for frame in frames}
     for row in table.rows:
         file, frame, keep = (row.values[c] for c in KEEP_COLUMNS)
-        key = (file, int(frame) if frame.isascii() and frame.isdigit() else -1)
+        key = (file, int(frame) if re.fullmatch("[0-9]{1,9}", frame) else -1)
         if keep not in ("0", "1") or key not in open_frames:
             raise InputRefused(
                 Reason.BAD_TABLE,
