@@ -177,6 +177,25 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
+class MeanOfStatistics:
+    """Mean of several statistics on the same rows, for instance one-vs-rest AUCs (macro AUC)."""
+
+    parts: tuple[Statistic, ...]
+
+    @property
+    def n_rows(self) -> int:
+        return self.parts[0].n_rows
+
+    def prepare(self, codes: Codes, n_groups: int) -> Evaluate:
+        prepared = [part.prepare(codes, n_groups) for part in self.parts]
+
+        def evaluate(counts: Floats) -> Floats:
+            return np.mean([one(counts) for one in prepared], axis=0)
+
+        return evaluate
+
+
+@dataclass(frozen=True, slots=True)
 class AnyStatistic:
     """Any function of row indices (repeated as drawn) of `rows` rows; one call per resample.
 

@@ -1,0 +1,195 @@
+"""Several systems, or several settings of one, on the same folds in one table."""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from renalkit.config import parse_value, read_toml, with_overrides
+from renalkit.errors import ConfigError
+from renalkit.store.files import make_folder, write_json, write_text
+from renalkit.store.runs import RunFolder
+from renalkit.usecases.differences import comparisons_of
+from renalkit.usecases.evaluate import evaluate_run
+from renalkit.usecases.progress import Progress
+from renalkit.usecases.results import Json, read_results
+from renalkit.usecases.run import RunRequest, run_experiment
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """Variants of the first system of an experiment: label -> keys that differ."""
+
+    words: str
+    variants: Mapping[str, Mapping[str, Any]]
+
+
+PRESETS: Mapping[str, Preset] = {
+    "P1-ablation": Preset(
+        "the three contributions P1 claims, each switched off in turn",
+        {
+            "full": {},
+            "no-cbam": {"params.cbam": False},
+            "no-residual": {"params.residual": False},
+            "no-separable": {"params.separable": False, "params.classifier_separable": False},
+            "separable-both": {"params.separable": True, "params.classifier_separable": True},
+            "plain": {
+                "params.cbam": False,
+                "params.residual": False,
+                "params.separable": False,
+                "params.classifier_separable": False,
+            },
+        },
+    ),
+    "P1-input-size": Preset(
+        "the three input sizes P1 compares",
+        {f"{size}px": {"size": size} for size in (64, 128, 256)},
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CompareRequest:
+    """target: a run folder, or an experiment file together with vary or preset."""
+
+    target: Path
+    vary: tuple[str, ...]
+    preset: str | None
+    reference: str | None
+    output: Path
+    overrides: tuple[str, ...] = ()
+    waive: tuple[str, ...] = ()
+
+
+def run_compare(request: CompareRequest, progress: Progress) -> Json:
+    """The comparison table of a run; with an experiment file its variants are trained first."""
+    folder = request.target
+    if folder.is_file():
+        experiment = _varied_file(request)
+        asked = RunRequest(experiment, request.output, request.overrides, request.waive)
+        folder = Path(run_experiment(asked, progress)["folder"])
+    elif request.vary or request.preset:
+        raise ConfigError(["--vary and --preset need an experiment file, not a run folder"])
+    metrics = evaluate_run(folder, progress)
+    found = comparisons_of(read_results(folder, progress), request.reference)
+    write_json(RunFolder(folder).comparisons, found)
+    return {"run": str(folder), "systems": metrics["systems"], **found}
+
+
+def _varied_file(request: CompareRequest) -> Path:
+    """Write the experiment with one system per variant beside its run."""
+    tables = read_toml(request.target)
+    systems = tables.get("systems")
+    if not isinstance(systems, list) or not systems:
+        raise ConfigError(["systems: an experiment needs at least one"], where=request.target.name)
+    if not request.vary and not request.preset:
+        return request.target
+    variants = _variants(request)
+    first = dict(systems[0])
+    tables["systems"] = [_variant(first, label, changes) for label, changes in variants.items()]
+    name = request.preset or "+".join(v.partition("=")[0].rpartition(".")[2] for v in request.vary)
+    tables["name"] = f"{tables.get('name', 'experiment')}-{name}"
+    base = request.target.resolve().parent
+    tables["cohort"] = str(base / str(tables.get("cohort", "")))
+    path = make_folder(request.output) / f"{tables['name']}.toml"
+    write_text(path, to_toml(tables))
+    return path
+
+
+def _variants(request: CompareRequest) -> dict[str, dict[str, Any]]:
+    if request.preset is not None:
+        if request.preset not in PRESETS:
+            known = ", ".join(f"{k} ({p.words})" for k, p in PRESETS.items())
+            raise ConfigError([f"preset: no '{request.preset}'; there are {known}"])
+        return {k: dict(v) for k, v in PRESETS[request.preset].variants.items()}
+    axes: list[list[tuple[str, Any]]] = []
+    for item in request.vary:
+        key, separator, text = item.partition("=")
+        if not separator or not text:
+            raise ConfigError([f"--vary '{item}': expected KEY=A,B,C, e.g. params.width=0.25,0.5"])
+        axes.append([(key, parse_value(v.strip())) for v in text.split(",")])
+    return {
+        ",".join(f"{k.rpartition('.')[2]}={v}" for k, v in chosen).replace(",", "+"): dict(chosen)
+        for chosen in itertools.product(*axes)
+    }
+
+
+def _variant(first: dict[str, Any], label: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The first system with changes; keys are relative to a [[systems]] table."""
+    keys = {
+        k.removeprefix("systems.0.").replace("input.size", "size"): v for k, v in changes.items()
+    }
+    varied = with_overrides(first, [f"{k}={_toml_value(v)}" for k, v in keys.items()])
+    return {**varied, "label": label}
+
+
+def to_toml(tables: Mapping[str, Any]) -> str:
+    """Settings as TOML text that reads back equal (checked)."""
+    lines = [f"{k} = {_toml_value(v)}" for k, v in tables.items() if not _is_table(v)]
+    for key, value in tables.items():
+        if isinstance(value, Mapping):
+            lines += ["", f"[{key}]", *(f"{k} = {_toml_value(v)}" for k, v in value.items())]
+        elif _is_table(value):
+            for item in value:
+                lines += ["", f"[[{key}]]", *(f"{k} = {_toml_value(v)}" for k, v in item.items())]
+    text = "\n".join(lines) + "\n"
+    assert tomllib.loads(text) == dict(tables), "the settings do not survive being written"
+    return text
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, Mapping) or (
+        isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
+    )
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{k} = {_toml_value(v)}" for k, v in value.items()) + " }"
+    return "[" + ", ".join(_toml_value(v) for v in value) + "]"
+
+
+def compare_words(found: Json) -> str:
+    """The comparison for a terminal: one line per system, then the paired differences."""
+    lines = [f"{'system':24}{'Dice':>22}{'AUC':>22}{'accuracy':>22}{'parameters':>12}{'ms':>7}"]
+    for s in found["systems"]:
+        masks, calls = s["segmentation"], s["classification"]
+        cells = [
+            _cell(masks["pooled"]["dice"] if masks else None),
+            _cell(calls["patient"]["auc"] if calls else None),
+            _cell(calls["patient"]["accuracy"] if calls else None),
+        ]
+        size = s["complexity"]["parameters"] if s["complexity"] else 0
+        times = [t["ms_per_image"] for t in s["training"] if t["ms_per_image"]]
+        ms = f"{sum(times) / len(times):.1f}" if times else "n/a"
+        lines.append(f"{s['label']:24}{cells[0]:>22}{cells[1]:>22}{cells[2]:>22}{size:>12,}{ms:>7}")
+    lines.append("")
+    lines.append(f"{found['reference']} minus the other, same patients:")
+    for r in found["rows"]:
+        d = r["difference"]
+        interval = "" if d["low"] is None else f" ({d['low']:+.3f} to {d['high']:+.3f})"
+        p = "" if r["p"] is None else f", p = {r['p']:.3g}"
+        lines.append(
+            f"  {r['label']:24}{r['metric']:10}{d['value']:+.3f}{interval}{p}, "
+            f"n = {r['n']} {r['unit']}s, {d['method']}"
+        )
+    return "\n".join(lines)
+
+
+def _cell(figure: Json | None) -> str:
+    if figure is None or figure["value"] is None:
+        return "n/a"
+    if figure["low"] is None:
+        return f"{figure['value']:.3f}"
+    return f"{figure['value']:.3f} ({figure['low']:.3f}-{figure['high']:.3f})"

@@ -1,0 +1,151 @@
+"""How much better is one system than another on the same patients?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from renalkit.domain.prediction import Prediction, Rule, Unit, aggregate
+from renalkit.errors import ConfigError, StatisticUndefined
+from renalkit.metrics.auc_inference import paired_delong
+from renalkit.metrics.bootstrap import (
+    Auc,
+    MeanOfStatistics,
+    Statistic,
+    mean_of_rows,
+    paired_cluster_bootstrap,
+)
+from renalkit.usecases.results import (
+    Json,
+    RunResults,
+    SystemResults,
+    called_class,
+    estimate_json,
+    positive_class,
+    thresholds_of,
+)
+
+
+def comparisons_of(results: RunResults, reference: str | None) -> Json:
+    """The reference system against every other, on the folds and cases both have.
+
+    Differences are reference minus other, so above 0 favours the reference. Dice and IoU: paired
+    bootstrap of patients over frames with a lesion. AUC of two classes: paired DeLong over
+    patients; of several classes and accuracy: paired bootstrap of patients.
+    """
+    labels = [s.job.label for s in results.systems]
+    chosen = reference or labels[0]
+    if chosen not in labels:
+        raise ConfigError([f"reference: no system '{chosen}'; there are {', '.join(labels)}"])
+    first = next(s for s in results.systems if s.job.label == chosen)
+    rows: list[Json] = []
+    for second in results.systems:
+        if second is not first:
+            rows += _masks(results, first, second)
+            rows += _classes(results, first, second)
+    return {"schema": 1, "reference": chosen, "rows": rows}
+
+
+def _row(second: SystemResults, metric: str, folds: list[int]) -> Json:
+    return {"label": second.job.label, "metric": metric, "folds": folds}
+
+
+def _paired(
+    results: RunResults, first: Statistic, second: Statistic, groups: list[str]
+) -> Json | None:
+    try:
+        found = paired_cluster_bootstrap(first, second, np.asarray(groups), results.plan)
+    except StatisticUndefined:
+        return None
+    return {
+        "difference": estimate_json(found.difference),
+        "p": found.p_value,
+        "reference_value": found.first.value,
+        "value": found.second.value,
+    }
+
+
+def _masks(results: RunResults, first: SystemResults, second: SystemResults) -> list[Json]:
+    one = {
+        (c.fold, c.key): c for c in first.cases if c.note not in ("both empty", "reference empty")
+    }
+    two = {(c.fold, c.key): c for c in second.cases}
+    shared = sorted(k for k in one if k in two)
+    if not shared:
+        return []
+    groups = [key.patient for _, key in shared]
+    folds = sorted({fold for fold, _ in shared})
+    rows: list[Json] = []
+    for metric in ("dice", "iou"):
+        a = np.array([one[k].scores[metric] for k in shared])
+        b = np.array([two[k].scores[metric] for k in shared])
+        found = _paired(results, mean_of_rows(a), mean_of_rows(b), groups)
+        if found is not None:
+            rows.append(_row(second, metric, folds) | {"unit": "frame", "n": len(a)} | found)
+    return rows
+
+
+def _patients(results: RunResults, system: SystemResults) -> dict[tuple[int, str], Prediction]:
+    found = aggregate(system.test, Unit.PATIENT, Rule(results.statistics.rule))
+    return {
+        (-1 if p.fold is None else p.fold, p.key.patient): p for p in found if p.target is not None
+    }
+
+
+def _classes(results: RunResults, first: SystemResults, second: SystemResults) -> list[Json]:
+    one, two = _patients(results, first), _patients(results, second)
+    shared = sorted(one.keys() & two.keys())
+    if not shared:
+        return []
+    positive = positive_class(results)
+    rule = Rule(results.statistics.rule)
+    cuts = [thresholds_of(results, s.validation, rule) for s in (first, second)]
+    groups = [patient for _, patient in shared]
+    folds = sorted({fold for fold, _ in shared})
+    truth = np.array([one[k].target for k in shared], dtype=np.intp)
+    right = [
+        mean_of_rows(
+            np.array([float(called_class(p[k], cut, positive) == p[k].target) for k in shared])
+        )
+        for p, cut in zip((one, two), cuts, strict=True)
+    ]
+    rows: list[Json] = []
+    area = _areas(results, truth, (one, two), shared)
+    basis = {"unit": "patient", "n": len(shared)}
+    if area is not None:
+        rows.append(_row(second, "auc", folds) | basis | area)
+    accuracy = _paired(results, right[0], right[1], groups)
+    if accuracy is not None:
+        rows.append(_row(second, "accuracy", folds) | basis | accuracy)
+    return rows
+
+
+def _areas(
+    results: RunResults,
+    truth: np.ndarray[tuple[int], np.dtype[np.intp]],
+    systems: tuple[dict[tuple[int, str], Prediction], dict[tuple[int, str], Prediction]],
+    shared: list[tuple[int, str]],
+) -> Json | None:
+    scores = [np.array([p[k].scores for k in shared]) for p in systems]
+    positive = positive_class(results)
+    if positive is None:
+        classes = range(len(results.task.classes))
+        parts = [
+            MeanOfStatistics(tuple(Auc((truth == k).astype(int), s[:, k]) for k in classes))
+            for s in scores
+        ]
+        return _paired(results, parts[0], parts[1], [patient for _, patient in shared])
+    try:
+        found = paired_delong(
+            (truth == positive).astype(int),
+            scores[0][:, positive],
+            scores[1][:, positive],
+            level=results.plan.level,
+        )
+    except StatisticUndefined:
+        return None
+    return {
+        "difference": estimate_json(found.difference),
+        "p": found.p_value,
+        "reference_value": found.first.value,
+        "value": found.second.value,
+    }

@@ -1,0 +1,428 @@
+"""What the stored predictions of a run say, with intervals over patients.
+
+Everything is computed again from predictions and cohort, without torch: segmentation per frame,
+classification per patient and per frame, thresholds from the validation part of each fold only.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from math import isfinite
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from renalkit.domain.cohort import Cohort, study_label
+from renalkit.domain.prediction import Prediction, Rule, Unit, aggregate
+from renalkit.domain.sample import b_mode_samples
+from renalkit.errors import StatisticUndefined
+from renalkit.metrics.auc_inference import delong
+from renalkit.metrics.bootstrap import (
+    Auc,
+    BootstrapPlan,
+    MeanOfStatistics,
+    Statistic,
+    mean_of_rows,
+)
+from renalkit.metrics.classification import (
+    Threshold,
+    binary_confusion,
+    confusion_matrix,
+    macro_f1,
+    roc_curve,
+)
+from renalkit.metrics.segmentation import (
+    LengthUnit,
+)
+from renalkit.store.cohorts import load_account
+from renalkit.store.files import read_json, write_json, write_text
+from renalkit.store.runs import RunFolder
+from renalkit.store.splits import load_split
+from renalkit.usecases.differences import comparisons_of
+from renalkit.usecases.progress import Progress
+from renalkit.usecases.results import (
+    CASE_SCORES,
+    Case,
+    Json,
+    RunResults,
+    SystemResults,
+    bootstrapped,
+    called_class,
+    estimate_json,
+    positive_class,
+    read_results,
+    thresholds_of,
+    undefined_json,
+)
+
+Floats = npt.NDArray[np.float64]
+_CASE_COLUMNS = (
+    *("label", "fold", "patient", "study", "lesion", "clip", "frame", "class"),
+    *CASE_SCORES,
+    *("area_error", "diameter_error", "unit", "note"),
+)
+
+
+def _spread(values: Sequence[float]) -> Json:
+    """Mean and standard deviation over folds; never mixed with pooled figures."""
+    found = [v for v in values if isfinite(v)]
+    if not found:
+        return {"mean": None, "sd": None, "folds": []}
+    sd = float(np.std(found, ddof=1)) if len(found) > 1 else None
+    return {"mean": float(np.mean(found)), "sd": sd, "folds": found}
+
+
+# ---------------------------------------------------------------- segmentation
+
+
+def _segmentation(results: RunResults, system: SystemResults) -> Json | None:
+    lesions = [c for c in system.cases if c.has_lesion]
+    if not lesions:
+        return None
+    plan = results.plan
+    empty = [c for c in system.cases if not c.has_lesion]
+    by_class = {
+        name: [c for c in lesions if c.of_class == name]
+        for name in results.task.classes
+        if any(c.of_class == name for c in lesions)
+    }
+    rule = results.statistics
+    unit = lesions[0].unit
+    return {
+        "n_frames": len(lesions),
+        "n_patients": len({c.key.patient for c in lesions}),
+        "pooled": {name: _mean_case(lesions, name, plan) for name in CASE_SCORES},
+        "by_class": {
+            name: {
+                "n_frames": len(cases),
+                "dice": _mean_case(cases, "dice", plan),
+                "iou": _mean_case(cases, "iou", plan),
+            }
+            for name, cases in by_class.items()
+        },
+        "fold_mean": {
+            name: _spread(
+                [
+                    float(np.mean([c.scores[name] for c in lesions if c.fold == fold]))
+                    for fold in system.folds
+                    if any(c.fold == fold for c in lesions)
+                ]
+            )
+            for name in ("dice", "iou")
+        },
+        "missed": sum(c.scores["dice"] == 0 for c in lesions),
+        "length_unit": unit,
+        "definition": rule.surface_definition,
+        "tolerance": rule.tolerance_mm if unit == LengthUnit.MM else rule.tolerance_px,
+        "infinite": sum(not isfinite(c.scores["hd95"]) for c in lesions),
+        "empty_reference": None if not empty else _empty_reference(empty, plan),
+    }
+
+
+def _mean_case(cases: Sequence[Case], name: str, plan: BootstrapPlan) -> Json:
+    """Mean over frames; infinite distances (an empty prediction) are left out and counted."""
+    kept = [c for c in cases if isfinite(c.scores[name])]
+    if not kept:
+        return undefined_json(0, Unit.PATIENT, "no case with a finite value", plan.level)
+    values = np.array([c.scores[name] for c in kept])
+    return bootstrapped(mean_of_rows(values), [c.key.patient for c in kept], plan)
+
+
+def _empty_reference(cases: Sequence[Case], plan: BootstrapPlan) -> Json:
+    clean = np.array([float(c.note == "both empty") for c in cases])
+    groups = [c.key.patient for c in cases]
+    return {"n_frames": len(cases), "clean": bootstrapped(mean_of_rows(clean), groups, plan)}
+
+
+# ---------------------------------------------------------------- classification
+
+
+def _classification(results: RunResults, system: SystemResults) -> Json | None:
+    test = [p for p in system.test if p.scores is not None]
+    if not test:
+        return None
+    rule = Rule(results.statistics.rule)
+    validation = [p for p in system.validation if p.scores is not None]
+    thresholds = thresholds_of(results, validation, rule)
+    patients = aggregate(test, Unit.PATIENT, rule)
+    return {
+        "patient": _unit_figures(results, patients, thresholds, Unit.PATIENT),
+        "frame": _unit_figures(results, tuple(test), thresholds, Unit.FRAME),
+        "fold_mean": _fold_figures(results, patients, thresholds, system.folds),
+        "thresholds": [
+            {"fold": fold, "value": t.value, "rule": t.rule, "n": t.source_n}
+            for fold, t in sorted(thresholds.items())
+        ],
+    }
+
+
+def _unit_figures(
+    results: RunResults,
+    predictions: Sequence[Prediction],
+    thresholds: dict[int, Threshold],
+    unit: Unit,
+) -> Json:
+    known = [p for p in predictions if p.target is not None]
+    if not known:
+        return {"n": 0, "excluded": len(predictions), "note": "no truth is known"}
+    positive = positive_class(results)
+    truth = np.array([p.target for p in known], dtype=np.intp)
+    called = np.array([called_class(p, thresholds, positive) for p in known], dtype=np.intp)
+    scores = np.array([p.scores for p in known])
+    groups = [p.key.patient for p in known]
+    matrix = confusion_matrix(truth, called, len(results.task.classes))
+    shared = {
+        "n": len(known),
+        "excluded": len(predictions) - len(known),
+        "macro": positive is None,
+        "confusion": matrix.tolist(),
+        "note": "" if len(known) == len(predictions) else "units whose truths disagree left out",
+    }
+    right = mean_of_rows((truth == called).astype(float))
+    if positive is None:
+        return shared | _several_classes(results, (truth, called, scores), groups, right)
+    return shared | _two_classes(
+        results, (truth == positive, called == positive, scores[:, positive]), groups, unit
+    )
+
+
+def _several_classes(
+    results: RunResults,
+    data: tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Floats],
+    groups: Sequence[str],
+    right: Statistic,
+) -> Json:
+    truth, called, scores = data
+    plan, classes = results.plan, results.task.classes
+    present = [k for k in range(len(classes)) if 0 < int((truth == k).sum()) < len(truth)]
+    parts = tuple(Auc((truth == k).astype(int), scores[:, k]) for k in present)
+    curves = {classes[k]: _roc(truth == k, scores[:, k]) for k in present}
+    n_groups = len(set(groups))
+    if len(present) < len(classes):
+        area = undefined_json(n_groups, Unit.PATIENT, "a class does not occur", plan.level)
+    else:
+        area = bootstrapped(MeanOfStatistics(parts), groups, plan)
+    f1 = undefined_json(n_groups, Unit.PATIENT, "interval not computed", plan.level)
+    f1["value"] = macro_f1(confusion_matrix(truth, called, len(classes)))
+    none = dict.fromkeys(("sensitivity", "specificity", "ppv", "npv"))
+    accuracy = bootstrapped(right, groups, plan)
+    recall = {
+        classes[k]: bootstrapped(
+            mean_of_rows((called[truth == k] == k).astype(float)),
+            [g for g, t in zip(groups, truth, strict=True) if t == k],
+            plan,
+        )
+        for k in present
+    }
+    return {"auc": area, "accuracy": accuracy, "f1": f1, "recall": recall, "rocs": curves, **none}
+
+
+def _two_classes(
+    results: RunResults,
+    data: tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], Floats],
+    groups: Sequence[str],
+    unit: Unit,
+) -> Json:
+    truth, called, scores = data
+    plan = results.plan
+    n_groups = len(set(groups))
+    try:
+        if unit is Unit.PATIENT:
+            area = estimate_json(delong(truth.astype(int), scores, Unit.PATIENT, plan.level))
+        else:
+            area = bootstrapped(Auc(truth.astype(int), scores), groups, plan)
+        curve = _roc(truth, scores)
+    except StatisticUndefined as error:
+        area, curve = undefined_json(n_groups, Unit.PATIENT, str(error), plan.level), None
+    found: Json = {"auc": area, "roc": curve}
+    if unit is Unit.PATIENT:
+        c = binary_confusion(truth.astype(int), called.astype(int))
+        for name in ("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1"):
+            figure = getattr(c, name)
+            found[name] = (
+                estimate_json(figure.estimate(Unit.PATIENT, plan.level))
+                if figure.defined
+                else undefined_json(0, unit, "0 of 0", plan.level)
+            )
+        return found
+    rows = {
+        "accuracy": (truth == called, np.ones_like(truth)),
+        "sensitivity": (truth & called, truth),
+        "specificity": (~truth & ~called, ~truth),
+        "ppv": (truth & called, called),
+        "npv": (~truth & ~called, ~called),
+    }
+    for name, (top, bottom) in rows.items():
+        kept = [g for g, b in zip(groups, bottom, strict=True) if b]
+        found[name] = (
+            bootstrapped(mean_of_rows(top[bottom].astype(float)), kept, plan)
+            if kept
+            else undefined_json(0, unit, "0 of 0", plan.level)
+        )
+    return {**found, "f1": None}
+
+
+def _roc(truth: npt.NDArray[np.bool_], scores: Floats) -> Json:
+    curve = roc_curve(truth.astype(int), scores)
+    return {"fpr": curve.false_positive_rate.tolist(), "tpr": curve.true_positive_rate.tolist()}
+
+
+def _fold_figures(
+    results: RunResults,
+    patients: Sequence[Prediction],
+    thresholds: dict[int, Threshold],
+    folds: Sequence[int],
+) -> Json:
+    positive = positive_class(results)
+    areas: list[float] = []
+    accuracies: list[float] = []
+    for fold in folds:
+        part = [p for p in patients if p.fold == fold and p.target is not None]
+        if not part:
+            continue
+        truth = np.array([p.target for p in part])
+        called = np.array([called_class(p, thresholds, positive) for p in part])
+        accuracies.append(float((truth == called).mean()))
+        areas.append(_area(truth, np.array([p.scores for p in part]), positive))
+    return {"auc": _spread(areas), "accuracy": _spread(accuracies)}
+
+
+def _area(truth: npt.NDArray[np.intp], scores: Floats, positive: int | None) -> float:
+    ones = np.ones((1, len(truth)))
+    codes = np.arange(len(truth), dtype=np.intp)
+    wanted = range(scores.shape[1]) if positive is None else (positive,)
+    try:
+        parts = [Auc((truth == k).astype(int), scores[:, k]) for k in wanted]
+        return float(np.mean([p.prepare(codes, len(truth))(ones)[0] for p in parts]))
+    except StatisticUndefined:
+        return float("nan")
+
+
+# ---------------------------------------------------------------- the cohort in counts
+
+
+def cohort_counts(cohort: Cohort, folder: Path | None) -> Json:
+    """Flow, classes, scanners and the account of files, as counts."""
+    rows: dict[str, tuple[set[str], int]] = {}
+    scanners: dict[str, tuple[set[str], int]] = {}
+    for s in b_mode_samples(cohort):
+        label = "unlabelled" if s.label is None else cohort.task.classes[s.label]
+        for table, name in ((rows, label), (scanners, s.study.scanner.name)):
+            people, images = table.get(name, (set[str](), 0))
+            table[name] = (people | {s.key.patient}, images + 1)
+    flow = cohort.flow
+    account = Counter(line.outcome for line in load_account(folder)) if folder else Counter[str]()
+    return {
+        "flow": {**asdict(flow), "excluded": [list(e) for e in flow.excluded]},
+        "classes": [_count(n, rows[n]) | {"label": n} for n in sorted(rows)],
+        "scanners": [_count(n, scanners[n]) | {"name": n} for n in sorted(scanners)],
+        "account": [{"outcome": str(n), "files": account[n]} for n in sorted(account)],
+        "patient_known": all(s.patient_known for s in cohort.studies),
+        "mixed_patients": sum(study_label(s) is None for s in cohort.studies),
+    }
+
+
+def _count(name: str, found: tuple[set[str], int]) -> Json:
+    return {"patients": len(found[0]), "images": found[1]}
+
+
+# ---------------------------------------------------------------- the whole
+
+
+def evaluate_run(path: Path, progress: Progress, cohort_path: Path | None = None) -> Json:
+    """Compute and write metrics.json, cases.csv and comparisons.json of a run."""
+    results = read_results(path, progress, cohort_path)
+    folder = results.folder
+    progress.stage("figures", len(results.systems))
+    systems: list[Json] = []
+    n_folds = len(load_split(folder.folds).folds)
+    for system in results.systems:
+        wanted = set(system.job.folds) or set(range(n_folds))
+        systems.append(
+            {
+                "label": system.job.label,
+                "system": system.job.system,
+                "task": system.job.task.value,
+                "folds": list(system.folds),
+                "complete": wanted <= set(system.folds),
+                "segmentation": _segmentation(results, system),
+                "classification": _classification(results, system),
+                "training": [_training(folder, system.job.label, f) for f in system.folds],
+                "complexity": _complexity(folder, system.job.label),
+            }
+        )
+        progress.advance()
+    metrics: Json = {
+        "schema": 1,
+        "cohort_digest": results.cohort.digest,
+        "split_digest": load_split(folder.folds).digest,
+        "task": {"classes": list(results.task.classes), "positive": results.task.positive},
+        "statistics": results.statistics.model_dump(mode="json"),
+        "cohort": cohort_counts(results.cohort, cohort_path or results.experiment.cohort),
+        "systems": systems,
+    }
+    write_text(folder.cases, _cases_text(results))
+    write_json(folder.metrics, metrics)
+    write_json(folder.comparisons, comparisons_of(results, None))
+    return metrics
+
+
+def _training(folder: RunFolder, label: str, fold: int) -> Json:
+    done = read_json(folder.fold(label, fold).done)
+    names = ("epochs", "best_epoch", "train_seconds", "ms_per_image", "images", "patients")
+    return {"fold": fold, **{n: done.get(n) for n in names}}
+
+
+def _complexity(folder: RunFolder, label: str) -> Json | None:
+    path = folder.complexity(label)
+    if not path.exists():
+        return None
+    found = read_json(path)
+    return {n: found[n] for n in ("parameters", "macs", "flops")}
+
+
+def _cases_text(results: RunResults) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(_CASE_COLUMNS)
+    for system in results.systems:
+        for c in sorted(system.cases, key=lambda c: (c.fold, c.key)):
+            k = c.key
+            places = (k.patient, k.study, k.lesion, k.clip, k.frame)
+            values = [f"{v:.6g}" for v in c.scores.values()]
+            writer.writerow([c.label, c.fold, *places, c.of_class, *values, c.unit, c.note])
+    return out.getvalue()
+
+
+def metrics_words(metrics: Json) -> str:
+    """The main figures of a run for a terminal."""
+    lines: list[str] = []
+    for s in metrics["systems"]:
+        lines.append(
+            f"{s['label']} ({s['task']}, folds {', '.join(map(str, s['folds'])) or 'none'})"
+        )
+        if s["segmentation"]:
+            for name in ("dice", "iou"):
+                lines.append(f"  {name:12}{_words(s['segmentation']['pooled'][name])}")
+        if s["classification"]:
+            for name in ("auc", "accuracy", "sensitivity", "specificity"):
+                figure = s["classification"]["patient"].get(name)
+                if figure:
+                    lines.append(f"  {name:12}{_words(figure)}")
+    return "\n".join(lines)
+
+
+def _words(figure: Json) -> str:
+    if figure["value"] is None:
+        return f"n/a ({figure.get('note', '')})"
+    interval = ""
+    if figure["low"] is not None:
+        interval = f" ({figure['low']:.3f}-{figure['high']:.3f})"
+    return (
+        f"{figure['value']:.3f}{interval}  n = {figure['n']} {figure['unit']}s, {figure['method']}"
+    )
