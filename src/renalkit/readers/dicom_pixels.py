@@ -35,25 +35,25 @@ from renalkit.readers.contract import Limits
 from renalkit.readers.decode_child import DECODER_ERRORS
 from renalkit.readers.dicom_palette import Palette, read_palette
 from renalkit.readers.dicom_prescan import (
-    NATIVE,
     ByteSource,
     FileSource,
     PixelData,
     Prescan,
     prescan,
 )
+from renalkit.readers.dicom_syntaxes import (
+    DEFLATED_LE,
+    ENCAPSULATED,
+    EXPLICIT_BE,
+    JPEG,
+    JPEG_2000,
+    JPEG_LOSSLESS,
+    JPEG_LS,
+    NATIVE,
+    RLE,
+)
 
 Array = npt.NDArray[Any]
-
-JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
-JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
-JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
-JPEG_2000 = (
-    *("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.201"),
-    *("1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203"),
-)
-RLE = ("1.2.840.10008.1.2.5",)
-ENCAPSULATED = JPEG + JPEG_LOSSLESS + JPEG_LS + JPEG_2000 + RLE
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
@@ -498,7 +498,7 @@ def _rle(payload: bytes, about: PixelDescription) -> Array:
 
 def _native(payload: bytes, about: PixelDescription) -> Array:
     rows, cols = about.rows, about.cols
-    big = about.transfer_syntax.endswith("1.2.2")
+    big = about.transfer_syntax == EXPLICIT_BE
     flat = np.frombuffer(payload, f"{'>' if big else '<'}u{about.item_bytes}")
     flat = flat.astype(flat.dtype.newbyteorder("<"), copy=False)
     if about.photometric == "YBR_FULL_422":
@@ -531,7 +531,7 @@ def _finished_raw(frame: Array, about: PixelDescription) -> Array:
 def _by_pydicom(payload: bytes, about: PixelDescription) -> Array:
     # pydicom takes half a second to import; JPEG, RLE and uncompressed files do without it.
     from pydicom.encaps import encapsulate
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import UID
 
     syntax = about.transfer_syntax
@@ -708,7 +708,7 @@ class LazyDicomFrames:
         return frame if self.boxes is None else blank_outside_regions(frame, self.boxes)
 
     def _payload(self, place: FramePlace) -> bytes:
-        if self.about.transfer_syntax == NATIVE[2]:
+        if self.about.transfer_syntax == DEFLATED_LE:
             if self._inflated is None:
                 self._inflated = prescan(self.path, self.limits, allow_headerless=True).inflated
             assert self._inflated is not None

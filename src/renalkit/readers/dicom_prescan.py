@@ -27,12 +27,7 @@ from typing import Protocol
 from renalkit.domain.study import Defect
 from renalkit.errors import InputRefused, Reason
 from renalkit.readers.contract import Limits
-
-IMPLICIT_LE = "1.2.840.10008.1.2"
-EXPLICIT_LE = "1.2.840.10008.1.2.1"
-DEFLATED_LE = "1.2.840.10008.1.2.1.99"
-EXPLICIT_BE = "1.2.840.10008.1.2.2"
-NATIVE = (IMPLICIT_LE, EXPLICIT_LE, DEFLATED_LE, EXPLICIT_BE)
+from renalkit.readers.dicom_syntaxes import DEFLATED_LE, EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE
 
 PIXEL_DATA = 0x7FE00010
 REGIONS = 0x00186011

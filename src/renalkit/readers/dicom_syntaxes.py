@@ -1,0 +1,18 @@
+"""Which transfer syntaxes are known, by the way their pixels are stored (DICOM PS3.6 annex A)."""
+
+from __future__ import annotations
+
+IMPLICIT_LE = "1.2.840.10008.1.2"
+EXPLICIT_LE = "1.2.840.10008.1.2.1"
+DEFLATED_LE = "1.2.840.10008.1.2.1.99"
+EXPLICIT_BE = "1.2.840.10008.1.2.2"
+NATIVE = (IMPLICIT_LE, EXPLICIT_LE, DEFLATED_LE, EXPLICIT_BE)
+JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
+JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
+JPEG_2000 = (
+    *("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.201"),
+    *("1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203"),
+)
+RLE = ("1.2.840.10008.1.2.5",)
+ENCAPSULATED = JPEG + JPEG_LOSSLESS + JPEG_LS + JPEG_2000 + RLE
