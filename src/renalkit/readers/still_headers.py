@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from renalkit.errors import DecodeFailed, Reason
+from renalkit.readers.contract import Limits
 
 TEXT_BYTES = 1 << 20
 """Largest inflated text or profile chunk; real ones are a few kilobytes."""
@@ -69,22 +70,40 @@ _FOREIGN = (
 )
 
 
-def read_header(data: bytes) -> Header:
+def check_size(rows: int, cols: int, decoded_bytes: int, limits: Limits) -> None:
+    """Raises DecodeFailed (TOO_SMALL, TOO_LARGE) for a declared size outside the limits."""
+    words = f"{rows} x {cols} pixels"
+    if min(rows, cols) < limits.min_side_px:
+        raise refused(
+            Reason.TOO_SMALL, words, f"at least {limits.min_side_px} pixels on each side",
+            "leave thumbnails out",
+        )  # fmt: skip
+    if max(rows, cols) > limits.max_side_px or decoded_bytes > limits.decoded_bytes:
+        raise refused(
+            Reason.TOO_LARGE,
+            words,
+            f"at most {limits.max_side_px} pixels on a side and {limits.decoded_bytes} bytes",
+            "export single pictures",
+        )
+
+
+def read_header(data: bytes, limits: Limits) -> Header:
     """The checked declaration of a PNG, JPEG, TIFF or BMP file given as bytes.
 
     Raises DecodeFailed: EMPTY, NOT_AN_IMAGE, FORMAT_REFUSED (a known format we do not take),
-    TRUNCATED, TRUNCATED_PIXELS, CODEC_ERROR, ANIMATED, DECOMPRESSION_BOMB.
+    TOO_SMALL, TOO_LARGE (before anything is inflated), TRUNCATED, TRUNCATED_PIXELS, CODEC_ERROR,
+    ANIMATED, DECOMPRESSION_BOMB.
     """
     if not data:
         raise refused(Reason.EMPTY, "empty file", remedy="copy the file again")
     if data.startswith(_PNG):
-        return _png(data)
+        return _png(data, limits)
     if data.startswith(b"\xff\xd8\xff"):
-        return _jpeg(data)
+        return _jpeg(data, limits)
     if data[:4] in (b"II*\0", b"MM\0*"):
-        return _tiff(data)
+        return _tiff(data, limits)
     if data.startswith(b"BM") and len(data) >= 18:
-        return _bmp(data)
+        return _bmp(data, limits)
     for magic, name in _FOREIGN:
         if data.startswith(magic):
             raise refused(Reason.FORMAT_REFUSED, f"{name} file", "PNG, JPEG, TIFF or BMP")
@@ -169,7 +188,7 @@ def _png_size(rows: int, cols: int, bits: int, interlaced: bool) -> int:
     return total
 
 
-def _png(data: bytes) -> Header:
+def _png(data: bytes, limits: Limits) -> Header:
     kinds: set[bytes] = set()
     pieces: list[bytes] = []
     head = (0, 0, 0, 0, 0, 0, 0)
@@ -193,8 +212,11 @@ def _png(data: bytes) -> Header:
     cols, rows, bits, colour, method, filtering, interlace = head
     if bits not in _PNG_BITS.get(colour, ()) or method or filtering or interlace > 1:
         raise refused(Reason.CODEC_ERROR, "PNG header holds values the format does not have")
-    _positive(rows, cols)
     samples = _PNG_SAMPLES[colour]
+    header = Header(
+        "png", rows, cols, samples, bits, colour == 3, colour in (4, 6) or b"tRNS" in kinds
+    )
+    _allowed(header, limits)
     wanted = _png_size(rows, cols, bits * samples, interlace == 1)
     got = _inflated(pieces, wanted)
     if got < wanted:
@@ -207,14 +229,11 @@ def _png(data: bytes) -> Header:
         )
     if colour == 3 and b"PLTE" not in kinds:
         raise refused(Reason.BAD_PALETTE, "palette PNG without its palette")
-    return Header(
-        "png", rows, cols, samples, bits, colour == 3, colour in (4, 6) or b"tRNS" in kinds
-    )
+    return header
 
 
-def _positive(rows: int, cols: int) -> None:
-    if rows <= 0 or cols <= 0:
-        raise refused(Reason.TOO_SMALL, f"picture of {rows} x {cols} pixels")
+def _allowed(header: Header, limits: Limits) -> None:
+    check_size(header.rows, header.cols, header.decoded_bytes, limits)
 
 
 # --- JPEG -----------------------------------------------------------------------------------
@@ -223,7 +242,7 @@ _SOF_TAKEN = {0xC0, 0xC1, 0xC2}
 _SOF_ALL = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
-def _jpeg(data: bytes) -> Header:
+def _jpeg(data: bytes, limits: Limits) -> Header:
     at, header = 2, None
     while True:
         while at < len(data) and data[at] == 0xFF and at + 1 < len(data) and data[at + 1] == 0xFF:
@@ -243,6 +262,7 @@ def _jpeg(data: bytes) -> Header:
             break
     if header is None:
         raise refused(Reason.CODEC_ERROR, "JPEG without a frame header")
+    _allowed(header, limits)
     if data.find(b"\xff\xd9", at) < 0:
         raise refused(Reason.TRUNCATED_PIXELS, "JPEG without its end marker: the file is cut")
     return header
@@ -264,7 +284,6 @@ def _jpeg_frame(marker: int, body: bytes) -> Header:
             f"JPEG of {samples} colour components (CMYK is a print format)",
             "grey or RGB",
         )
-    _positive(rows, cols)
     return Header("jpeg", rows, cols, samples, 8)
 
 
@@ -304,7 +323,7 @@ def _tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:
     return tags
 
 
-def _tiff(data: bytes) -> Header:
+def _tiff(data: bytes, limits: Limits) -> Header:
     tags = _tiff_tags(data)
 
     def first(tag: int, default: int) -> int:
@@ -329,7 +348,12 @@ def _tiff(data: bytes) -> Header:
             f"TIFF of colour model {photometric}, {samples} samples of {depth or 'mixed'} bits",
             "grey of 1, 8 or 16 bits, palette, or RGB of 8 bits",
         )
-    _positive(rows, cols)
+    orientation = first(274, 1)
+    header = Header(
+        "tiff", rows, cols, samples, depth, photometric == 3, samples == 4,
+        orientation if 1 <= orientation <= 8 else 1,
+    )  # fmt: skip
+    _allowed(header, limits)
     offsets = tags.get(273, ()) or tags.get(324, ())
     counts = tags.get(279, ()) or tags.get(325, ())
     if not offsets or len(offsets) != len(counts):
@@ -341,17 +365,13 @@ def _tiff(data: bytes) -> Header:
         raise refused(
             Reason.TRUNCATED_PIXELS, f"{sum(counts)} bytes of TIFF pixels", f"{wanted} bytes"
         )
-    orientation = first(274, 1)
-    return Header(
-        "tiff", rows, cols, samples, depth, photometric == 3, samples == 4,
-        orientation if 1 <= orientation <= 8 else 1,
-    )  # fmt: skip
+    return header
 
 
 # --- BMP ------------------------------------------------------------------------------------
 
 
-def _bmp(data: bytes) -> Header:
+def _bmp(data: bytes, limits: Limits) -> Header:
     offset, size = struct.unpack_from("<II", data, 10)
     if size < 40 or len(data) < 14 + 40:
         raise refused(Reason.FORMAT_REFUSED, "BMP with an old or cut header", "a Windows BMP")
@@ -363,12 +383,13 @@ def _bmp(data: bytes) -> Header:
             f"BMP of {bits} bits, compression {compression}",
             "an uncompressed BMP of 1, 4, 8, 24 or 32 bits",
         )
-    _positive(rows, cols)
+    samples = {24: 3, 32: 4}.get(bits, 1)
+    header = Header("bmp", rows, cols, samples, min(bits, 8), bits <= 8, bits == 32)
+    _allowed(header, limits)
     wanted = rows * (((cols * bits + 31) // 32) * 4)
     if offset + wanted > len(data):
         raise refused(
             Reason.TRUNCATED_PIXELS, f"{max(0, len(data) - offset)} bytes of BMP pixels",
             f"{wanted} bytes",
         )  # fmt: skip
-    samples = {24: 3, 32: 4}.get(bits, 1)
-    return Header("bmp", rows, cols, samples, min(bits, 8), bits <= 8, bits == 32)
+    return header

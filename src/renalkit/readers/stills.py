@@ -102,29 +102,6 @@ def read_whole(path: Path, limits: Limits) -> bytes:
     return data
 
 
-def check_size(rows: int, cols: int, decoded_bytes: int, limits: Limits) -> None:
-    """Raises DecodeFailed (TOO_SMALL, TOO_LARGE) for a declared size outside the limits."""
-    words = f"{rows} x {cols} pixels"
-    if min(rows, cols) < limits.min_side_px:
-        raise refused(
-            Reason.TOO_SMALL, words, f"at least {limits.min_side_px} pixels on each side",
-            "leave thumbnails out",
-        )  # fmt: skip
-    if max(rows, cols) > limits.max_side_px or decoded_bytes > limits.decoded_bytes:
-        raise refused(
-            Reason.TOO_LARGE,
-            words,
-            f"at most {limits.max_side_px} pixels on a side and {limits.decoded_bytes} bytes",
-            "export single pictures",
-        )
-
-
-def _checked_header(data: bytes, limits: Limits) -> Header:
-    header = read_header(data)
-    check_size(header.rows, header.cols, header.decoded_bytes, limits)
-    return header
-
-
 def _opened(data: bytes, header: Header) -> Image.Image:
     """The decoded Pillow image; only the recognised format's decoder is ever tried."""
     try:
@@ -241,7 +218,7 @@ def decode_picture(path: Path, limits: Limits) -> tuple[Array, Info]:
     value everywhere (CONSTANT_IMAGE), and everything `read_header` and `check_size` refuse.
     """
     data = read_whole(path, limits)
-    header = _checked_header(data, limits)
+    header = read_header(data, limits)
     image = _opened(data, header)
     pixels, alpha = _split_alpha(_samples(data, header, image, keep_index=False))
     orientation = _orientation(image, header)
@@ -279,7 +256,7 @@ def decode_mask(path: Path, limits: Limits) -> tuple[Array, Info]:
     Raises DecodeFailed like `decode_picture`, except that a constant mask is no error here.
     """
     data = read_whole(path, limits)
-    header = _checked_header(data, limits)
+    header = read_header(data, limits)
     image = _opened(data, header)
     first = image.getpalette() if image.mode == "P" else None
     labels = first is not None and first[:3] == [0, 0, 0] and not header.alpha

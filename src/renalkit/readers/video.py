@@ -22,7 +22,8 @@ import numpy as np
 
 from renalkit.errors import DecodeFailed, MissingExtra, Reason
 from renalkit.readers.contract import Limits
-from renalkit.readers.stills import Array, Info, check_size, limits_from
+from renalkit.readers.still_headers import check_size
+from renalkit.readers.stills import Array, Info, limits_from
 
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _MOV_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
