@@ -215,14 +215,16 @@ def _torch_settings(options: TrainOptions) -> Generator[None]:
     strict = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     cudnn = (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark)
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    # A property the stub does not know.
+    memory = cast("Any", torch.utils.deterministic)
+    fill = memory.fill_uninitialized_memory
     if options.threads:
         torch.set_num_threads(options.threads)
     if options.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         # Filling new memory finds reads of it in tests; here it costs a tenth of the time.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        memory.fill_uninitialized_memory = False
         torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = not options.deterministic
     try:
@@ -230,7 +232,7 @@ def _torch_settings(options: TrainOptions) -> Generator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(strict, warn_only=warn_only)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        memory.fill_uninitialized_memory = fill
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
 
 
