@@ -106,6 +106,10 @@ class ReadOptions:
     limits: Limits = field(default_factory=Limits)
 
 
+Recall = Callable[[Sequence[Path]], ReadResult | None]
+"""Gives the result an interrupted run already reached for exactly these files, or None."""
+
+
 def recall_nothing(paths: Sequence[Path]) -> ReadResult | None:
     """What a reader recalls on a first run."""
     return None
@@ -123,7 +127,7 @@ class ReadContext:
     pseudonyms: Pseudonyms
     decoder: Decoder
     options: ReadOptions = field(default_factory=ReadOptions)
-    recall: Callable[[Sequence[Path]], ReadResult | None] = recall_nothing
+    recall: Recall = recall_nothing
 
     def relative(self, path: Path) -> PurePosixPath:
         """The path below the import folder."""

@@ -17,7 +17,14 @@ from renalkit.domain.geometry import Box
 from renalkit.domain.image import Clip, Source
 from renalkit.domain.study import Covariate, Defect, Scanner, Study
 from renalkit.errors import InputRefused, Reason
-from renalkit.readers.contract import FileReport, Outcome, ReadOptions, ReadResult
+from renalkit.readers.contract import (
+    FileReport,
+    Outcome,
+    ReadOptions,
+    ReadResult,
+    Recall,
+    recall_nothing,
+)
 from renalkit.readers.decode_worker import DecodeWorker
 from renalkit.readers.dicom_identity import (
     Identity,
@@ -106,11 +113,12 @@ def read_dicom_us(
     worker: DecodeWorker,
     *,
     patient_of: PatientOf | None = None,
+    recall: Recall = recall_nothing,
 ) -> Iterator[ReadResult]:
     """Studies out of DICOM files, one per patient and study UID, in the order of the paths.
 
     root is the import folder: keyed paths are relative to it. Each file is in exactly one result.
-    A file that is damaged refuses itself, not its study.
+    A file that is damaged refuses itself, not its study. recall: as in `ReadContext`.
     """
     groups: dict[tuple[str, str], list[_Facts]] = {}
     seen: dict[str, str] = {}
@@ -131,7 +139,8 @@ def read_dicom_us(
     conflicts = identity_conflicts(f.identity for group in groups.values() for f in group)
     reader = _StudyReader(root, pseudonyms, options, worker, patient_of)
     for (patient, _), group in groups.items():
-        yield reader.read(group, conflicts.get(patient))
+        finished = recall([facts.path for facts in group])
+        yield finished or reader.read(group, conflicts.get(patient))
 
 
 def _alone(path: Path, outcome: Outcome, defect: Defect) -> ReadResult:
