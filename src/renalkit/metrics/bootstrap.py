@@ -335,13 +335,14 @@ def _pools(codes: Codes, n_groups: int, strata: AnyArray | None) -> list[Codes]:
 
 def _counts(pools: list[Codes], n_groups: int, plan: BootstrapPlan) -> Iterator[Floats]:
     """Matrices (<= B, G): how often each patient was drawn in each resample."""
-    rng = np.random.default_rng(plan.seed)
+    # One stream per stratum: the draws then do not depend on the size of the blocks.
+    streams = np.random.default_rng(plan.seed).spawn(len(pools))
     step = max(1, _CHUNK // n_groups)
     for start in range(0, plan.n_boot, step):
         size = min(step, plan.n_boot - start)
         counts = np.zeros(size * n_groups)
         first_place = np.arange(size)[:, None] * n_groups
-        for pool in pools:
+        for pool, rng in zip(pools, streams, strict=True):
             drawn = pool[rng.integers(pool.size, size=(size, pool.size))] + first_place
             counts += np.bincount(drawn.ravel(), minlength=counts.size)
         yield counts.reshape(size, n_groups)
