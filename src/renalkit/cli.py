@@ -214,11 +214,10 @@ def cohort_check(
 ) -> None:
     """Leaks, duplicates, label conflicts, outlying masks, burned-in marks, shortcut probes."""
     from renalkit.store.cohorts import load_cohort
-    from renalkit.usecases.check import check, check_words
+    from renalkit.usecases.check import check
 
-    with progress_bar() as progress:
-        report = check(load_cohort(folder), frozenset(waive or ()), progress)
-    give(report.as_json(), as_json, lambda: check_words(report))
+    report = check(load_cohort(folder), frozenset(waive or ()))
+    give(report.to_json(), as_json, report.to_table)
     if report.blocking:
         raise typer.Exit(Exit.CHECK_FAILED)
 

@@ -74,8 +74,9 @@ def prepare_run(request: RunRequest, progress: Progress) -> Prepared:
             remedy="look at 'renalkit cohort show' and ingest again with a label table",
         )
     waivers = tuple(sorted({*experiment.waive, *request.waive}))
-    found = check(cohort, frozenset(waivers), progress)
-    write_json(folder.check, found.as_json())
+    progress.stage("checking the cohort for leaks and shortcuts")
+    found = check(cohort, frozenset(waivers))
+    write_json(folder.check, found.to_json())
     if found.blocking:
         raise CheckFailed(
             "the cohort check found what would make the figures wrong",
