@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from renalkit.domain.image import Clip, Pixels, PixelStack, pixel_sha256
-from renalkit.errors import StoreError
+from renalkit.errors import InputRefused, Reason, StoreError
 from renalkit.store.files import write_with
 
 PIXELS = "pixels"
@@ -61,12 +61,24 @@ def _write(path: Path, pixels: PixelStack, dtype: np.dtype[np.generic]) -> None:
     )
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for index in range(shape[0]):
-            array[index] = np.asarray(pixels[index]).astype(dtype, copy=False)
+            array[index] = _source_frame(pixels, index).astype(dtype, copy=False)
             # Each frame leaves memory as soon as it is compressed: a cine may be 2 GiB.
             for name in sorted(n for n in parts if n.startswith("c/")):
                 _add(archive, name, parts.pop(name).to_bytes())
         for name in sorted(parts):
             _add(archive, name, parts[name].to_bytes())
+
+
+def _source_frame(pixels: PixelStack, index: int) -> Pixels:
+    """A frame as its source gives it; that a source cannot be read is no fault of our disk."""
+    try:
+        return np.asarray(pixels[index])
+    except OSError as error:
+        raise InputRefused(
+            Reason.UNREADABLE,
+            f"cannot be read any more ({error.strerror})",
+            remedy="run the same command again when the source is there",
+        ) from error
 
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
@@ -137,6 +149,7 @@ def put(folder: Path, clip: Clip) -> StoredStack:
 
     Raises:
         StoreError: the disk refused, or the pixels do not have the digest the clip states.
+        InputRefused: the source of a lazy clip can no longer be read or decoded.
     """
     path = pixel_path(folder, clip.sha256)
     dtype = np.dtype(clip.pixels.dtype).newbyteorder("<")

@@ -1,0 +1,482 @@
+"""How does a folder of files become a cohort in which every file is accounted for?
+
+Walk, read, store pixels, keep a record per study, put the cohort together. Stopped at any moment,
+the same command goes on where it was and ends with the same bytes.
+
+Beside the cohort `<output>`, never in it, lies `<output>.keys/` (owner only): the project's key
+unless --key-file names another, and links.csv, which says what pseudonyms and keyed paths stand
+for. Whoever has neither cannot name a patient.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from renalkit import __version__
+from renalkit.domain.cohort import Cohort
+from renalkit.domain.study import Defect, Study
+from renalkit.errors import ConfigError, InputRefused, Reason, RenalkitError, StoreError
+from renalkit.readers.busi import read_busi
+from renalkit.readers.contract import (
+    FileReport,
+    Outcome,
+    ReadContext,
+    ReadOptions,
+    ReadResult,
+)
+from renalkit.readers.decode_worker import DecodeWorker
+from renalkit.readers.dicom_us import read_dicom_us
+from renalkit.readers.image_folder import read_image_folder
+from renalkit.readers.pseudonyms import Pseudonyms, load_or_create_key
+from renalkit.readers.walk import walk_files
+from renalkit.store.cohorts import COHORT, SCHEMA, AccountLine, save_cohort, table_text
+from renalkit.store.files import (
+    clean_temporaries,
+    locked,
+    make_folder,
+    read_json,
+    sha256_file,
+    write_json,
+    write_text,
+)
+from renalkit.usecases.ingest_labels import StudyLabels, annotation_paths, read_labels
+from renalkit.usecases.ingest_layouts import (
+    Layout,
+    Sources,
+    find_layout,
+    foreign_files,
+    picture_layout,
+    task_of,
+)
+from renalkit.usecases.ingest_staging import Staging, plain_text
+from renalkit.usecases.progress import Progress, Silent
+
+KEY_NAME = "project.key"
+LINKS_NAME = "links.csv"
+_LINK_COLUMNS = ("key", "kind", "stands_for")
+_KINDS = {"p": "patient", "s": "study", "f": "file"}
+
+
+@dataclass(frozen=True, slots=True)
+class IngestRequest:
+    """What the user asked for. classes: of the task, in order; empty takes those of the source."""
+
+    source: Path
+    output: Path
+    layout: str = "auto"
+    labels: Path | None = None
+    annotations: Path | None = None
+    classes: tuple[str, ...] = ()
+    positive: str | None = None
+    groups: str = "none"
+    options: ReadOptions = field(default_factory=ReadOptions)
+    key_file: Path | None = None
+
+    @property
+    def keys_folder(self) -> Path:
+        return self.output.parent / f"{self.output.name}.keys"
+
+    @property
+    def key_path(self) -> Path:
+        return self.key_file or self.keys_folder / KEY_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What became of every file and study. recalled: results that an earlier run had reached."""
+
+    layout: str
+    cohort: Cohort
+    account: tuple[AccountLine, ...]
+    warnings: tuple[Defect, ...]
+    links: Path
+    recalled: int
+
+    def count(self, outcome: Outcome) -> int:
+        return sum(a.outcome == outcome.value for a in self.account)
+
+    @property
+    def refused(self) -> int:
+        """Files that were refused."""
+        return self.count(Outcome.REFUSED)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; files appear by their keyed path only."""
+        flow = self.cohort.flow
+        reasons = Counter((a.outcome, r) for a in self.account for r in a.reasons)
+        return {
+            "layout": self.layout,
+            "cohort": self.cohort.name,
+            "digest": self.cohort.digest,
+            "classes": list(self.cohort.task.classes),
+            "positive": self.cohort.task.positive,
+            "patients": flow.included_patients,
+            "studies": flow.included_studies,
+            "images": flow.included_images,
+            "excluded": dict(flow.excluded),
+            "files": {"total": len(self.account)} | {o.value: self.count(o) for o in Outcome},
+            "reasons": [
+                {"outcome": outcome, "reason": reason, "files": n}
+                for (outcome, reason), n in sorted(reasons.items())
+            ],
+            "refused": [
+                {"file": a.keyed_path, "reasons": list(a.reasons)}
+                for a in self.account
+                if a.outcome == Outcome.REFUSED.value
+            ],
+            "warnings": [{"reason": w.reason.value, "words": w.words} for w in self.warnings],
+            "resumed": self.recalled,
+            "links": str(self.links),
+        }
+
+
+def ingest_words(report: IngestReport) -> str:
+    """The account for a person."""
+    found = report.as_json()
+    files = found["files"]
+    lines = [
+        f"Cohort '{found['cohort']}': {found['patients']} patients, {found['studies']} studies, "
+        f"{found['images']} images ({', '.join(found['classes'])})",
+        f"Files: {files['total']} = {files['used']} used + {files['used-with-warning']} used with "
+        f"a warning + {files['refused']} refused + {files['skipped']} skipped",
+    ]
+    lines += [f"  {r['files']:6} {r['outcome']:18} {r['reason']}" for r in found["reasons"]]
+    lines += [f"Excluded: {n} studies: {words}" for words, n in found["excluded"].items()]
+    lines += [f"Warning: {w['words']}" for w in found["warnings"]]
+    if found["resumed"]:
+        lines.append(f"Resumed: {found['resumed']} results of an earlier run were taken over")
+    lines.append(f"What keys stand for: {found['links']} (keep it and the key away from the data)")
+    return "\n".join(lines)
+
+
+def request_of(
+    *,
+    source: Path,
+    output: Path,
+    layout: str = "auto",
+    labels: Path | None = None,
+    classes: str | None = None,
+    positive: str | None = None,
+    groups: str = "none",
+    annotations: Path | None = None,
+    keep_pixels: bool = False,
+    allow_headerless: bool = False,
+    key_file: Path | None = None,
+) -> IngestRequest:
+    """The request of a command line; ConfigError lists everything wrong with it."""
+    names = tuple(c.strip() for c in classes.split(",")) if classes else ()
+    problems: list[str] = []
+    if classes and (len(names) < 2 or "" in names or len(set(names)) != len(names)):
+        problems.append("--classes: two or more different names, separated by commas")
+    if layout not in ("auto", *Layout):
+        problems.append(f"--layout: '{layout}' is not one of auto, {', '.join(Layout)}")
+    if groups not in ("none", "manifest"):
+        problems.append(f"--groups: '{groups}' is not one of none, manifest")
+    root, out = source.resolve(), output.resolve()
+    if out == root or out.is_relative_to(root) or root.is_relative_to(out):
+        problems.append("--output: must lie outside the source, and the source outside it")
+    key = key_file.resolve() if key_file is not None else None
+    if key is not None and (key.is_relative_to(out) or key.is_relative_to(root)):
+        problems.append("--key-file: must lie outside the cohort and the source")
+    for name, path in (("--labels", labels), ("--annotations", annotations)):
+        if path is not None and not path.exists():
+            problems.append(f"{name}: '{path.name}' does not exist")
+    if problems:
+        raise ConfigError(problems)
+    return IngestRequest(
+        source=root,
+        output=out,
+        layout=layout,
+        labels=labels.resolve() if labels else None,
+        annotations=annotations.resolve() if annotations else None,
+        classes=names,
+        positive=positive,
+        groups=groups,
+        options=ReadOptions(keep_pixels=keep_pixels, allow_headerless=allow_headerless),
+        key_file=key,
+    )
+
+
+def run_ingest(request: IngestRequest, progress: Progress | None = None) -> IngestReport:
+    """Read a folder into a cohort; resumes, and changes nothing when there is nothing to do.
+
+    Raises:
+        ConfigError: options that cannot be, or an output that holds the cohort of another source.
+        InputRefused: unknown layout, unusable label table, or no study at all.
+        StoreError: the disk refused, or the project's key is missing.
+        Locked: another process writes this cohort.
+    """
+    shown = progress or Silent()
+    make_folder(request.output.parent)
+    with locked(request.output):
+        clean_temporaries(request.output)
+        if not request.keys_folder.is_dir():
+            make_folder(request.keys_folder).chmod(0o700)
+        clean_temporaries(request.keys_folder)
+        _check_source(request)
+        pseudonyms = Pseudonyms(_key(request))
+        return _Ingest(request, pseudonyms, shown).run()
+
+
+def _key(request: IngestRequest) -> bytes:
+    if (request.output / COHORT).is_file() and not request.key_path.is_file():
+        raise StoreError(
+            "the key this cohort was made with is missing",
+            where=request.key_path.name,
+            remedy="restore the key file; with a new key no pseudonym would stay the same",
+        )
+    return load_or_create_key(request.key_path)
+
+
+def _check_source(request: IngestRequest) -> None:
+    """One output belongs to one source: a second one would replace the cohort of the first."""
+    note = request.keys_folder / "source.json"
+    mine = {"source": plain_text(str(request.source))}
+    if note.is_file() and (request.output / COHORT).is_file() and read_json(note) != mine:
+        raise ConfigError(
+            ["--output: it holds the cohort of another source folder; choose another output"]
+        )
+    write_json(note, mine)
+
+
+@dataclass(slots=True)
+class _Ingest:
+    """One run: the request, who names, who draws progress."""
+
+    request: IngestRequest
+    pseudonyms: Pseudonyms
+    progress: Progress
+
+    def run(self) -> IngestReport:
+        request = self.request
+        self.progress.stage("looking for files")
+        walked = list(walk_files(request.source))
+        files = tuple(w for w in walked if isinstance(w, Path))
+        passed_by = [w for w in walked if isinstance(w, FileReport)]
+        sources = Sources(request.source, files, request.labels, request.annotations)
+        layout = find_layout(request.layout, sources, request.classes)
+        identities = self._identities([*files, *(r.path for r in passed_by)])
+        staging = Staging(
+            request.keys_folder / "staged",
+            request.output,
+            self._fingerprint(layout, sources, identities),
+            self.pseudonyms,
+            identities,
+        )
+        labels = self._labels(layout, sources)
+        reports, results = self._read(layout, sources, staging, labels)
+        for report in passed_by:
+            reports.append(report)
+        account = self._account(reports, identities)
+        cohort = self._cohort(layout, results, labels)
+        self.progress.stage("writing the cohort")
+        self._write_links(staging, identities, cohort)
+        save_cohort(request.output, cohort, account)
+        staging.prune()
+        warnings = list(labels.defects)
+        if labels.unmet:
+            words = f"{labels.unmet} labelled patients or files are not among the studies"
+            warnings.append(Defect(Reason.MISSING_FILE, words))
+        links = request.keys_folder / LINKS_NAME
+        return IngestReport(layout.value, cohort, account, tuple(warnings), links, staging.recalled)
+
+    def _identities(self, paths: Sequence[Path]) -> dict[Path, tuple[str, str]]:
+        """Keyed path and content hash of every file; no hash for what cannot be read."""
+        self.progress.stage("hashing files", len(paths))
+        found: dict[Path, tuple[str, str]] = {}
+        for path in paths:
+            key = self.pseudonyms.path(path.relative_to(self.request.source))
+            found[path] = (key, _hash(path))
+            self.progress.advance()
+        return found
+
+    def _fingerprint(
+        self, layout: Layout, sources: Sources, identities: dict[Path, tuple[str, str]]
+    ) -> str:
+        """Everything besides a study's own files that its result can depend on.
+
+        All files count: a new one may change what a name in a table means or reveal a conflict.
+        """
+        request = self.request
+        parts = [__version__, str(SCHEMA), layout.value, repr(request.options), request.groups]
+        if layout is Layout.IMAGES:
+            parts.append(repr(picture_layout(sources, request.classes)))
+        for place in (sources.table, request.annotations):
+            parts += [_hash(p) for p in annotation_paths(place)] if place is not None else ["none"]
+        parts += sorted(" ".join(i) for i in identities.values())
+        return sha256("\0".join(parts).encode("utf-8", "backslashreplace")).hexdigest()
+
+    def _read(
+        self, layout: Layout, sources: Sources, staging: Staging, labels: StudyLabels
+    ) -> tuple[list[FileReport], list[ReadResult]]:
+        """Reports of all files and the results that hold a study, pixels stored."""
+        reports: list[FileReport] = []
+        results: list[ReadResult] = []
+        self.progress.stage("reading", len(sources.files))
+        with DecodeWorker(self.request.options.limits) as decoder:
+            context = ReadContext(
+                self.request.source,
+                self.pseudonyms,
+                decoder,
+                self.request.options,
+                staging.recall,
+            )
+            for result in self._results(layout, sources, context, labels):
+                kept = _kept(result, staging)
+                reports.extend(kept.files)
+                if kept.study is not None:
+                    results.append(kept)
+                self.progress.advance(len(kept.files))
+        return reports, results
+
+    def _results(
+        self, layout: Layout, sources: Sources, context: ReadContext, labels: StudyLabels
+    ) -> Iterator[ReadResult]:
+        request = self.request
+        if layout is Layout.BUSI:
+            groups = "manifest" if request.groups == "manifest" else "none"
+            yield from read_busi(sources.files, context, groups)
+        elif layout is Layout.IMAGES:
+            where = picture_layout(sources, request.classes)
+            foreign = foreign_files(sources, where)
+            for path, words in foreign.items():
+                reason = (Defect(Reason.NOT_RECOGNISED, words),)
+                yield ReadResult(None, (FileReport(path, Outcome.SKIPPED, reason),))
+            yield from read_image_folder(
+                [p for p in sources.files if p not in foreign], where, context
+            )
+        else:
+            tables = {sources.table} if sources.table else set[Path]()
+            if request.annotations is not None:
+                tables.update(annotation_paths(request.annotations))
+            given = [p for p in sources.files if p in tables]
+            for path in given:
+                yield ReadResult(None, (FileReport(path, Outcome.USED),))
+            rest = [p for p in sources.files if p not in given]
+            assert isinstance(context.decoder, DecodeWorker)
+            yield from read_dicom_us(
+                rest,
+                request.source,
+                self.pseudonyms,
+                request.options,
+                context.decoder,
+                patient_of=labels.patient_of(request.source, self.pseudonyms),
+                recall=context.recall,
+            )
+
+    def _labels(self, layout: Layout, sources: Sources) -> StudyLabels:
+        """What table and annotations say of DICOM studies; the other readers knew it at once."""
+        if layout is not Layout.DICOM:
+            return StudyLabels()
+        request = self.request
+        known = (sources.table, request.annotations, sources.files, sources.root)
+        return read_labels(*known, self.pseudonyms, request.classes)
+
+    def _cohort(self, layout: Layout, results: list[ReadResult], labels: StudyLabels) -> Cohort:
+        studies: list[Study] = []
+        reasons: dict[str, str] = {}
+        for result in results:
+            study = result.study
+            assert study is not None
+            if layout is Layout.DICOM:
+                labelled = labels.attach(study, self.pseudonyms)
+                if labelled is None:
+                    reasons[study.key] = "not in the label table"
+                study = labelled or study
+            if result.exclude_because is not None:
+                reasons[study.key] = result.exclude_because
+            studies.append(study)
+        if not studies:
+            raise InputRefused(
+                Reason.LAYOUT_UNKNOWN,
+                "no file gave a study",
+                where="the source folder",
+                expected=f"files in the layout '{layout.value}'",
+                remedy="look at the reasons with --json, or state another --layout",
+            )
+        task = task_of(layout, self.request.classes, _labels_of(studies), self.request.positive)
+        for study in studies:
+            foreign = sorted(_labels_of([study]) - set(task.classes))
+            if foreign:
+                reasons.setdefault(study.key, f"class '{foreign[0]}' is not part of the task")
+        try:
+            cohort = Cohort(self.request.output.name, task, tuple(studies))
+            return cohort.without(reasons)
+        except ValueError as error:
+            raise RenalkitError(f"the studies do not make a cohort: {error}") from error
+
+    def _account(
+        self, reports: Sequence[FileReport], identities: dict[Path, tuple[str, str]]
+    ) -> tuple[AccountLine, ...]:
+        """One line per file; an error of ours when a file ended in no bin or in two."""
+        times = Counter(r.path for r in reports)
+        lost = [p for p in identities if times[p] != 1]
+        if lost or len(times) != len(identities):
+            raise RenalkitError(
+                f"{len(lost)} of {len(identities)} files ended in no bin or in two",
+                where=identities[lost[0]][0] if lost else "",
+                expected="every file used, refused or skipped once",
+                remedy="report this; nothing was written",
+            )
+        return tuple(
+            sorted(
+                AccountLine(
+                    *identities[r.path],
+                    r.outcome.value,
+                    tuple(sorted({d.reason.value for d in r.reasons})),
+                )
+                for r in reports
+            )
+        )
+
+    def _write_links(
+        self, staging: Staging, identities: dict[Path, tuple[str, str]], cohort: Cohort
+    ) -> None:
+        """What every key of the cohort stands for; owner only, and outside the cohort."""
+        root = self.request.source
+        rows = {key: path.relative_to(root).as_posix() for path, (key, _) in identities.items()}
+        rows |= staging.links
+        table = [
+            (key, _KINDS[key[0]], plain_text(rows[key]).replace("\0", " "))
+            for key in sorted(rows, key=lambda k: (_KINDS[k[0]], k))
+        ]
+        path = self.request.keys_folder / LINKS_NAME
+        write_text(path, table_text(_LINK_COLUMNS, table))
+        path.chmod(0o600)
+
+
+def _hash(path: Path) -> str:
+    """Content hash of a regular file; empty when it has none or cannot be read."""
+    try:
+        return sha256_file(path) if path.is_file() else ""
+    except OSError:
+        return ""
+
+
+def _labels_of(studies: Sequence[Study]) -> set[str]:
+    """Every class that a study or a lesion has."""
+    own = {s.label for s in studies} | {le.label for s in studies for le in s.lesions}
+    return {label for label in own if label is not None}
+
+
+def _kept(result: ReadResult, staging: Staging) -> ReadResult:
+    """The result with its pixels stored, or its files refused when they can no longer be read."""
+    clips = result.study.clips if result.study is not None else ()
+    hashes = staging.hashes
+    if any(c.source.file_sha256 != hashes.get(c.source.keyed_path) for c in clips):
+        words = "the file changed while it was read"
+        return _all_refused(result, Defect(Reason.CHANGED_DURING_READ, words))
+    try:
+        return staging.keep(result)
+    except InputRefused as error:
+        return _all_refused(result, Defect(error.reason, error.found))
+
+
+def _all_refused(result: ReadResult, defect: Defect) -> ReadResult:
+    files = tuple(FileReport(f.path, Outcome.REFUSED, (defect,)) for f in result.files)
+    return ReadResult(None, files)

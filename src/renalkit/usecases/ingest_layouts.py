@@ -1,0 +1,241 @@
+"""Which layout does a source folder have, and what lies where in it?
+
+A layout is recognised by what is there, never by majority: the public BUSI names; a label table
+whose image column names pictures of the folder, or class folders; DICOM files. Anything else is
+refused with what was looked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
+
+from renalkit.domain.cohort import ClassTask
+from renalkit.errors import ConfigError, InputRefused, Reason
+from renalkit.readers.annotation_files import labelme_frame
+from renalkit.readers.busi import CLASSES as BUSI_CLASSES
+from renalkit.readers.busi import is_busi
+from renalkit.readers.dicom_prescan import looks_like_dicom
+from renalkit.readers.folder_table import Columns, TableLayout
+from renalkit.readers.image_folder import Beside, BesideFiles, FolderLayout, SharedFile
+from renalkit.readers.pictures import VIDEO_SUFFIXES
+from renalkit.readers.tables import LabelMap, Table, read_table
+
+NORMAL = ("normal", "healthy")
+"""Class names that mean: no lesion here."""
+
+TABLE_NAME = "labels.csv"
+PICTURE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp"),
+    *(".gif", ".webp", ".svg", ".eps"),  # named like pictures: refused with their reason
+    *VIDEO_SUFFIXES,
+)
+
+# What the columns of a label table may be called; the first is the name used in the guides.
+_NAMES = {
+    "image": ("image", "file", "filename", "image_name"),
+    "patient": ("patient", "patient_id", "PatientID"),
+    "grade_system": ("grade_system",),
+}
+_NUMBERS = ("age", "age_years")
+
+
+class Layout(StrEnum):
+    """How the files of a source lie."""
+
+    DICOM = "dicom"
+    IMAGES = "images"
+    BUSI = "busi"
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The files of a source folder, with the places the user named (absolute, or None)."""
+
+    root: Path
+    files: tuple[Path, ...]
+    labels: Path | None = None
+    annotations: Path | None = None
+
+    def relative(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+    @property
+    def table(self) -> Path | None:
+        """The label table: the one named, else labels.csv at the top of the folder."""
+        default = self.root / TABLE_NAME
+        return self.labels or (default if default in self.files else None)
+
+
+def find_layout(wanted: str, sources: Sources, classes: Sequence[str]) -> Layout:
+    """The layout the user states, or the one that is recognised.
+
+    Raises InputRefused(LAYOUT_UNKNOWN), ConfigError for a layout that does not exist.
+    """
+    if wanted != "auto":
+        if wanted not in list(Layout):
+            raise ConfigError([f"layout '{wanted}' is not one of auto, {', '.join(Layout)}"])
+        return Layout(wanted)
+    if is_busi(sources.files, sources.root):
+        return Layout.BUSI
+    table = sources.table
+    if table is not None and columns_of(read_table(table)).get("image"):
+        return Layout.IMAGES
+    if any(looks_like_dicom(p) for p in sources.files):
+        return Layout.DICOM
+    if _class_folders(sources, classes):
+        return Layout.IMAGES
+    raise InputRefused(
+        Reason.LAYOUT_UNKNOWN,
+        f"{len(sources.files)} files in no known layout",
+        where="the source folder",
+        expected=f"DICOM files; or pictures with {TABLE_NAME} (columns image, label, patient); "
+        "or a folder of pictures per class named by --classes; or the BUSI names",
+        remedy="add the table or give --labels, --classes or --layout",
+    )
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in PICTURE_SUFFIXES
+
+
+def _class_folders(sources: Sources, classes: Sequence[str]) -> bool:
+    return any(_is_picture(p) and p.parent.name in classes for p in sources.files)
+
+
+def columns_of(table: Table) -> dict[str, str]:
+    """The meaning of the table's columns, by their names (a column of another name is unused)."""
+    found: dict[str, str] = {}
+    for meaning in Columns.__slots__:
+        names = _NAMES.get(meaning, (meaning,))
+        column = next((n for n in names if n in table.columns), None)
+        if column is not None and meaning != "numbers":
+            found[meaning] = column
+    return found
+
+
+def table_layout(
+    table: Table, path: str, classes: Sequence[str], anchor: str | None = None
+) -> TableLayout:
+    """How to read a label table; classes: the labels it may hold, all of them when none are given.
+
+    anchor: the column that says what a row is about, when it is not the image.
+    """
+    found = columns_of(table)
+    named = anchor or found.get("image")
+    if named is None:
+        raise InputRefused(
+            Reason.BAD_TABLE,
+            "no image column",
+            where=table.where,
+            expected=f"one of the columns {', '.join(_NAMES['image'])}",
+            remedy="name the column that holds the picture's file name 'image'",
+        )
+    if "label" not in found:
+        labels = None
+    else:
+        texts = classes or sorted({r.values[found["label"]] for r in table.rows} - {""})
+        labels = LabelMap.identity(texts)
+    numbers = tuple(n for n in _NUMBERS if n in table.columns)
+    columns = Columns(**{**found, "image": named}, numbers=numbers)
+    return TableLayout(path, columns, labels, NORMAL)
+
+
+def picture_layout(sources: Sources, classes: Sequence[str]) -> FolderLayout:
+    """Where pictures, masks, annotations and labels are in a folder of pictures.
+
+    Pictures: below `images/` when there is such a folder, else everywhere. Masks: `masks/NAME.*`,
+    else `NAME_mask*.png` beside the picture. Annotations: as named, else LabelMe files beside.
+    """
+    relative = {sources.relative(p) for p in sources.files}
+    table = sources.table
+    layout_table = None
+    if table is not None:
+        if not table.is_relative_to(sources.root):
+            raise ConfigError(["--labels: the label table of a picture folder lies inside it"])
+        layout_table = table_layout(read_table(table), sources.relative(table), classes)
+    by_folder = layout_table is None or layout_table.labels is None
+    folders = LabelMap.identity(classes) if by_folder and _class_folders(sources, classes) else None
+    masks = None
+    if any(r.startswith("masks/") for r in relative):
+        masks = Beside("masks/{stem}.*")
+    elif any(re.search(r"_mask[^/]*\.png$", r) for r in relative):
+        masks = Beside("{folder}/{stem}_mask*.png")
+    return FolderLayout(
+        images="images/**/*" if any(r.startswith("images/") for r in relative) else "**/*",
+        masks=masks,
+        annotations=_annotations(sources, relative),
+        table=layout_table,
+        label_folders=folders,
+        normal=NORMAL,
+    )
+
+
+def _annotations(sources: Sources, relative: Iterable[str]) -> BesideFiles | SharedFile | None:
+    given = sources.annotations
+    if given is None:
+        pictures = {str(PurePosixPath(r).with_suffix("")) for r in relative if _named_picture(r)}
+        beside = any(r.endswith(".json") and r[: -len(".json")] in pictures for r in relative)
+        return BesideFiles("labelme", Beside("{folder}/{stem}.json")) if beside else None
+    if not given.is_relative_to(sources.root):
+        raise ConfigError(["--annotations: those of a picture folder lie inside it"])
+    place = sources.relative(given)
+    if given.suffix.lower() == ".csv":
+        return SharedFile("boxes", place)
+    if given.suffix.lower() == ".json":
+        return SharedFile("coco", place)
+    head = "" if place == "." else f"{place}/"
+    if given.suffix.lower() == ".xml":
+        parent = PurePosixPath(place).parent.as_posix()
+        return BesideFiles("cvat", Beside(("" if parent == "." else f"{parent}/") + "{stem}.xml"))
+    inside = [PurePosixPath(r) for r in relative if r.startswith(head)]
+    if any(p.suffix == ".xml" for p in inside):
+        return BesideFiles("cvat", Beside(head + "{stem}.xml"))
+    per_frame = any(p.suffix == ".json" and labelme_frame(p.stem)[0] != p.stem for p in inside)
+    frame = "_frame{frame}" if per_frame else ""
+    return BesideFiles("labelme", Beside(f"{head}{{stem}}{frame}.json"))
+
+
+def _named_picture(relative: str) -> bool:
+    return PurePosixPath(relative).suffix.lower() in PICTURE_SUFFIXES
+
+
+def foreign_files(sources: Sources, layout: FolderLayout) -> dict[Path, str]:
+    """Files of a picture folder that no part of the layout can want, with the words why."""
+    known = {layout.table.path} if layout.table else set[str]()
+    wanted: re.Pattern[str] | None = None
+    if isinstance(layout.annotations, SharedFile):
+        known.add(layout.annotations.path)
+    elif layout.annotations is not None:
+        wanted = layout.annotations.place.pattern
+    result: dict[Path, str] = {}
+    for path in sources.files:
+        relative = sources.relative(path)
+        if _is_picture(path) or relative in known or (wanted and wanted.fullmatch(relative)):
+            continue
+        dicom = looks_like_dicom(path)
+        words = "a DICOM file in a picture folder" if dicom else "neither picture nor annotation"
+        result[path] = words
+    return result
+
+
+def task_of(
+    layout: Layout, classes: Sequence[str], found: Iterable[str], positive: str | None
+) -> ClassTask:
+    """The task: the classes asked for, else those the source holds.
+
+    Raises ConfigError: fewer than two classes, an unknown positive class, or two classes without
+    one that is called malignant and none named positive.
+    """
+    given = tuple(classes) or (BUSI_CLASSES if layout is Layout.BUSI else tuple(sorted(set(found))))
+    if len(given) == 2 and positive is None:
+        if "malignant" not in given:
+            raise ConfigError([f"--positive: which of {' and '.join(given)} is the positive class"])
+        positive = "malignant"
+    try:
+        return ClassTask(given, positive)
+    except ValueError as error:
+        raise ConfigError([f"--classes, --positive: {error}"]) from error
