@@ -14,7 +14,7 @@ pairs of different views of one lesion 0.45 to 0.71, random pairs at most 0.40.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -36,7 +36,8 @@ COPY = 0.90
 """Correlation, direct or registered, from which a pair is called one picture."""
 _MARGIN_OF_FLIP = 0.20
 _COMMON_MODE_PATIENTS = 8
-_BLOCK = 1024
+_BLOCK = 512
+_TRIES = 8
 _NAMES = (
     "as it is",
     "rotated by 90 degrees",
@@ -137,33 +138,53 @@ def find_likenesses(scan: Scan) -> tuple[Likeness, ...]:
 
     Unflipped likeness inside one patient is expected (frames of a cine) and not reported; flipped
     likeness is, because no examination gives mirrored copies. Work grows with the square of the
-    number of looks (8 x 1024 multiplications per pair), memory with 1024 x N.
+    number of looks (8 x 1024 multiplications per pair), memory with 512 x N. Of two cines
+    the eight most alike pairs of frames are judged.
     """
     looks = scan.looks
     if len(looks) < 2:
         return ()
     prints = _without_common_mode(looks, scan)
-    flat = prints.reshape(len(looks), -1)
     patient = np.unique([x.patient for x in looks], return_inverse=True)[1]
     pairs: list[Likeness] = []
+    tried: Counter[tuple[str, str, bool]] = Counter()
     for start in range(0, len(looks), _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, len(looks)))
-        block = np.full((8, len(rows), len(looks)), -1.0, np.float32)
-        for turn in range(8):
-            other = turned(prints, turn).reshape(len(looks), -1).astype(np.float32)
-            block[turn] = flat[rows] @ other.T
-        upper = rows[:, None] < np.arange(len(looks))[None]
-        within = patient[rows][:, None] == patient[None]
-        best = block.argmax(axis=0)
-        direct = block.max(axis=0)
-        flipped = block[0] < direct - _MARGIN_OF_FLIP
-        wanted = upper & (direct >= CANDIDATE) & (~within | flipped)
-        for r, j in zip(*np.nonzero(wanted), strict=True):
-            i, turn = int(rows[r]), int(best[r, j])
-            found = _judged(looks[i], looks[int(j)], turn, float(direct[r, j]))
+        columns = np.arange(start, len(looks))
+        plain, direct, best = _best_turns(prints, rows)
+        within = patient[rows][:, None] == patient[columns][None]
+        flipped = plain < direct - _MARGIN_OF_FLIP
+        wanted = (rows[:, None] < columns) & (direct >= CANDIDATE) & (~within | flipped)
+        at = np.argwhere(wanted)
+        # The most alike frames of two cines first: the rest of the two need no further look.
+        for r, c in at[np.argsort(-direct[wanted], kind="stable")]:
+            i, j, turn = int(rows[r]), int(columns[c]), int(best[r, c])
+            cell = (looks[i].study, looks[j].study, turn > 0)
+            if tried[cell] >= _TRIES:
+                continue
+            tried[cell] += 1
+            found = _judged(looks[i], looks[j], turn, float(direct[r, c]))
             if found is not None:
-                pairs.append(Likeness(i, int(j), turn, *found))
-    return tuple(pairs)
+                pairs.append(Likeness(i, j, turn, *found))
+    return tuple(sorted(pairs, key=lambda x: (x.first, x.second)))
+
+
+def _best_turns(
+    prints: Float32, rows: npt.NDArray[np.int64]
+) -> tuple[Float32, Float32, npt.NDArray[np.int8]]:
+    """Unturned and best correlation of `rows` with every look from the first row on, and the turn.
+
+    Three arrays (R, N - first row); only one turn of the fingerprints is held at a time.
+    """
+    left = prints[rows].reshape(len(rows), -1)
+    rest = prints[rows[0] :]
+    plain = left @ rest.reshape(len(rest), -1).T
+    direct, best = plain.copy(), np.zeros(plain.shape, np.int8)
+    for turn in range(1, 8):
+        now = left @ turned(rest, turn).reshape(len(rest), -1).astype(np.float32).T
+        higher = now > direct
+        direct[higher], best[higher] = now[higher], turn
+    return plain, direct, best
 
 
 def _judged(a: Look, b: Look, turn: int, direct: float) -> tuple[float, float | None] | None:
