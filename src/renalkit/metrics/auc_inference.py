@@ -17,11 +17,11 @@ from math import sqrt
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
+from scipy import special
 
 from renalkit.domain.prediction import Unit
 from renalkit.errors import StatisticUndefined
-from renalkit.metrics.classification import AnyArray, Floats, binary_scores
+from renalkit.metrics.classification import AnyArray, Floats, binary_scores, midranks
 from renalkit.metrics.inference import Estimate, check_level, normal_quantile, refuse_frames
 
 Bools = npt.NDArray[np.bool_]
@@ -116,7 +116,7 @@ def unpaired_delong(
     if se == 0:
         raise _no_variance("both AUCs")
     df = (va + vb) ** 2 / (va**2 / (a.n - 1) + vb**2 / (b.n - 1))
-    half = float(stats.t.ppf(0.5 + level / 2, df)) * se
+    half = float(special.stdtrit(df, 0.5 + level / 2)) * se
     estimate = Estimate(
         difference,
         difference - half,
@@ -127,7 +127,9 @@ def unpaired_delong(
         "DeLong, two groups of patients, Welch",
     )
     statistic = difference / se
-    p = _p_value(float(stats.t.cdf(statistic, df)), float(stats.t.sf(statistic, df)), alternative)
+    p = _p_value(
+        float(special.stdtr(df, statistic)), float(special.stdtr(df, -statistic)), alternative
+    )
     return AucComparison(a, b, estimate, statistic, df, p)
 
 
@@ -253,9 +255,11 @@ def _placements(truth: AnyArray, scores: AnyArray) -> tuple[Bools, Floats, Float
     checked = [binary_scores(truth, row) for row in np.atleast_2d(scores)]
     t, x = checked[0][0], np.stack([s for _, s in checked])
     n_pos, n_neg = int(t.sum()), int((~t).sum())
-    overall = stats.rankdata(x, axis=1)
-    of_pos = (overall[:, t] - stats.rankdata(x[:, t], axis=1)) / n_neg
-    of_neg = 1 - (overall[:, ~t] - stats.rankdata(x[:, ~t], axis=1)) / n_pos
+    overall, within_pos, within_neg = (
+        np.stack([midranks(row) for row in part]) for part in (x, x[:, t], x[:, ~t])
+    )
+    of_pos = (overall[:, t] - within_pos) / n_neg
+    of_neg = 1 - (overall[:, ~t] - within_neg) / n_pos
     return t, of_pos.mean(axis=1), of_pos, of_neg
 
 
