@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -115,21 +115,37 @@ def tiny_task(data: PreparedSet | None = None, **changes: object) -> FoldTask:
     return replace(task, **changes)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--epochs", type=int, default=OPTIONS.epochs)
-    parser.add_argument("--checkpoint-minutes", type=float, default=0.0)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    options = replace(OPTIONS, epochs=given.epochs, checkpoint_minutes=given.checkpoint_minutes)
-    print("begin", flush=True)
+def train(folder: Path) -> int:
+    """Exit status as the command line gives it."""
     try:
-        history = train_fold(tiny_task(), options, AugmentRanges(), given.folder, Silent())
+        train_fold(tiny_task(), OPTIONS, AugmentRanges(), folder, Silent())
     except KeyboardInterrupt:
         return 130
-    print(history.weights_sha256, flush=True)
     return 0
+
+
+def serve() -> None:
+    """Train in a child process per line of standard input (a folder).
+
+    Prints the child's process id, then its exit status. The libraries are loaded once.
+    """
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            os._exit(train(Path(line.strip())))
+        print(child, flush=True)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def main() -> int:
+    torch.set_num_threads(1)
+    if sys.argv[1] == "--serve":
+        # The optimisers load a good part of torch when the first one is made: before the forks.
+        torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+        serve()
+        return 0
+    return train(Path(sys.argv[1]))
 
 
 if __name__ == "__main__":

@@ -135,6 +135,7 @@ VARIANTS = {
     "adamw": replace(OPTIONS, optimizer="adamw", weight_decay=0.01, schedule="plateau"),
     "clip": replace(OPTIONS, clip_norm=0.5, channels_last=False, schedule="step", step_epochs=1),
     "bf16": replace(OPTIONS, precision="bf16", sampling="plain", warmup_epochs=1),
+    "ema": replace(OPTIONS, ema=0.9),
 }
 
 
@@ -304,6 +305,13 @@ def test_weights_that_became_nan_are_never_saved(tmp_path: Path) -> None:
     with pytest.raises(TrainingFailed, match="NaN"):
         _train(tmp_path, replace(OPTIONS, checkpoint_minutes=0.0), tiny.tiny_task(build=Poison))
     assert load_checkpoint(tmp_path / "state").checkpoint is None
+
+
+def test_ema_keeps_an_average_and_leaves_training_as_it_is(tmp_path: Path) -> None:
+    plain = _train(tmp_path / "plain")
+    averaged = _train(tmp_path / "ema", replace(OPTIONS, ema=0.9))
+    assert [r.train_loss for r in plain.rows] == [r.train_loss for r in averaged.rows]
+    assert plain.weights_sha256 != averaged.weights_sha256
 
 
 def test_patience_ends_training_early(tmp_path: Path) -> None:
