@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -99,7 +100,16 @@ class Experiment(Settings):
     def digest(self) -> str:
         """Digest of what decides the results (not of the places of files)."""
         plain = {k: v for k, v in self.plain.items() if k not in ("cohort", "workers", "name")}
+        plain["split"] = {k: v for k, v in plain["split"].items() if k != "file"}
         return settings_digest(plain)
+
+    def placed(self, base: Path) -> dict[str, Any]:
+        """The settings as JSON values with paths relative to `base`, so that they can be moved."""
+        plain = self.plain
+        plain["cohort"] = os.path.relpath(self.cohort, base)
+        if self.split.file is not None:
+            plain["split"]["file"] = os.path.relpath(self.split.file, base)
+        return plain
 
 
 class Job(Settings):

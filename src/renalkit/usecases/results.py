@@ -96,7 +96,8 @@ def stored_experiment(folder: RunFolder) -> Experiment:
             expected="the folder of a run",
             remedy="give the folder that holds experiment.json",
         )
-    return Experiment.model_validate(read_json(folder.experiment_json)["settings"])
+    found = Experiment.model_validate(read_json(folder.experiment_json)["settings"])
+    return found.model_copy(update={"cohort": folder.path / found.cohort})
 
 
 def read_results(path: Path, progress: Progress, cohort_path: Path | None = None) -> RunResults:

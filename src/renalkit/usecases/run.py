@@ -106,7 +106,11 @@ def _settle(folder: RunFolder, experiment: Experiment, request: RunRequest) -> N
     write_text(folder.experiment_toml, request.experiment.read_text(encoding="utf-8"))
     write_json(
         folder.experiment_json,
-        {"digest": experiment.digest, "settings": experiment.plain, "set": list(request.overrides)},
+        {
+            "digest": experiment.digest,
+            "settings": experiment.placed(folder.path),
+            "set": list(request.overrides),
+        },
     )
 
 
