@@ -36,6 +36,9 @@ _CHUNK = 4_000_000
 # Above this many patients the AUC walks the sorted scores: a matrix of all pairs is too large.
 _MANY_PATIENTS = 2000
 
+# Resampled values closer than this share of their size are equal: sums taken in another order.
+_ROUNDING = 1e-12
+
 
 class IntervalMethod(StrEnum):
     """percentile: quantiles of the resamples. bca: corrected for bias and skewness."""
@@ -275,7 +278,8 @@ def paired_cluster_bootstrap(
     """Two systems and their difference on the same resampled patients; as `cluster_bootstrap`."""
     plan = plan or BootstrapPlan()
     difference, draws = _run(Difference(first, second), groups, plan, strata)
-    beyond = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
+    tie = _ROUNDING * max(1.0, float(np.abs(draws).max()))
+    beyond = min(int((draws <= tie).sum()), int((draws >= -tie).sum()))
     p = min(1.0, 2 * (beyond + 1) / (draws.size + 1))
     one, two = (_run(s, groups, plan, strata)[0] for s in (first, second))
     return PairedBootstrap(one, two, difference, p)
@@ -363,7 +367,9 @@ def _bca_tails(
     value: float, draws: Floats, without: Floats, tails: tuple[float, float]
 ) -> tuple[float, float]:
     """Tails corrected for bias (z0) and acceleration (a): Efron and Tibshirani eq. 14.10-14.15."""
-    below = (float((draws < value).sum()) + 0.5 * float((draws == value).sum())) / draws.size
+    apart_by = draws - value
+    tie = _ROUNDING * float(np.abs(draws).max())
+    below = float((apart_by < -tie).mean() + 0.5 * (np.abs(apart_by) <= tie).mean())
     if not 0 < below < 1 or not bool(np.isfinite(without).all()):
         raise StatisticUndefined(
             "BCa correction: all resamples on one side, or the number hangs on one patient",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -111,6 +111,7 @@ def test_row_order_and_key_type_do_not_matter(seed, random):
 
 
 @given(st.integers(0, 1000))
+@example(498)  # many resamples equal the sample's own mean, up to rounding
 @settings(max_examples=25, deadline=None)
 def test_interval_of_a_mean_moves_and_scales_with_the_values(seed):
     _, scores, groups = clips(seed)
