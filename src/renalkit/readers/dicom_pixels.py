@@ -62,7 +62,10 @@ _EXPORT_AGAIN = "export the file again from the source system"
 
 @dataclass(frozen=True, slots=True)
 class PixelDescription:
-    """What the header says about the pixels, checked."""
+    """What the header says about the pixels, checked.
+
+    swapped: 8-bit pixels lie in big-endian 16-bit words, so neighbours have changed places.
+    """
 
     transfer_syntax: str
     rows: int
@@ -74,6 +77,7 @@ class PixelDescription:
     bits_allocated: int
     bits_stored: int
     signed: bool
+    swapped: bool = False
     palette: Palette | None = field(default=None, repr=False)
 
     @property
@@ -193,8 +197,11 @@ def describe(scan: Prescan, limits: Limits) -> PixelDescription:
     found = PixelDescription(
         *(syntax, rows, cols, frames, samples, photometric, planar, allocated, stored),
         signed=representation == 1,
+        swapped=syntax == EXPLICIT_BE and allocated == 8 and scan.pixel_data.vr == "OW",
         palette=read_palette(scan.values) if photometric == "PALETTE COLOR" else None,
     )
+    if found.swapped and found.native_frame_bytes % 2:
+        raise _bad("frames of an odd number of bytes in 16-bit words")
     total = frames * int(np.prod(found.frame_shape)) * found.dtype.itemsize
     if total > limits.decoded_bytes:
         raise InputRefused(
@@ -327,6 +334,9 @@ def decode_payload(payload: bytes, about: PixelDescription) -> Array:
     else:
         stream = read_stream_head(payload)
         _check_stream(stream, about)
+        # Decoders fill up a cut frame with grey, or search for its end for many seconds.
+        if syntax not in JPEG_2000 and b"\xff\xd9" not in payload[-64:]:
+            raise _broken("a compressed frame without its end")
         if syntax in JPEG:
             frame = _jpeg(payload, stream, about)
         elif syntax in JPEG_LOSSLESS:
@@ -443,8 +453,6 @@ _RGB_IDS = ((82, 71, 66), (114, 103, 98))
 
 
 def _jpeg(payload: bytes, stream: StreamHead, about: PixelDescription) -> Array:
-    if not payload[-64:].rstrip(b"\0").endswith(b"\xff\xd9") and b"\xff\xd9" not in payload[-64:]:
-        raise _broken("a JPEG frame without its end")
     if about.samples == 1:
         return imagecodecs.jpeg8_decode(payload)
     plain = (
@@ -501,6 +509,8 @@ def _native(payload: bytes, about: PixelDescription) -> Array:
     big = about.transfer_syntax == EXPLICIT_BE
     flat = np.frombuffer(payload, f"{'>' if big else '<'}u{about.item_bytes}")
     flat = flat.astype(flat.dtype.newbyteorder("<"), copy=False)
+    if about.swapped:
+        flat = np.ascontiguousarray(flat.reshape(-1, 2)[:, ::-1]).reshape(-1)
     if about.photometric == "YBR_FULL_422":
         quads = flat.reshape(rows, cols // 2, 4)
         frame = np.empty((rows, cols // 2, 2, 3), np.uint8)

@@ -52,7 +52,7 @@ _DOCUMENT = 0x00420011
 
 # Tags whose values are kept, with the VR they have when the file does not say (implicit).
 _TOP: dict[int, str] = {
-    **dict.fromkeys((0x00020010, 0x00080016, 0x00080018, 0x0020000D, 0x0020000E), "UI"),
+    **dict.fromkeys((0x00020002, 0x00020010, 0x00080016, 0x00080018, 0x0020000D, 0x0020000E), "UI"),
     **dict.fromkeys((0x00080005, 0x00080008, 0x00080060, 0x00100040, 0x00280004), "CS"),
     **dict.fromkeys((0x00080070, 0x00081090, 0x00100020, 0x00100021), "LO"),
     **dict.fromkeys((0x00080020, 0x00100030), "DA"),

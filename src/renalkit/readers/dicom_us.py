@@ -207,7 +207,8 @@ def _inspect(path: Path, options: ReadOptions, patient_of: PatientOf | None) -> 
 
 def _check_kind(scan: Prescan) -> bool:
     """Whether the file is a capture of a screen rather than an ultrasound image."""
-    sop_class, modality = scan.values.text(0x00080016), scan.values.text(0x00080060)
+    sop_class = scan.values.text(0x00080016) or scan.values.text(0x00020002)
+    modality = scan.values.text(0x00080060)
     if sop_class == _DIRECTORY_CLASS:
         raise _Skipped(Reason.DICOMDIR_IGNORED, "a directory file; the folder itself is walked")
     if sop_class.startswith(_OTHER_OBJECTS) or modality in _OTHER_MODALITIES:

@@ -1,8 +1,7 @@
 """Which files lie in a folder, and which entries are none that can be read?
 
-Links are not followed into folders they lie in, special files are never opened (opening a FIFO
-would wait for ever), folders are entered by handle rather than by path, so that neither depth nor
-names that are not UTF-8 matter.
+Special files are never opened (opening a pipe would wait for ever), no folder is entered twice, so
+links cannot lead in a circle, and the walk keeps its own list of folders, so depth does not matter.
 """
 
 from __future__ import annotations
