@@ -70,7 +70,7 @@ class MaskValues:
 
     def __post_init__(self) -> None:
         if self.values is not None and self.threshold is not None:
-            raise ValueError("give label values or a threshold, not both")
+            raise ValueError("give label values of a mask or a threshold, not both")
         if self.values is not None and (not self.values or min(self.values) < 1):
             raise ValueError("label values of a mask are positive; 0 is background")
         if self.threshold is not None and self.threshold < 1:
