@@ -159,7 +159,7 @@ def _decoded(file: BinaryIO, demuxer: str, limits: Limits) -> tuple[Array, Info]
             file, format=demuxer, options={"protocol_whitelist": "file"}, metadata_errors="replace"
         ) as container:
             return _frames(container, demuxer, limits)
-    except _CODEC_ERRORS as error:
+    except (*_CODEC_ERRORS, av.FFmpegError) as error:  # FFmpegError is not always one of them
         raise _bad(
             Reason.BAD_VIDEO, f"frames cannot be decoded ({type(error).__name__}): it is damaged"
         ) from error
