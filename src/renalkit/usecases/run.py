@@ -24,10 +24,11 @@ from renalkit.store.runs import (
     save_record,
     write_manifest,
 )
-from renalkit.store.splits import load_split, save_split
+from renalkit.store.splits import load_split, save_split, write_nnunet
 from renalkit.usecases.check import CheckReport, check
 from renalkit.usecases.experiment import Experiment, Job, jobs_of, read_experiment
 from renalkit.usecases.progress import Progress
+from renalkit.usecases.results import stored_experiment
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,16 @@ def prepare_run(request: RunRequest, progress: Progress) -> Prepared:
             expected="labels or masks for the task",
             remedy="look at 'renalkit cohort show' and ingest again with a label table",
         )
+    task = {"classes": list(cohort.task.classes), "positive": cohort.task.positive}
+    facts = {"name": cohort.name, "digest": cohort.digest, "task": task}
+    if folder.cohort.exists() and read_json(folder.cohort) != facts:
+        raise StoreError(
+            "the cohort changed since this run began",
+            where=folder.path.name,
+            expected="the same studies, masks and labels",
+            remedy="give the experiment another name",
+        )
+    write_json(folder.cohort, facts)
     waivers = tuple(sorted({*experiment.waive, *request.waive}))
     progress.stage("checking the cohort for leaks and shortcuts")
     found = check(cohort, frozenset(waivers))
@@ -246,3 +257,11 @@ def finish_run(
 def run_words(found: dict[str, Any]) -> str:
     """The end of a run for a person."""
     return f"{train_words(found)}\nreport: {found['report']}"
+
+
+def export_splits(path: Path, output: Path) -> None:
+    """Write the folds of a run in nnU-Net's form, one case per frame."""
+    folder = RunFolder(path)
+    cohort = load_cohort(stored_experiment(folder).cohort)
+    cases = {s.key.text: s.key.patient for s in b_mode_samples(cohort)}
+    write_nnunet(output, load_split(folder.folds), cases)
