@@ -5,11 +5,16 @@ removed) under the eight flips and right-angle rotations. A candidate is then re
 enhanced correlation coefficient: Evangelidis and Psarakis, IEEE TPAMI 30 (2008) 1858) on
 96 x 96 thumbnails, which separates crops and small shifts of one picture from chance likeness.
 
-How the thresholds were set (641 public breast ultrasound pictures, 205,120 pairs; see
-benchmarks/check_busi.py): plain correlation of 32 x 32 pictures exceeds 0.8 in thousands of pairs
-of strangers, because all share the layers from skin to chest wall. Detail correlation of copies is
-0.57 or more, of pairs inspected as strangers below 0.47. Registered, copies and crops reach 0.95,
-pairs of different views of one lesion 0.45 to 0.71, random pairs at most 0.40.
+How the thresholds were set (benchmarks/check_busi.py: 641 public breast ultrasound pictures; and
+120 simulated kidneys, which share one anatomy and so are as alike as strangers get):
+
+- plain correlation of 32 x 32 pictures exceeds 0.8 in 5,000 of 205,120 pairs of strangers, because
+  all share the layers from skin to chest wall; of detail it stays below 0.50;
+- registered, copies and crops reach 0.95; breast strangers at most 0.57, simulated kidneys 0.80:
+  the speckle of two pictures differs even where the anatomy agrees. 0.85 lies between;
+- different frames of one lesion (detail 0.50 to 0.60) stand out only where strangers are unlike, so
+  that rule is relative: a margin above what the third most similar patient of most pictures has.
+  It is off where anatomy is this uniform, and in cohorts too small to tell.
 """
 
 from __future__ import annotations
@@ -29,8 +34,10 @@ from renalkit.domain.study import Study
 CANDIDATE = 0.40
 """Detail correlation from which a pair is registered."""
 ALIKE = 0.50
-"""Detail correlation of two unflipped pictures that links without registration."""
-REGISTERED = 0.70
+"""Least detail correlation of two unflipped pictures that links without registration."""
+ABOVE_STRANGERS = 0.15
+"""How far above the background (see `find_likenesses`) such a pair must lie as well."""
+REGISTERED = 0.85
 """Correlation after registration that links."""
 COPY = 0.90
 """Correlation, direct or registered, from which a pair is called one picture."""
@@ -38,6 +45,9 @@ _MARGIN_OF_FLIP = 0.20
 _COMMON_MODE_PATIENTS = 8
 _BLOCK = 512
 _TRIES = 8
+_NEAREST = 3
+_BACKGROUND_QUANTILE = 0.9
+_BACKGROUND_PATIENTS = 10
 _NAMES = (
     "as it is",
     "rotated by 90 degrees",
@@ -133,70 +143,101 @@ def _without_common_mode(looks: Sequence[Look], scan: Scan) -> Float32:
     return flat.reshape(-1, PRINT_SIDE, PRINT_SIDE)
 
 
+_Pair = tuple[int, int, int]
+"""Positions of two looks, first < second, and the turn of the second."""
+
+
 def find_likenesses(scan: Scan) -> tuple[Likeness, ...]:
     """Every pair of looks that shows the same thing, sorted by position.
 
-    Unflipped likeness inside one patient is expected (frames of a cine) and not reported; flipped
-    likeness is, because no examination gives mirrored copies. Work grows with the square of the
-    number of looks (8 x 1024 multiplications per pair), memory with 512 x N. Of two cines
-    the eight most alike pairs of frames are judged.
+    For each look the best frame of its three most similar other patients is judged. Unflipped
+    likeness inside one patient is expected (frames of a cine) and not reported; flipped likeness
+    is, because no examination gives mirrored copies. The background of the relative rule is the
+    0.9 quantile, over looks, of the similarity to the third most similar patient.
+
+    Work grows with the square of the number of looks (8 x 1024 multiplications per pair), memory
+    with 512 x N. Of two studies at most the eight most alike pairs of frames are judged.
     """
     looks = scan.looks
     if len(looks) < 2:
         return ()
     prints = _without_common_mode(looks, scan)
     patient = np.unique([x.patient for x in looks], return_inverse=True)[1]
-    pairs: list[Likeness] = []
-    tried: Counter[tuple[str, str, bool]] = Counter()
+    candidates: dict[_Pair, float] = {}
+    thirds: list[Float32] = []
     for start in range(0, len(looks), _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, len(looks)))
-        columns = np.arange(start, len(looks))
-        plain, direct, best = _best_turns(prints, rows)
-        within = patient[rows][:, None] == patient[columns][None]
-        flipped = plain < direct - _MARGIN_OF_FLIP
-        wanted = (rows[:, None] < columns) & (direct >= CANDIDATE) & (~within | flipped)
-        at = np.argwhere(wanted)
-        # The most alike frames of two cines first: the rest of the two need no further look.
-        for r, c in at[np.argsort(-direct[wanted], kind="stable")]:
-            i, j, turn = int(rows[r]), int(columns[c]), int(best[r, c])
-            cell = (looks[i].study, looks[j].study, turn > 0)
-            if tried[cell] >= _TRIES:
+        found, third = _nearest_patients(prints, rows, patient)
+        # A pair seen from both sides keeps the value of its first row.
+        candidates = found | candidates
+        thirds.append(third)
+    alike = 2.0
+    if patient.max() + 1 >= _BACKGROUND_PATIENTS:
+        background = float(np.quantile(np.concatenate(thirds), _BACKGROUND_QUANTILE))
+        alike = max(ALIKE, background + ABOVE_STRANGERS)
+    pairs: list[Likeness] = []
+    tried: Counter[tuple[str, str, bool]] = Counter()
+    # The most alike frames of two cines first: the rest of the two need no further look.
+    for (i, j, turn), direct in sorted(candidates.items(), key=lambda c: (-c[1], c[0])):
+        a, b = looks[i], looks[j]
+        cell = (a.study, b.study, turn > 0)
+        if tried[cell] >= _TRIES:
+            continue
+        tried[cell] += 1
+        registered = None
+        if direct < COPY:
+            second = np.asarray(turned(b.thumb, turn), np.float32)
+            registered = registered_correlation(a.thumb.astype(np.float32), second)
+            if registered < REGISTERED and (turn or direct < alike):
                 continue
-            tried[cell] += 1
-            found = _judged(looks[i], looks[j], turn, float(direct[r, c]))
-            if found is not None:
-                pairs.append(Likeness(i, j, turn, *found))
+        pairs.append(Likeness(i, j, turn, direct, registered))
     return tuple(sorted(pairs, key=lambda x: (x.first, x.second)))
+
+
+def _nearest_patients(
+    prints: Float32, rows: npt.NDArray[np.int64], patient: npt.NDArray[np.int64]
+) -> tuple[dict[_Pair, float], Float32]:
+    """Candidates of each row, and its similarity to the third most similar other patient (R,)."""
+    plain, direct, best = _best_turns(prints, rows)
+    own = patient[rows][:, None] == patient[None]
+    flipped = plain < direct - _MARGIN_OF_FLIP
+    direct = np.where(own & ~flipped, np.float32(-1), direct)
+    order = np.argsort(patient, kind="stable")
+    first_of = np.searchsorted(patient[order], np.arange(patient.max() + 1))
+    of_patient = np.maximum.reduceat(direct[:, order], first_of, axis=1)
+    others = of_patient.copy()
+    others[np.arange(len(rows)), patient[rows]] = -1
+    ranked = np.argsort(-others, axis=1, kind="stable")[:, :_NEAREST]
+    third = others[np.arange(len(rows)), ranked[:, -1]]
+    found: dict[_Pair, float] = {}
+    for r, i in enumerate(int(v) for v in rows):
+        for p in {*ranked[r].tolist(), int(patient[i])}:
+            if of_patient[r, p] < CANDIDATE:
+                continue
+            members = order[first_of[p] : first_of[p] + int((patient == p).sum())]
+            j = int(members[direct[r, members].argmax()])
+            turn, value = int(best[r, j]), float(direct[r, j])
+            # Seen from the other side a quarter turn is the opposite one; mirrors are their own.
+            back = (4 - turn) % 4 if turn < 4 else turn
+            found[(i, j, turn) if i < j else (j, i, back)] = value
+    return found, third
 
 
 def _best_turns(
     prints: Float32, rows: npt.NDArray[np.int64]
 ) -> tuple[Float32, Float32, npt.NDArray[np.int8]]:
-    """Unturned and best correlation of `rows` with every look from the first row on, and the turn.
+    """Unturned and best correlation of `rows` with every look, and the best turn.
 
-    Three arrays (R, N - first row); only one turn of the fingerprints is held at a time.
+    Three arrays (R,N); only one turn of the fingerprints is held at a time.
     """
     left = prints[rows].reshape(len(rows), -1)
-    rest = prints[rows[0] :]
-    plain = left @ rest.reshape(len(rest), -1).T
+    plain = left @ prints.reshape(len(prints), -1).T
     direct, best = plain.copy(), np.zeros(plain.shape, np.int8)
     for turn in range(1, 8):
-        now = left @ turned(rest, turn).reshape(len(rest), -1).astype(np.float32).T
+        now = left @ turned(prints, turn).reshape(len(prints), -1).astype(np.float32).T
         higher = now > direct
         direct[higher], best[higher] = now[higher], turn
     return plain, direct, best
-
-
-def _judged(a: Look, b: Look, turn: int, direct: float) -> tuple[float, float | None] | None:
-    """Direct and registered correlation when the pair is to be linked, else None."""
-    if direct >= COPY:
-        return direct, None
-    first = a.thumb.astype(np.float32)
-    second = turned(b.thumb, turn).astype(np.float32)
-    registered = registered_correlation(first, second)
-    if registered >= REGISTERED or (turn == 0 and direct >= ALIKE):
-        return direct, registered
-    return None
 
 
 def connected(items: Iterable[str], pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
