@@ -1,0 +1,401 @@
+"""How do curves, intervals and confusion matrices look as vector drawings with equal bytes?
+
+Text stays text (`svg.fonttype none`), ids come from a fixed salt, no date is written, and words
+from data are never read as mathematics.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure as Canvas
+
+from renalkit.store.cohorts import safe_cell
+from renalkit.writers.document import Svg
+from renalkit.writers.wording import Estimate, finite, shown
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#6B6B6B", "#8C6D31")
+"""Okabe and Ito's colours, told apart by readers of every colour vision; then grey and brown."""
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
+INK = "#222222"
+FAINT = "#BBBBBB"
+_SALT = "renalkit"
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": _SALT,
+    "text.parse_math": False,
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8.5,
+    "axes.edgecolor": "#666666",
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.labelcolor": INK,
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.4,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+}
+
+
+def colour(index: int) -> str:
+    """The colour of the system at this place; the same in every figure of a report."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def dash(index: int) -> Any:
+    """The line style that goes with the colour, for print in grey."""
+    return DASHES[index % len(DASHES)]
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Numbers in full, words safe for a spreadsheet, None as an empty cell."""
+    out = io.StringIO(newline="")
+    table = csv.writer(out, lineterminator="\n")
+    table.writerow(header)
+    for row in rows:
+        table.writerow([_csv_cell(value) for value in row])
+    return out.getvalue()
+
+
+def _csv_cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return safe_cell(shown(value))
+    known = finite(value)
+    if known is None:
+        return ""
+    return str(int(known)) if known == int(known) and isinstance(value, int) else f"{known:.9g}"
+
+
+def _short(text: str, limit: int = 28) -> str:
+    plain = shown(text).replace("\n", " ")
+    return plain if len(plain) <= limit else plain[: limit - 1] + "…"
+
+
+def drawn(width_in: float, height_in: float, fill: Callable[[Canvas], None]) -> Svg:
+    """The SVG of a figure that `fill` draws; equal drawings give equal bytes."""
+    with mpl.rc_context(_STYLE):
+        canvas = Canvas(figsize=(width_in, height_in), layout="constrained")
+        fill(canvas)
+        out = io.StringIO()
+        FigureCanvasSVG(canvas).print_svg(out, metadata={"Date": None, "Creator": None})
+    return Svg(_inline(out.getvalue()))
+
+
+def _inline(text: str) -> str:
+    """Without XML head, doctype, metadata and ids nobody refers to: fit to stand inside HTML."""
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    used = set(re.findall(r"(?:href=\"#|url\(#)([^\")]+)", text))
+    text = re.sub(r' id="([^"]*)"', lambda m: m.group(0) if m.group(1) in used else "", text)
+    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
+    return text.replace(
+        '<style type="text/css">*{stroke-linejoin: round; stroke-linecap: butt}</style>', ""
+    ).strip()
+
+
+def standalone(svg: Svg) -> str:
+    """The drawing as a file of its own."""
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{svg.markup}\n'
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One line of a ROC figure: false and true positive rate."""
+
+    name: str
+    fpr: tuple[float, ...]
+    tpr: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A titled group of curves."""
+
+    title: str
+    curves: tuple[Curve, ...]
+
+
+def roc(panels: Sequence[Panel]) -> Svg:
+    """ROC curves, one square panel each; a diagonal marks chance."""
+    n_cols = min(3, len(panels))
+    n_rows = ceil(len(panels) / n_cols)
+    side = 3.7 if len(panels) == 1 else 2.7
+
+    def fill(canvas: Canvas) -> None:
+        axes = _grid(canvas, n_rows, n_cols, len(panels))
+        for ax, panel in zip(axes, panels, strict=True):
+            ax.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, zorder=1)
+            for i, curve in enumerate(panel.curves):
+                ax.plot(
+                    curve.fpr,
+                    curve.tpr,
+                    color=colour(i),
+                    linestyle=dash(i),
+                    label=_short(curve.name),
+                    clip_on=False,
+                )
+            ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+            ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
+            ax.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
+            ax.set_xlabel("1 − specificity")
+            ax.set_ylabel("Sensitivity")
+            if panel.title:
+                ax.set_title(_short(panel.title))
+            ax.legend(loc="lower right")
+
+    return drawn(side * n_cols + 0.2, (side + (0.25 if len(panels) > 1 else 0)) * n_rows, fill)
+
+
+def _grid(canvas: Canvas, n_rows: int, n_cols: int, n: int) -> list[Axes]:
+    grid = np.atleast_1d(canvas.subplots(n_rows, n_cols, squeeze=False)).ravel()
+    for ax in grid[n:]:
+        ax.set_axis_off()
+    return list(grid[:n])
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """One line of an interval figure; dots are further values, such as those of folds."""
+
+    name: str
+    estimate: Estimate
+    dots: tuple[float, ...] = ()
+    group: int = 0
+
+
+def intervals(items: Sequence[Interval], axis: str, reference: float | None = None) -> Svg:
+    """Point estimates with intervals, one line each, top to bottom; `reference` is a thin line."""
+
+    def fill(canvas: Canvas) -> None:
+        ax = canvas.subplots()
+        if reference is not None:
+            ax.axvline(reference, color="#888888", linewidth=0.8)
+        for place, item in enumerate(items):
+            e, tone = item.estimate, colour(item.group)
+            if item.dots:
+                ax.plot(
+                    item.dots,
+                    [place + 0.24] * len(item.dots),
+                    linestyle="none",
+                    marker="o",
+                    markersize=3.2,
+                    markerfacecolor="none",
+                    markeredgecolor=tone,
+                    markeredgewidth=0.8,
+                )
+            if e.value is None:
+                ax.text(0.02, place, "n/a", transform=ax.get_yaxis_transform(), va="center")
+                continue
+            if e.low is not None and e.high is not None:
+                ax.plot([e.low, e.high], [place, place], color=tone, linewidth=1.6)
+            ax.plot([e.value], [place], marker="s", markersize=5, color=tone)
+        ax.set_yticks(range(len(items)), [_short(item.name, 44) for item in items])
+        ax.set_ylim(len(items) - 0.4, -0.6)
+        ax.tick_params(axis="y", length=0)
+        ax.spines["left"].set_visible(False)
+        ax.grid(axis="x", color="#E4E4E4", linewidth=0.6)
+        ax.set_axisbelow(True)
+        ax.set_xlabel(axis)
+
+    return drawn(6.6, 0.75 + 0.34 * len(items), fill)
+
+
+def spread(groups: Sequence[tuple[str, Sequence[float]]], axis: str) -> Svg:
+    """Every case as a dot with the quartiles beside them, one row per group.
+
+    Dots are stacked in bins, so that equal values stay visible and nothing is drawn at random.
+    """
+
+    def fill(canvas: Canvas) -> None:
+        ax = canvas.subplots()
+        for place, (_, values) in enumerate(groups):
+            known = np.sort(np.asarray(values, dtype=float))
+            if not known.size:
+                continue
+            x, lift = _stacked(known)
+            ax.plot(
+                x,
+                place + 0.10 - lift,
+                linestyle="none",
+                marker="o",
+                markersize=2.6,
+                color=colour(place),
+                alpha=0.75,
+                markeredgewidth=0,
+            )
+            low, middle, high = np.quantile(known, [0.25, 0.5, 0.75])
+            ax.plot([low, high], [place + 0.26] * 2, color=INK, linewidth=2.2)
+            ax.plot([middle], [place + 0.26], marker="|", markersize=9, color=INK)
+        ax.set_yticks(range(len(groups)), [_short(name) for name, _ in groups])
+        ax.set_ylim(len(groups) - 0.45, -0.75)
+        ax.set_xlim(-0.02, 1.02)
+        ax.tick_params(axis="y", length=0)
+        ax.spines["left"].set_visible(False)
+        ax.grid(axis="x", color="#E4E4E4", linewidth=0.6)
+        ax.set_axisbelow(True)
+        ax.set_xlabel(axis)
+
+    return drawn(6.6, 0.7 + 0.85 * len(groups), fill)
+
+
+def _stacked(values: Any, bins: int = 80, room: float = 0.72) -> tuple[Any, Any]:
+    """x and height of dots so that those of one bin stand on one another."""
+    place = np.minimum((values * bins).astype(int), bins - 1)
+    rank = np.arange(values.size) - np.searchsorted(place, place, side="left")
+    step = min(0.07, room / max(1, int(rank.max()) + 1))
+    return (place + 0.5) / bins, rank * step
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A confusion matrix: rows truth, columns call."""
+
+    title: str
+    classes: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+
+def confusion(matrices: Sequence[Matrix]) -> Svg:
+    """Confusion matrices side by side; the shade is the share of the row, the words the counts."""
+    n_cols = min(4 if len(matrices[0].classes) < 3 else 3, len(matrices))
+    n_rows = ceil(len(matrices) / n_cols)
+    side = 1.15 + 0.42 * len(matrices[0].classes)
+
+    def fill(canvas: Canvas) -> None:
+        shades = LinearSegmentedColormap.from_list("ink", ["#FFFFFF", "#3E7CB1"])
+        for ax, m in zip(_grid(canvas, n_rows, n_cols, len(matrices)), matrices, strict=True):
+            counts = np.asarray(m.counts, dtype=float)
+            totals = counts.sum(axis=1, keepdims=True)
+            parts = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+            k = len(m.classes)
+            ax.pcolormesh(
+                np.arange(k + 1),
+                np.arange(k + 1),
+                parts,
+                cmap=shades,
+                vmin=0,
+                vmax=1,
+                edgecolors="white",
+                linewidth=1.5,
+            )
+            for row, column in np.ndindex(k, k):
+                dark = parts[row, column] > 0.55
+                words = f"{int(counts[row, column])}"
+                ax.text(
+                    column + 0.5,
+                    row + 0.42,
+                    words,
+                    ha="center",
+                    va="center",
+                    fontsize=10,
+                    color="white" if dark else INK,
+                )
+                if totals[row, 0]:
+                    ax.text(
+                        column + 0.5,
+                        row + 0.74,
+                        f"{100 * parts[row, column]:.0f} %",
+                        ha="center",
+                        va="center",
+                        fontsize=7,
+                        color="white" if dark else "#555555",
+                    )
+            names = [_short(c, 14) for c in m.classes]
+            ax.set_xticks(np.arange(k) + 0.5, names)
+            ax.set_yticks(np.arange(k) + 0.5, names, rotation=90, va="center")
+            ax.set(xlim=(0, k), ylim=(k, 0), aspect="equal")
+            ax.tick_params(length=0)
+            for spine in ax.spines.values():
+                spine.set_visible(False)
+            ax.set_xlabel("Called")
+            ax.set_ylabel("Truth")
+            ax.set_title(_short(m.title, 24))
+
+    return drawn(side * n_cols, (side + 0.3) * n_rows, fill)
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """The training of one fold: epochs and figures by name (None where there is none)."""
+
+    fold: int
+    epochs: tuple[int, ...]
+    values: Mapping[str, tuple[float | None, ...]]
+    best_epoch: int | None
+
+
+_COURSE_PANELS = (
+    ("Loss", (("train_loss", "-"), ("validation_loss", (0, (4, 1.5)))), None),
+    ("Validation Dice", (("dice", "-"),), (0.0, 1.0)),
+    ("Validation AUC", (("auc", "-"),), (0.0, 1.0)),
+    ("Validation accuracy", (("accuracy", "-"),), (0.0, 1.0)),
+)
+
+
+def learning_curves(courses: Sequence[Course]) -> Svg:
+    """Loss and validation figures over the epochs; a colour per fold, a dot at the kept epoch."""
+    panels = [
+        p
+        for p in _COURSE_PANELS
+        if any(v is not None for c in courses for name, _ in p[1] for v in c.values.get(name, ()))
+    ] or [_COURSE_PANELS[0]]
+
+    def fill(canvas: Canvas) -> None:
+        axes = _grid(canvas, 1, len(panels), len(panels))
+        for ax, (title, lines, limits) in zip(axes, panels, strict=True):
+            for course in courses:
+                for name, style in lines:
+                    _course_line(ax, course, name, style, len(courses))
+            ax.set_title(title)
+            ax.set_xlabel("Epoch")
+            if limits:
+                ax.set_ylim(*limits)
+            else:
+                ax.set_ylim(bottom=0)
+        axes[0].plot([], [], color=INK, linestyle="-", label="training")
+        axes[0].plot([], [], color=INK, linestyle=(0, (4, 1.5)), label="validation")
+        axes[0].legend(loc="upper right")
+
+    return drawn(2.35 * max(2, len(panels)), 2.1, fill)
+
+
+def _course_line(ax: Axes, course: Course, name: str, style: Any, n: int) -> None:
+    points = [
+        (e, v)
+        for e, v in zip(course.epochs, course.values.get(name, ()), strict=False)
+        if v is not None
+    ]
+    if not points:
+        return
+    tone = colour(course.fold)
+    width = 1.2 if n <= 5 else 0.8
+    x, y = [p[0] for p in points], [p[1] for p in points]
+    ax.plot(x, y, color=tone, linestyle=style, linewidth=width, alpha=0.9)
+    kept = [p for p in points if p[0] == course.best_epoch]
+    if kept and not name.startswith("train"):
+        ax.plot([kept[0][0]], [kept[0][1]], marker="o", markersize=3.6, color=tone)

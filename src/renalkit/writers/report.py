@@ -1,0 +1,151 @@
+"""How does a run become one page? Sections in order, rendered with every foreign word escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from renalkit import __version__
+from renalkit.writers import results_sections, study_sections, systems_sections
+from renalkit.writers.document import (
+    Block,
+    Document,
+    Figure,
+    Folded,
+    Section,
+    Table,
+)
+from renalkit.writers.figures import standalone
+from renalkit.writers.source import ReportSource
+from renalkit.writers.wording import shown
+
+NOT_A_DEVICE = "Research software, not a medical device. Not for diagnosis or treatment decisions."
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedReport:
+    """The page and the files that go beside it: name inside the figures folder -> text."""
+
+    html: str
+    files: dict[str, str]
+
+
+def build_document(source: ReportSource) -> Document:
+    """All sections that this run has something to say in, in the order of a paper."""
+    made: tuple[Section | None, ...] = (
+        study_sections.summary(source),
+        study_sections.cohort(source),
+        study_sections.checks(source),
+        results_sections.segmentation(source),
+        results_sections.classification(source),
+        results_sections.comparisons(source),
+        results_sections.training(source),
+        results_sections.cases(source),
+        systems_sections.complexity(source),
+        systems_sections.cards(source),
+        systems_sections.configuration(source),
+    )
+    sections = tuple(s for s in made if s is not None)
+    finished = str((source.record or {}).get("finished") or "")
+    facts = [
+        ("Cohort digest", str(source.metrics["cohort_digest"])[:12]),
+        ("Split digest", str(source.metrics["split_digest"])[:12]),
+        ("renalkit", str((source.record or {}).get("versions", {}).get("renalkit", __version__))),
+    ]
+    if finished:
+        facts.append(("Finished", finished))
+    return Document(
+        title=source.name,
+        subtitle="Renal-tumour imaging: results and supplementary material",
+        facts=tuple(facts),
+        sections=sections,
+        footer=NOT_A_DEVICE,
+    )
+
+
+def _walk(blocks: Sequence[Block]) -> Iterator[Block]:
+    for block in blocks:
+        yield block
+        if isinstance(block, Folded):
+            yield from _walk(block.blocks)
+
+
+def numbers_of(document: Document) -> dict[str, str]:
+    """'Table 3' and 'Figure 2' by name, counted through the whole document."""
+    found: dict[str, str] = {}
+    tables = figures = 0
+    for section in document.sections:
+        for block in _walk(section.blocks):
+            if isinstance(block, Table):
+                tables += 1
+                found[block.name] = f"Table {tables}"
+            elif isinstance(block, Figure):
+                figures += 1
+                found[f"figure:{block.name}"] = f"Figure {figures}"
+    return found
+
+
+def figure_files(document: Document) -> dict[str, str]:
+    """Every figure as SVG and its numbers as CSV; pictures of patients in a folder of their own."""
+    files: dict[str, str] = {}
+    for section in document.sections:
+        for block in _walk(section.blocks):
+            if isinstance(block, Figure):
+                folder = "pictures/" if block.pictures else ""
+                files[f"{folder}{block.name}.svg"] = standalone(block.svg)
+                if block.csv:
+                    files[f"{block.name}.csv"] = block.csv
+    return files
+
+
+def _foreign_made_visible(value: Any) -> Any:
+    """What Jinja prints: markup of ours as it is, every other text without acting characters."""
+    return value if isinstance(value, Markup) or not isinstance(value, str) else shown(value)
+
+
+def _kind(block: Block) -> str:
+    """The name of a block's type, by which the template draws it."""
+    return type(block).__name__.lower()
+
+
+# The only words that are not escaped are the drawings and the style sheet of this package.
+
+
+def _drawing(figure: Figure) -> Markup:
+    return Markup(figure.svg.markup)  # noqa: S704
+
+
+def _style() -> Markup:
+    return Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8"))  # noqa: S704
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_foreign_made_visible,
+    )
+
+
+def render_report(source: ReportSource) -> RenderedReport:
+    """The self-contained page and its figure files; equal sources give equal bytes."""
+    document = build_document(source)
+    template = _environment().get_template("report.html.j2")
+    html = template.render(
+        document=document,
+        numbers=numbers_of(document),
+        not_a_device=NOT_A_DEVICE,
+        style=_style(),
+        kind=_kind,
+        drawing=_drawing,
+    )
+    return RenderedReport(html, figure_files(document))

@@ -1,0 +1,161 @@
+"""What does a report need to know? Everything of a run as plain values, read by the use case."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from renalkit.writers.figures import Course
+from renalkit.writers.overlays import Tile
+from renalkit.writers.wording import Estimate, finite
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One scored frame of cases.csv; scores are None where they do not exist."""
+
+    label: str
+    fold: int
+    patient: str
+    study: str
+    clip: int
+    frame: int
+    of_class: str
+    scores: Mapping[str, float | None]
+    unit: str
+    note: str
+
+    @property
+    def place(self) -> tuple[str, str, int, int, int]:
+        """Order among equal scores, so that a report does not depend on the order of files."""
+        return (self.patient, self.study, self.clip, self.frame, self.fold)
+
+    @property
+    def sample(self) -> str:
+        """The sample's key as one word."""
+        return f"{self.study}.{self.clip}.{self.frame}"
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenCase:
+    """A case to show: why it was chosen ('best', 'median', 'worst'), and its picture."""
+
+    case: Case
+    rank: str
+    tile: Tile
+
+
+@dataclass(frozen=True, slots=True)
+class FoldFacts:
+    """One fold of one system as done.json has it."""
+
+    label: str
+    fold: int
+    facts: Json
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSource:
+    """A whole run. Absent parts are None or empty and the report says so.
+
+    check, record, comparisons: JSON of the run folder. settings: resolved experiment. toml: the
+    experiment as given. folds: per fold its name and the patients of its parts. cards: by system
+    name. layers: complexity.json by label. pictures: chosen cases by label; without_pictures: why
+    there are none.
+    """
+
+    name: str
+    metrics: Json
+    comparisons: Json | None = None
+    check: Json | None = None
+    record: Json | None = None
+    settings: Json = field(default_factory=lambda: {})
+    settings_digest: str = ""
+    toml: str = ""
+    split: Json = field(default_factory=lambda: {})
+    cards: Mapping[str, Json] = field(default_factory=lambda: {})
+    layers: Mapping[str, Json] = field(default_factory=lambda: {})
+    courses: Mapping[str, Sequence[Course]] = field(default_factory=lambda: {})
+    cases: Sequence[Case] = ()
+    folds_done: Sequence[FoldFacts] = ()
+    pictures: Mapping[str, Sequence[ChosenCase]] = field(default_factory=lambda: {})
+    without_pictures: str = ""
+
+    @property
+    def systems(self) -> list[Json]:
+        return list(self.metrics["systems"])
+
+    @property
+    def segmenting(self) -> list[Json]:
+        """Systems with segmentation figures."""
+        return [s for s in self.systems if s.get("segmentation")]
+
+    @property
+    def classifying(self) -> list[Json]:
+        """Systems with classification figures."""
+        return [s for s in self.systems if s.get("classification")]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(str(c) for c in self.metrics["task"]["classes"])
+
+    @property
+    def positive(self) -> str | None:
+        """The class that counts as positive; None for more than two."""
+        if len(self.classes) != 2:
+            return None
+        return self.metrics["task"].get("positive") or self.classes[1]
+
+    @property
+    def patient_known(self) -> bool:
+        return bool(self.metrics["cohort"].get("patient_known", True))
+
+
+def estimate(raw: Json | None, name: str, why: str = "not computed for this unit") -> Estimate:
+    """A named estimate of a group; `why` is the reason shown when it is null or absent."""
+    found = None if raw is None else raw.get(name)
+    return Estimate.of(found, why)
+
+
+def measured(system: Json, metric: str) -> Estimate | None:
+    """The figure of a system that answers a published claim, None when it does not exist.
+
+    Segmentation: mean over frames. Classification: patients. Time: mean over folds.
+    """
+    segmentation, classification = system.get("segmentation"), system.get("classification")
+    if segmentation and metric in segmentation["pooled"]:
+        return Estimate.of(segmentation["pooled"][metric])
+    patient = classification["patient"] if classification else None
+    if patient and patient.get(metric) is not None:
+        return Estimate.of(patient[metric])
+    if metric == "seconds_per_image":
+        times = [t for t in (finite(f.get("ms_per_image")) for f in system["training"]) if t]
+        if times:
+            mean_s = sum(times) / len(times) / 1000
+            return Estimate(mean_s, None, None, 0.95, len(times), "fold", "mean over folds")
+    return None
+
+
+METRIC_NAMES: Mapping[str, str] = {
+    "dice": "Dice",
+    "iou": "IoU",
+    "hd95": "HD95",
+    "assd": "ASSD",
+    "nsd": "NSD",
+    "auc": "AUC",
+    "accuracy": "Accuracy",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "f1": "F1",
+    "seconds_per_image": "Seconds per image",
+}
+
+
+def metric_name(metric: str) -> str:
+    """A metric as readers write it."""
+    return METRIC_NAMES.get(metric, metric)
