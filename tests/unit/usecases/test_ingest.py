@@ -1,0 +1,451 @@
+"""Every file of a folder ends in one bin, nothing names anybody, and a second run changes nothing."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom.data import get_testdata_file
+
+from renalkit.domain.study import Side
+from renalkit.errors import (
+    ConfigError,
+    Exit,
+    InputRefused,
+    Locked,
+    Reason,
+    RenalkitError,
+    StoreError,
+)
+from renalkit.readers.contract import FileReport, Outcome, ReadResult
+from renalkit.store import files as durable
+from renalkit.store.cohorts import load_account, load_cohort
+from renalkit.usecases import ingest as ingest_module
+from renalkit.usecases.ingest import IngestReport, ingest_words, request_of, run_ingest
+
+CANARY = "ZZCANARY"
+
+
+def picture(seed: int, mode: str = "L") -> Image.Image:
+    rng = np.random.default_rng(seed)
+    shape = (32, 40) if mode == "L" else (32, 40, 3)
+    return Image.fromarray(rng.integers(0, 200, shape, dtype=np.uint8), mode)
+
+
+def mask() -> Image.Image:
+    pixels = np.zeros((32, 40), np.uint8)
+    pixels[8:20, 10:25] = 255
+    return Image.fromarray(pixels)
+
+
+def picture_folder(root: Path, patients: int = 4) -> Path:
+    """Two pictures with masks per patient, and the label table."""
+    rows = ["patient,image,label,side,size_mm,age"]
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for n in range(patients):
+        for k in range(2):
+            name = f"{CANARY}{n}_{k}.png"
+            picture(10 * n + k).save(root / "images" / name)
+            mask().save(root / "masks" / name)
+            rows.append(
+                f"{CANARY}-{n:03d},{name},{('benign', 'malignant')[n % 2]},left,{20 + n},{50 + n}"
+            )
+    (root / "labels.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def take(source: Path, output: Path, **more: object) -> IngestReport:
+    return run_ingest(request_of(source=source, output=output, **more))  # type: ignore[arg-type]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Everything in a folder but its lock."""
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file() and p.name != ".lock"
+    }
+
+
+def test_a_picture_folder_becomes_a_cohort(tmp_path: Path) -> None:
+    report = take(picture_folder(tmp_path / "in"), tmp_path / "out")
+    cohort = load_cohort(tmp_path / "out")
+    assert report.layout == "images"
+    assert cohort == report.cohort
+    assert cohort.task.classes == ("benign", "malignant")
+    assert cohort.task.positive == "malignant"
+    assert [len(s.clips) for s in cohort.studies] == [2] * 4
+    lesions = [le for s in cohort.studies for le in s.lesions]
+    assert sorted(le.size_mm for le in lesions if le.size_mm) == [20, 21, 22, 23]
+    assert {le.side for le in lesions} == {Side.LEFT}
+    assert all(len(le.rois) == 2 for le in lesions)
+    assert {s.covariates["age"] for s in cohort.studies} == {50, 51, 52, 53}
+    assert load_account(tmp_path / "out") == report.account
+    assert report.count(Outcome.USED) + report.count(Outcome.WARNED) == len(report.account) == 17
+
+
+def test_Q07_nothing_in_the_cohort_names_anybody(tmp_path: Path) -> None:
+    report = take(picture_folder(tmp_path / "in"), tmp_path / "out")
+    for name, data in tree(tmp_path / "out").items():
+        assert CANARY not in name
+        assert CANARY.encode() not in data
+    assert CANARY not in ingest_words(report)
+    assert CANARY not in str(report.as_json()).replace(str(tmp_path), "")
+
+
+def test_the_link_table_resolves_every_key_and_is_the_owners_alone(tmp_path: Path) -> None:
+    report = take(picture_folder(tmp_path / "in"), tmp_path / "out")
+    keys = tmp_path / "out.keys"
+    assert keys.stat().st_mode & 0o077 == 0
+    assert (keys / "project.key").stat().st_mode & 0o077 == 0
+    assert report.links.stat().st_mode & 0o077 == 0
+    with report.links.open(newline="") as file:
+        links = {row["key"]: (row["kind"], row["stands_for"]) for row in csv.DictReader(file)}
+    cohort = load_cohort(tmp_path / "out")
+    assert {links[p] for p in cohort.patients} == {
+        ("patient", f"{CANARY}-{n:03d}") for n in range(4)
+    }
+    assert all(s.key in links for s in cohort.studies)
+    files = {links[a.keyed_path][1] for a in report.account}
+    assert files == set(tree(tmp_path / "in"))
+
+
+def test_D56_the_link_table_holds_no_formula(tmp_path: Path) -> None:
+    root = picture_folder(tmp_path / "in", 2)
+    (root / "=cmd|' /C calc'!A0").write_text("x")
+    report = take(root, tmp_path / "out")
+    with report.links.open(newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert "'=cmd|' /C calc'!A0" in cells
+    assert not [c for c in cells if c.startswith(("=", "@", "+", "-"))]
+
+
+def test_V8_a_second_run_changes_nothing_and_decodes_nothing(tmp_path: Path) -> None:
+    source = picture_folder(tmp_path / "in")
+    first = take(source, tmp_path / "out")
+    before = tree(tmp_path / "out")
+    again = take(source, tmp_path / "out")
+    assert tree(tmp_path / "out") == before
+    assert (first.recalled, again.recalled) == (0, 4)
+    assert again.account == first.account
+
+
+def test_the_same_key_gives_the_same_folder_anywhere(tmp_path: Path) -> None:
+    source = picture_folder(tmp_path / "in")
+    key = tmp_path / "safe" / "my.key"
+    take(source, tmp_path / "a" / "c", key_file=key)
+    take(source, tmp_path / "b" / "c", key_file=key)
+    assert tree(tmp_path / "a" / "c") == tree(tmp_path / "b" / "c")
+    assert not (tmp_path / "a" / "c.keys" / "project.key").exists()
+    take(source, tmp_path / "other")
+    ours, theirs = load_cohort(tmp_path / "other"), load_cohort(tmp_path / "a" / "c")
+    assert not set(ours.patients) & set(theirs.patients)
+
+
+def test_changed_labels_are_read_anew(tmp_path: Path) -> None:
+    source = picture_folder(tmp_path / "in")
+    take(source, tmp_path / "out")
+    table = source / "labels.csv"
+    table.write_text(table.read_text().replace(",left,", ",right,"))
+    report = take(source, tmp_path / "out")
+    assert report.recalled == 0
+    assert {le.side for s in load_cohort(tmp_path / "out").studies for le in s.lesions} == {
+        Side.RIGHT
+    }
+
+
+def test_a_damaged_staged_record_is_read_anew(tmp_path: Path) -> None:
+    source = picture_folder(tmp_path / "in")
+    take(source, tmp_path / "out")
+    before = tree(tmp_path / "out")
+    for number, path in enumerate(sorted((tmp_path / "out.keys" / "staged").iterdir())):
+        path.write_text(["", "{}", path.read_text()[:-30], '{"files": 3}'][number])
+    assert take(source, tmp_path / "out").recalled == 0
+    assert tree(tmp_path / "out") == before
+
+
+def test_lost_pixels_are_stored_again(tmp_path: Path) -> None:
+    source = picture_folder(tmp_path / "in")
+    take(source, tmp_path / "out")
+    before = tree(tmp_path / "out")
+    next((tmp_path / "out" / "pixels").rglob("*.zip")).unlink()
+    take(source, tmp_path / "out")
+    assert tree(tmp_path / "out") == before
+
+
+def mixed_folder(root: Path) -> Path:
+    """Good pictures, bad ones, text, an empty file, a link in a circle, a pipe, a DICOM file."""
+    picture_folder(root, 3)
+    images = root / "images"
+    picture(77).save(images / "unlisted.png")
+    (images / "empty.png").write_bytes(b"")
+    (images / "text.png").write_text("no picture")
+    whole = (images / f"{CANARY}0_0.png").read_bytes()
+    (images / f"{CANARY}0_1.png").write_bytes(whole[: len(whole) // 2])
+    (root / "README.md").write_text("words")
+    (root / "notes.txt").write_text("words")
+    (root / "circle").symlink_to(root)
+    (root / "nowhere").symlink_to(root / "absent")
+    os.mkfifo(root / "pipe")
+    shutil.copy(str(get_testdata_file("examples_ybr_color.dcm")), root / "cine.dcm")
+    picture(5).save(root / "masks" / "orphan.png")
+    return root
+
+
+def test_V7_a_mixed_folder_is_accounted_for_file_by_file(tmp_path: Path) -> None:
+    root = mixed_folder(tmp_path / "in")
+    report = take(root, tmp_path / "out")
+    entries = {
+        p.relative_to(root).as_posix() for p in root.rglob("*") if not p.is_dir() or p.is_symlink()
+    }
+    with report.links.open(newline="") as file:
+        names = {row["key"]: row["stands_for"] for row in csv.DictReader(file)}
+    by_name = {names[a.keyed_path]: a for a in report.account}
+    assert set(by_name) == entries
+    assert len(report.account) == sum(report.count(o) for o in Outcome)
+    bins = {name: a.outcome for name, a in by_name.items()}
+    for name in ("README.md", "notes.txt", "pipe", "circle", "nowhere", "cine.dcm"):
+        assert bins[name] == "skipped", name
+    for name in ("unlisted", "empty", "text", f"{CANARY}0_1"):
+        assert bins[f"images/{name}.png"] == "refused", name
+    assert bins["masks/orphan.png"] == "refused"
+    assert bins[f"images/{CANARY}0_0.png"] == "used"
+    assert by_name["images/empty.png"].reasons == ("not-in-table",)
+    cohort = load_cohort(tmp_path / "out")
+    stored = {p.name.split(".")[0] for p in (tmp_path / "out" / "pixels").rglob("*.zip")}
+    assert stored == {c.sha256 for s in cohort.studies for c in s.clips}
+    assert report.refused == 6
+    assert "6 refused" in ingest_words(report)
+
+
+def test_a_reader_that_loses_a_file_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = picture_folder(tmp_path / "in")
+    real = ingest_module.read_image_folder
+
+    def lossy(*args: object) -> object:
+        results = list(real(*args))  # type: ignore[arg-type]
+        return iter([*results[:-1], ReadResult(results[-1].study, results[-1].files[1:])])
+
+    monkeypatch.setattr(ingest_module, "read_image_folder", lossy)
+    with pytest.raises(RenalkitError, match="ended in no bin or in two"):
+        take(source, tmp_path / "out")
+    assert not (tmp_path / "out" / "cohort.toml").exists()
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = picture_folder(tmp_path / "in")
+    target = source / "images" / f"{CANARY}0_0.png"
+    hashed = ingest_module._hash
+
+    def hash_then_change(path: Path) -> str:
+        found = hashed(path)
+        if path == target:
+            picture(1234).save(target)
+        return found
+
+    monkeypatch.setattr(ingest_module, "_hash", hash_then_change)
+    report = take(source, tmp_path / "out")
+    changed = [a for a in report.account if "changed-during-read" in a.reasons]
+    assert changed
+    assert {a.outcome for a in changed} == {"refused"}
+    assert len(report.cohort.studies) == 3
+
+
+def test_classes_of_another_task_are_excluded_and_counted(tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    for n, name in enumerate(("benign", "malignant", "normal")):
+        (root / name).mkdir(parents=True)
+        for k in range(2):
+            picture(10 * n + k).save(root / name / f"{name} ({k + 1}).png")
+            mask().save(root / name / f"{name} ({k + 1})_mask.png") if name != "normal" else None
+    report = take(root, tmp_path / "out", classes="benign,malignant")
+    assert report.layout == "busi"
+    flow = report.cohort.flow
+    assert flow.excluded == (("class 'normal' is not part of the task", 2),)
+    assert flow.screened_studies == flow.included_studies + 2 == 6
+    everything = take(root, tmp_path / "all")
+    assert everything.cohort.task.classes == ("benign", "malignant", "normal")
+    assert everything.cohort.task.positive is None
+
+
+def test_folders_named_by_class_need_the_classes(tmp_path: Path) -> None:
+    for n, name in enumerate(("cyst", "tumour")):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        picture(n).save(tmp_path / "in" / name / f"a{n}.png")
+    with pytest.raises(InputRefused, match="no known layout.*expected.*BUSI"):
+        take(tmp_path / "in", tmp_path / "out")
+    report = take(tmp_path / "in", tmp_path / "out", classes="cyst,tumour", positive="tumour")
+    assert [le.label for s in report.cohort.studies for le in s.lesions] in (
+        ["cyst", "tumour"],
+        ["tumour", "cyst"],
+    )
+    assert not any(s.patient_known for s in report.cohort.studies)
+
+
+def test_two_classes_without_a_known_positive_one_are_refused(tmp_path: Path) -> None:
+    root = picture_folder(tmp_path / "in")
+    table = root / "labels.csv"
+    table.write_text(table.read_text().replace("malignant", "RCC").replace("benign", "AML"))
+    with pytest.raises(ConfigError, match="--positive"):
+        take(root, tmp_path / "out")
+    assert take(root, tmp_path / "out", positive="RCC").cohort.task.positive == "RCC"
+
+
+def test_T06_an_unknown_label_refuses_the_table(tmp_path: Path) -> None:
+    root = picture_folder(tmp_path / "in")
+    with pytest.raises(InputRefused, match="label") as refused:
+        take(root, tmp_path / "out", classes="benign,maligne")
+    assert refused.value.reason is Reason.UNKNOWN_LABEL
+    assert not (tmp_path / "out" / "cohort.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"layout": "nifti"}, "--layout"),
+        ({"classes": "benign"}, "--classes"),
+        ({"classes": "benign,benign"}, "--classes"),
+        ({"groups": "all"}, "--groups"),
+        ({"labels": Path("/absent/labels.csv")}, "--labels"),
+    ],
+)
+def test_options_that_cannot_be_are_all_named(
+    tmp_path: Path, more: dict[str, object], words: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(ConfigError, match=words):
+        request_of(source=tmp_path / "in", output=tmp_path / "out", **more)  # type: ignore[arg-type]
+
+
+def test_source_output_and_key_are_kept_apart(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for output in (source, source / "out", tmp_path):
+        with pytest.raises(ConfigError, match="--output"):
+            request_of(source=source, output=output)
+    for key in (source / "k", tmp_path / "out" / "k"):
+        with pytest.raises(ConfigError, match="--key-file"):
+            request_of(source=source, output=tmp_path / "out", key_file=key)
+
+
+def test_a_second_source_does_not_replace_the_first(tmp_path: Path) -> None:
+    take(picture_folder(tmp_path / "a"), tmp_path / "out")
+    before = tree(tmp_path / "out")
+    with pytest.raises(ConfigError, match="another source"):
+        take(picture_folder(tmp_path / "b", 2), tmp_path / "out")
+    assert tree(tmp_path / "out") == before
+
+
+def test_Q08_a_lost_key_is_said_and_not_replaced(tmp_path: Path) -> None:
+    source = picture_folder(tmp_path / "in", 2)
+    take(source, tmp_path / "out")
+    (tmp_path / "out.keys" / "project.key").unlink()
+    with pytest.raises(StoreError, match="key this cohort was made with is missing"):
+        take(source, tmp_path / "out")
+    assert not (tmp_path / "out.keys" / "project.key").exists()
+
+
+def test_a_folder_in_use_is_locked(tmp_path: Path) -> None:
+    source = picture_folder(tmp_path / "in", 2)
+    with durable.locked(tmp_path / "out"), pytest.raises(Locked, match="in use") as error:
+        take(source, tmp_path / "out")
+    assert error.value.exit_code == Exit.LOCKED
+    take(source, tmp_path / "out")
+
+
+def test_an_empty_folder_is_refused_with_what_was_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(InputRefused, match="0 files in no known layout") as refused:
+        take(tmp_path / "in", tmp_path / "out")
+    assert refused.value.exit_code == Exit.REFUSED
+
+
+def test_a_folder_in_which_every_picture_is_refused_gives_no_cohort(tmp_path: Path) -> None:
+    root = picture_folder(tmp_path / "in", 2)
+    for path in (root / "images").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(InputRefused, match="no file gave a study"):
+        take(root, tmp_path / "out")
+
+
+def _stop_after(count: int) -> Callable[..., object]:
+    left = [count]
+    real = durable.fsync_folder
+
+    def fsync(folder: Path) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        real(folder)
+
+    return fsync
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 12, 20, 29])
+def test_ctrl_c_leaves_a_resumable_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    source = picture_folder(tmp_path / "in")
+    key = tmp_path / "safe" / "my.key"
+    take(source, tmp_path / "whole" / "c", key_file=key)
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "fsync_folder", _stop_after(count))
+        with pytest.raises(KeyboardInterrupt):
+            take(source, tmp_path / "cut" / "c", key_file=key)
+    take(source, tmp_path / "cut" / "c", key_file=key)
+    assert tree(tmp_path / "cut" / "c") == tree(tmp_path / "whole" / "c")
+
+
+def test_X10_a_full_disk_at_any_write_is_an_error_and_resumable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = picture_folder(tmp_path / "in", 2)
+    key = tmp_path / "safe" / "my.key"
+    take(source, tmp_path / "whole" / "c", key_file=key)
+    reference = tree(tmp_path / "whole" / "c")
+    real, writes = durable._put, [0]
+
+    def counted(path: Path, data: bytes) -> None:
+        writes[0] += 1
+        real(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "_put", counted)
+        take(source, tmp_path / "count" / "c", key_file=key)
+    assert writes[0] > 5
+    for number in range(0, writes[0], 2):
+        left = [number]
+
+        def full(path: Path, data: bytes, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                real(path, data[: len(data) // 2])
+                raise OSError(28, "No space left on device")
+            real(path, data)
+
+        output = tmp_path / f"cut{number}" / "c"
+        with monkeypatch.context() as patch:
+            patch.setattr(durable, "_put", full)
+            with pytest.raises(
+                StoreError, match="disk is full.*run the same command again"
+            ) as error:
+                take(source, output, key_file=key)
+        assert error.value.exit_code == Exit.STORE
+        take(source, output, key_file=key)
+        assert tree(output) == reference
+
+
+def test_reports_need_reasons() -> None:
+    with pytest.raises(ValueError, match="needs a reason"):
+        FileReport(Path("x"), Outcome.REFUSED)
