@@ -269,7 +269,12 @@ class _Cells:
         if normal and len(rows) > 1:
             words = f"class '{normal.pop()}' beside another row of the same picture"
             raise bad_table(words, where=self.table.where, line=rows[-1][0].line)
-        spacing = self._spacing(first)
+        spacings = {self._spacing(row) for row, _ in rows}
+        if len(spacings) > 1:
+            raise bad_table(
+                "one picture with two pixel spacings", where=self.table.where, line=first.line
+            )
+        spacing = spacings.pop()
         self._patients.setdefault(patient, []).extend(row for row, _ in rows)
         facts: list[LesionFacts] = []
         for row, label in rows if not normal else ():
@@ -327,6 +332,10 @@ class _Cells:
             where=where,
         )
         flow = self._number(row, columns.flow_grade)
+        if flow is not None and flow != int(flow):
+            raise bad_table(
+                "a flow grade that is not whole", where=self._where(row, columns.flow_grade)
+            )
         try:
             return Lesion(
                 key=placeholder_lesion().key,
@@ -343,7 +352,7 @@ class _Cells:
                     shape=self._choice(row, columns.shape, Outline),
                     boundary=self._choice(row, columns.boundary, Boundary),
                     calcification=self._flag(row, columns.calcification),
-                    flow_grade=int(flow) if flow is not None and flow == int(flow) else flow,  # type: ignore[arg-type]
+                    flow_grade=None if flow is None else int(flow),
                 ),
                 reference_standard=self._text(row, columns.reference_standard),
                 typical=self._flag(row, columns.typical),

@@ -79,12 +79,24 @@ def read_table(
     Raises InputRefused(BAD_TABLE) for anything but a rectangular UTF-8 table: another encoding,
     a spreadsheet file, NUL and control characters, unterminated quotes, lines with more or fewer
     cells than the header, doubled or empty column names, formulas, another delimiter than the
-    dialect's (default: comma, which is only left when the caller says so), missing columns.
+    dialect's (default: comma, which is only left when the caller says so), missing columns;
+    InputRefused(UNREADABLE) when the file cannot be read.
     """
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise bad_table(f"{size} bytes", where=path.name, expected=f"at most {MAX_BYTES} bytes")
-    return parse_table(path.read_bytes(), where=path.name, required=required, dialect=dialect)
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise bad_table("not a regular file", where=path.name, expected="a CSV file")
+        if size > MAX_BYTES:
+            raise bad_table(f"{size} bytes", where=path.name, expected=f"at most {MAX_BYTES}")
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputRefused(
+            Reason.UNREADABLE,
+            f"cannot be read ({error.strerror})",
+            where=path.name,
+            remedy="check that the table exists and that you may read it",
+        ) from error
+    return parse_table(data, where=path.name, required=required, dialect=dialect)
 
 
 def parse_table(

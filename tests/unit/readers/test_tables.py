@@ -181,3 +181,11 @@ def test_limits_of_the_dialect():
         Dialect(":")
     with pytest.raises(ValueError, match="decimal"):
         Dialect(",", ",")
+
+
+def test_absent_and_special_files(tmp_path):
+    with pytest.raises(InputRefused, match="cannot be read") as caught:
+        read_table(tmp_path / "absent.csv")
+    assert caught.value.reason is Reason.UNREADABLE
+    with pytest.raises(InputRefused, match="not a regular file"):
+        read_table(tmp_path)
