@@ -27,7 +27,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from renalkit.errors import StoreError, TrainingFailed
+from renalkit.errors import ConfigError, StoreError, TrainingFailed
 from renalkit.learn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from renalkit.learn.data import (
     Batch,
@@ -142,11 +142,19 @@ def train_fold(
         progress: told each step.
 
     Raises:
+        ConfigError: more than one device asked for.
         TrainingFailed: the loss or a weight became NaN or infinite; ``failure.json`` names the
             batch.
         StoreError: the folder belongs to other settings, or the disk refused.
         KeyboardInterrupt: after SIGINT or SIGTERM; the state is saved and the same call resumes.
     """
+    if options.devices != 1:
+        raise ConfigError(
+            [
+                f"train.devices: {options.devices}; a fold is trained on one device, because its "
+                "weights must not depend on how many there are (train folds side by side instead)"
+            ]
+        )
     make_folder(folder)
     digest = task_digest(task, options, ranges)
     done = _finished(folder, digest)
@@ -319,7 +327,7 @@ class _Training:
         self.device = resolve_device(options.device)
         self.fabric = Fabric(
             accelerator=self.device.type,
-            devices=options.devices,
+            devices=1,
             precision=cast("Any", _PRECISION[options.precision]),
         )
         torch.manual_seed(options.seed)
