@@ -368,8 +368,9 @@ def _inflate_bomb() -> bytes:
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     start = encode({0x00080016: uid(US_STILL)})
     start += element(0x7FE00010, "OB", b"", length=300 << 20)
-    zeros = bytes(1 << 20)
-    body = packer.compress(start) + b"".join(packer.compress(zeros) for _ in range(300))
+    body = packer.compress(start) + packer.flush(zlib.Z_FULL_FLUSH)
+    # After a full flush a block depends on nothing before it, so one serves three hundred times.
+    body += (packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)) * 300
     return bytes(128) + b"DICM" + meta(DEFLATED) + body + packer.flush()
 
 
