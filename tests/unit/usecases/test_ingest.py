@@ -119,11 +119,11 @@ def test_the_link_table_resolves_every_key_and_is_the_owners_alone(tmp_path: Pat
 
 def test_D56_the_link_table_holds_no_formula(tmp_path: Path) -> None:
     root = picture_folder(tmp_path / "in", 2)
-    (root / "=cmd|' /C calc'!A0").write_text("x")
+    (root / "=cmd|' calc'!A0").write_text("x")
     report = take(root, tmp_path / "out")
     with report.links.open(newline="") as file:
         cells = [cell for row in csv.reader(file) for cell in row]
-    assert "'=cmd|' /C calc'!A0" in cells
+    assert "'=cmd|' calc'!A0" in cells
     assert not [c for c in cells if c.startswith(("=", "@", "+", "-"))]
 
 
@@ -392,7 +392,7 @@ def _stop_after(count: int) -> Callable[..., object]:
     return fsync
 
 
-@pytest.mark.parametrize("count", [0, 1, 5, 12, 20, 29])
+@pytest.mark.parametrize("count", [0, 5, 12, 29])
 def test_ctrl_c_leaves_a_resumable_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
@@ -424,7 +424,7 @@ def test_X10_a_full_disk_at_any_write_is_an_error_and_resumable(
         patch.setattr(durable, "_put", counted)
         take(source, tmp_path / "count" / "c", key_file=key)
     assert writes[0] > 5
-    for number in range(0, writes[0], 2):
+    for number in range(0, writes[0], 4):
         left = [number]
 
         def full(path: Path, data: bytes, left: list[int] = left) -> None:
