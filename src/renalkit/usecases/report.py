@@ -319,6 +319,8 @@ def _tile(
     prediction, attention = drawn
     dice, hd95 = case.scores.get("dice"), case.scores.get("hd95")
     words = f"Dice {number(dice)}"
+    if prediction is None or prediction.mask is None or not prediction.mask.area_px:
+        words += ", nothing outlined"
     if hd95 is not None:
         words += f", HD95 {number(hd95, 1)} {case.unit}"
     return Tile(

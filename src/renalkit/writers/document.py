@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from renalkit.writers.wording import NOT_AVAILABLE, Estimate
+from renalkit.writers.wording import NO_BREAK, NOT_AVAILABLE, THIN_SPACE, Estimate
 
 Align = Literal["text", "number"]
 
@@ -26,7 +26,7 @@ class Cell:
     interval: str = ""
     note: str = ""
     strong: bool = False
-    ch: tuple[int, int] = (0, 0)
+    ch: tuple[float, float] = (0, 0)
     mark: str = ""
 
 
@@ -84,10 +84,11 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Paragraph:
-    """Running text. kind 'note' is set apart, 'lead' opens the report."""
+    """Running text. kind 'note' is set apart, 'lead' opens the report; opening: words in bold."""
 
     text: str
     kind: Literal["plain", "lead", "note", "warning"] = "plain"
+    opening: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +183,7 @@ class TableBuilder:
         for index, column in enumerate(self.columns):
             if column.align == "number":
                 _align([row[index] for row in marked], marked, index)
+        marked = _without_repeats(marked)
         return Table(
             self.name,
             self.title,
@@ -211,16 +213,43 @@ def _mark(index: int) -> str:
     return letters[index] if index < len(letters) else f"a{index}"
 
 
-def _with(cell: Cell, *, mark: str = "", ch: tuple[int, int] | None = None) -> Cell:
+def _with(cell: Cell, *, mark: str = "", ch: tuple[float, float] | None = None) -> Cell:
     return Cell(cell.text, cell.interval, cell.note, cell.strong, ch or cell.ch, mark or cell.mark)
+
+
+_NARROW = {
+    ".": 0.5,
+    ",": 0.5,
+    " ": 0.5,
+    "(": 0.6,
+    ")": 0.6,
+    "/": 0.5,
+    NO_BREAK: 0.5,
+    THIN_SPACE: 0.3,
+}
+
+
+def _width(text: str) -> float:
+    """About how wide a figure is, in widths of a digit."""
+    return sum(_NARROW.get(c, 1.0) for c in text)
 
 
 def _align(column: Sequence[Cell], rows: list[list[Cell]], index: int) -> None:
     """Give all cells of a column the width of the widest, so that points stand in line."""
-    widths = (
-        (max(len(c.text) for c in column), max(len(c.interval) for c in column))
-        if column
-        else (0, 0)
+    ch = (
+        round(max((_width(c.text) for c in column), default=0.0), 2),
+        round(max((_width(c.interval) for c in column), default=0.0), 2),
     )
     for row in rows:
-        row[index] = _with(row[index], ch=widths)
+        row[index] = _with(row[index], ch=ch)
+
+
+def _without_repeats(rows: list[list[Cell]]) -> list[list[Cell]]:
+    """Empty first cells that repeat the one above, so that the rows of a system stand together."""
+    above = ""
+    out: list[list[Cell]] = []
+    for row in rows:
+        same = bool(row[0].text) and row[0].text == above
+        above = row[0].text
+        out.append([Cell(""), *row[1:]] if same else row)
+    return out

@@ -323,7 +323,7 @@ def confusion(matrices: Sequence[Matrix]) -> Svg:
                         ha="center",
                         va="center",
                         fontsize=7,
-                        color="white" if dark else "#555555",
+                        color="white" if dark else "#333333",
                     )
             names = [_short(c, 14) for c in m.classes]
             ax.set_xticks(np.arange(k) + 0.5, names)

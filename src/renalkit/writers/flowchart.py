@@ -97,7 +97,11 @@ def flow_chart(flow: FlowCounts, classes: Sequence[tuple[str, int, int]]) -> Svg
 
     classes: (label, patients, images); at most five are drawn, the table has all.
     """
-    left, width, side_x, side_width = 10.0, 250.0, 330.0, 330.0
+    shown_classes = list(classes[:5])
+    each, gap, width, side_width = 132.0, 14.0, 250.0, 330.0
+    row_width = len(shown_classes) * (each + gap) - gap
+    centre = 10 + max(width, row_width) / 2
+    left, side_x = centre - width / 2, centre + width / 2 + 60
     top = _Box(left, 10, width, _middle("Screened", flow.screened_patients, flow.screened_studies))
     reasons: list[tuple[str, bool]] = [
         (f"Excluded: {plural(flow.excluded_studies, 'study', 'studies')}", True)
@@ -106,18 +110,13 @@ def flow_chart(flow: FlowCounts, classes: Sequence[tuple[str, int, int]]) -> Svg
         head, *tail = _wrapped(f"{count(n)}  {reason}")
         reasons += [(head, False), *((f"     {line}", False) for line in tail)]
     side = _Box(side_x, top.bottom + 16, side_width, tuple(reasons))
+    images = (plural(flow.included_images, "image"),)
     included = _Box(
         left,
         max(side.bottom + 16, top.bottom + 60),
         width,
-        _middle(
-            "Included",
-            flow.included_patients,
-            flow.included_studies,
-            (plural(flow.included_images, "image"),),
-        ),
+        _middle("Included", flow.included_patients, flow.included_studies, images),
     )
-    centre = left + width / 2
     parts = [
         top.markup(centred=True),
         side.markup(centred=False),
@@ -126,28 +125,26 @@ def flow_chart(flow: FlowCounts, classes: Sequence[tuple[str, int, int]]) -> Svg
         _arrow(centre, side.y + side.height / 2, side_x, side.y + side.height / 2),
     ]
     bottom = included.bottom
-    drawn = [c for c in classes[:5]]
-    if drawn:
-        gap, total = 14.0, side_x + side_width - left
-        each = (total - gap * (len(drawn) - 1)) / len(drawn)
+    if shown_classes:
         row, bar = included.bottom + 46, included.bottom + 22
-        centres = [left + i * (each + gap) + each / 2 for i in range(len(drawn))]
-        ends = sorted([*centres, centre])
+        start = centre - row_width / 2
+        centres = [start + i * (each + gap) + each / 2 for i in range(len(shown_classes))]
         parts.append(_line(centre, included.bottom, centre, bar))
-        parts.append(_line(ends[0], bar, ends[-1], bar))
-        for i, (label, patients, images) in enumerate(drawn):
+        parts.append(_line(centres[0], bar, centres[-1], bar))
+        for place, (label, patients, n_images) in zip(centres, shown_classes, strict=True):
             lines = (
                 (_wrapped(label, int(each / 8))[0], True),
                 (plural(patients, "patient"), False),
-                (plural(images, "image"), False),
+                (plural(n_images, "image"), False),
             )
-            box = _Box(left + i * (each + gap), row, each, lines)
-            parts += [_arrow(centres[i], bar, centres[i], row), box.markup(centred=True)]
+            box = _Box(place - each / 2, row, each, lines)
+            parts += [_arrow(place, bar, place, row), box.markup(centred=True)]
             bottom = box.bottom
-    height = bottom + 10
+    height, total = bottom + 10, max(side_x + side_width, centre + row_width / 2) + 10
     return Svg(
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 670 {height:g}" width="670" '
-        f'height="{height:g}" font-family="DejaVu Sans, Helvetica, Arial, sans-serif" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total:g} {height:g}" '
+        f'width="{total:g}" height="{height:g}" '
+        'font-family="DejaVu Sans, Helvetica, Arial, sans-serif" '
         f'font-size="12.5" fill="#222" role="img">{"".join(parts)}</svg>'
     )
 

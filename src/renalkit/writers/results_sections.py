@@ -192,7 +192,7 @@ def _mean_sd(raw: Json) -> str:
 
 
 def _per_fold(raw: Json) -> str:
-    return "  ".join(number(finite(v)) for v in raw.get("folds", ())) or NOT_AVAILABLE
+    return ", ".join(number(finite(v)) for v in raw.get("folds", ())) or NOT_AVAILABLE
 
 
 def _fold_table(systems: Sequence[Json]) -> Table:
@@ -509,7 +509,7 @@ def _threshold_table(source: ReportSource, systems: Sequence[Json]) -> Table | N
                 _strong(s),
                 count(t["fold"]),
                 number(finite(t["value"])),
-                str(t["rule"]),
+                str(t["rule"]).replace("youden", "Youden"),
                 f"{plural(int(t['n']), 'validation patient')}",
             )
     if not table.rows:

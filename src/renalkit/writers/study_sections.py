@@ -29,6 +29,7 @@ from renalkit.writers.wording import (
     number,
     plural,
     share,
+    spelled,
 )
 
 NUMBER = "number"
@@ -40,12 +41,12 @@ NUMBER = "number"
 def summary(source: ReportSource) -> Section:
     """The first page: what was done, what came out, what to beware of, and the key figures."""
     blocks: list[Block] = [Paragraph(_lead(source), "lead")]
-    blocks += [
-        Paragraph(text) for text in (_masks_in_words(source), _classes_in_words(source)) if text
-    ]
-    compared = _comparison_in_words(source)
-    if compared:
-        blocks.append(Paragraph(compared))
+    told = (
+        ("Segmentation.", _masks_in_words(source)),
+        ("Classification.", _classes_in_words(source)),
+        ("Comparison.", _comparison_in_words(source)),
+    )
+    blocks += [Paragraph(text, opening=opening) for opening, text in told if text]
     blocks.append(Paragraph(_cautions(source), "note"))
     blocks.append(_key_table(source))
     return Section("summary", "Summary", tuple(blocks))
@@ -55,7 +56,7 @@ def _lead(source: ReportSource) -> str:
     flow = FlowCounts.of(source.metrics["cohort"]["flow"])
     split = source.split
     n_folds = len(split.get("folds", ()))
-    plan = str(split.get("plan", "")).replace("-", " ")
+    plan = str(split.get("plan", "")).replace("kfold", "k-fold").replace("repeated-", "repeated ")
     labels = [str(s["label"]) for s in source.systems]
     patients = plural(flow.included_patients, "patient")
     if not source.patient_known:
@@ -64,7 +65,7 @@ def _lead(source: ReportSource) -> str:
         )
     by_class = [f"{count(c['patients'])} {c['label']}" for c in source.metrics["cohort"]["classes"]]
     sentence = (
-        f"{plural(len(labels), 'system')} ({listed(labels)}) "
+        f"{spelled(len(labels), 'system').capitalize()} ({listed(labels)}) "
         f"{'was' if len(labels) == 1 else 'were'} trained and tested on "
         f"{plural(flow.included_images, 'image')} of {patients}"
     )
@@ -72,7 +73,7 @@ def _lead(source: ReportSource) -> str:
         sentence += f": {listed(by_class)}"
     if n_folds:
         same = "the same " if len(labels) > 1 else ""
-        sentence += f". All figures come from {same}{plural(n_folds, 'patient-disjoint fold')}"
+        sentence += f". All figures come from {same}{spelled(n_folds, 'patient-disjoint fold')}"
         sentence += f" ({plan})" if plan else ""
         sentence += (
             ": no image of a tested patient was seen in training, in model selection or "
@@ -103,7 +104,7 @@ def _masks_in_words(source: ReportSource) -> str:
     system, dice = best
     found = system["segmentation"]
     words = (
-        f"Segmentation. {system['label']} reached "
+        f"{system['label']} reached "
         f"{'the highest' if len(source.segmenting) > 1 else 'a'} mean Dice of {dice.sentence()}, "
         f"over {plural(found['n_frames'], 'image')} with a lesion"
     )
@@ -133,7 +134,7 @@ def _classes_in_words(source: ReportSource) -> str:
         if best_accuracy is None:
             return ""
         system, accuracy = best_accuracy
-        return f"Classification. {system['label']} was right in {accuracy.sentence()} of patients."
+        return f"{system['label']} was right in {accuracy.sentence()} of patients."
     system, auc = best
     patient = system["classification"]["patient"]
     what = (
@@ -142,7 +143,7 @@ def _classes_in_words(source: ReportSource) -> str:
         else f"told {plural(len(source.classes), 'class', 'classes')} apart"
     )
     words = (
-        f"Classification. Per patient, {system['label']} {what} with "
+        f"Per patient, {system['label']} {what} with "
         f"{'the highest' if len(source.classifying) > 1 else 'an'} AUC of {auc.sentence()}"
     )
     parts = [
@@ -170,7 +171,7 @@ def _comparison_in_words(source: ReportSource) -> str:
             )
     if not parts:
         return ""
-    return f"Paired differences of {reference}, with their intervals: {'; '.join(parts)}."
+    return f"Paired differences of {reference}: {'; '.join(parts)}."
 
 
 def _cautions(source: ReportSource) -> str:
@@ -192,7 +193,10 @@ def _cautions(source: ReportSource) -> str:
         elif not blocking:
             words.append("The cohort's checks found no leak between patients.")
         if review:
-            words.append(f"{plural(review, 'finding')} of the checks ask for a look.")
+            verb = "asks" if review == 1 else "ask"
+            words.append(
+                f"{spelled(review, 'finding').capitalize()} of the checks {verb} for a look."
+            )
         loud = [str(p["name"]) for p in source.check["probes"] if p["alarming"]]
         if loud:
             words.append(

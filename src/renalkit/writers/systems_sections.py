@@ -35,6 +35,7 @@ from renalkit.writers.wording import (
 )
 
 NUMBER = "number"
+_TIME_NOTE = "network alone when predicting on this machine; see 'Where' for what the paper timed"
 _PATH_KEYS = ("cohort", "file")
 
 
@@ -193,7 +194,9 @@ def _claims_table(name: str, card: Json, systems: Sequence[Json]) -> Table:
                     else "image, by patient"
                 )
                 digits_cell: Any = (
-                    e if claim["metric"] != "seconds_per_image" else Cell(number(e.value))
+                    e
+                    if claim["metric"] != "seconds_per_image"
+                    else Cell(number(e.value), note=_TIME_NOTE)
                 )
                 table.add(*shown_first, str(s["label"]), digits_cell, count(e.n), unit)
             shown_first = ("", "", "", "")

@@ -16,8 +16,8 @@ NOT_AVAILABLE = "n/a"
 MINUS = "\N{MINUS SIGN}"
 EN_DASH = "\N{EN DASH}"
 THIN_SPACE = "\N{NARROW NO-BREAK SPACE}"
+NO_BREAK = "\N{NO-BREAK SPACE}"
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
-TIMES = "\N{MULTIPLICATION SIGN}"
 _KEPT_CONTROLS = "\n\t"
 _HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
@@ -75,14 +75,10 @@ def count(value: float | None) -> str:
 def share(part: int, whole: int) -> str:
     """A part of a whole in per cent; n/a of nothing.
 
-    >>> share(1, 8)
-    '12.5 %'
+    >>> share(1, 8) == "12.5\u00a0%", share(0, 0)
+    (True, 'n/a')
     """
-    return (
-        NOT_AVAILABLE
-        if whole <= 0
-        else f"{100 * part / whole:.1f}{THIN_SPACE}%".replace(THIN_SPACE, " ")
-    )
+    return NOT_AVAILABLE if whole <= 0 else f"{100 * part / whole:.1f}{NO_BREAK}%"
 
 
 def large(value: float | None) -> str:
@@ -140,6 +136,19 @@ def plural(n: int, one: str, many: str | None = None) -> str:
     return f"{count(n)} {one if n == 1 else many or one + 's'}"
 
 
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+def spelled(n: int, one: str, many: str | None = None) -> str:
+    """A small count in words, as running text has it.
+
+    >>> spelled(3, "system"), spelled(48, "patient")
+    ('three systems', '48 patients')
+    """
+    words = plural(n, one, many)
+    return f"{_NUMBERS[n]} {words.split(' ', 1)[1]}" if 0 <= n < len(_NUMBERS) else words
+
+
 def listed(words: Sequence[str]) -> str:
     """Words as an enumeration.
 
@@ -154,10 +163,10 @@ def listed(words: Sequence[str]) -> str:
 def percent_level(level: float) -> str:
     """The level of an interval.
 
-    >>> percent_level(0.95)
-    '95 %'
+    >>> percent_level(0.95) == "95\\u00a0%"
+    True
     """
-    return f"{100 * level:.6g} %"
+    return f"{100 * level:.6g}{NO_BREAK}%"
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,24 +239,10 @@ class Estimate:
 
 def methods_of(estimates: Sequence[Estimate]) -> str:
     """How the intervals of a table were made, each way named once: for its caption."""
-    found: list[str] = []
+    found: dict[str, list[str]] = {}
     for e in estimates:
-        words = f"{percent_level(e.level)} interval: {e.method}"
-        if e.defined and e.method and e.low is not None and words not in found:
-            found.append(words)
-    return "; ".join(found)
-
-
-def numbers_of(estimates: Sequence[Estimate]) -> str:
-    """On how many units the figures of a table rest: 'n = 72 patients' or 'n = 60-72 patients'."""
-    by_unit: dict[str, set[int]] = {}
-    for e in estimates:
-        if e.defined and e.unit:
-            by_unit.setdefault(e.unit, set()).add(e.n)
-    parts: list[str] = []
-    for unit, found in sorted(by_unit.items()):
-        low, high = min(found), max(found)
-        parts.append(
-            plural(low, unit) if low == high else f"{count(low)}{EN_DASH}{count(high)} {unit}s"
-        )
-    return f"n = {listed(parts)}" if parts else ""
+        if e.defined and e.method and e.low is not None:
+            methods = found.setdefault(percent_level(e.level), [])
+            if e.method not in methods:
+                methods.append(e.method)
+    return "; ".join(f"{level} intervals: {'; '.join(m)}" for level, m in found.items())
