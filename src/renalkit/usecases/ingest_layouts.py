@@ -81,8 +81,7 @@ def find_layout(wanted: str, sources: Sources, classes: Sequence[str]) -> Layout
         return Layout(wanted)
     if is_busi(sources.files, sources.root):
         return Layout.BUSI
-    table = sources.table
-    if table is not None and columns_of(read_table(table)).get("image"):
+    if _table_names_pictures(sources):
         return Layout.IMAGES
     if any(looks_like_dicom(p) for p in sources.files):
         return Layout.DICOM
@@ -96,6 +95,20 @@ def find_layout(wanted: str, sources: Sources, classes: Sequence[str]) -> Layout
         "or a folder of pictures per class named by --classes; or the BUSI names",
         remedy="add the table or give --labels, --classes or --layout",
     )
+
+
+def _table_names_pictures(sources: Sources) -> bool:
+    """Whether the image column of the label table names a picture (it may name DICOM files)."""
+    if sources.table is None:
+        return False
+    table = read_table(sources.table)
+    column = columns_of(table).get("image")
+    if column is None:
+        return False
+    pictures = [p for p in sources.files if _is_picture(p)]
+    names = {n for p in pictures for n in (p.name, p.stem)}
+    cells = {row.values[column].replace("\\", "/").rpartition("/")[2] for row in table.rows}
+    return bool(names & cells)
 
 
 def _is_picture(path: Path) -> bool:
