@@ -66,7 +66,7 @@ def classes_too_small(facts: list[PatientFacts]) -> bool:
     return min([pure.get(f.stratum, 0) for f in facts]) < 5
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=150)
 @given(facts=cohorts(), plan=st.sampled_from(list(Plan)), seed=st.integers(0, 9))
 def test_l01_no_group_is_in_two_parts_of_a_fold(
     facts: list[PatientFacts], plan: Plan, seed: int
