@@ -571,7 +571,7 @@ def _by_pydicom(payload: bytes, about: PixelDescription) -> Array:
 def _ybr_tables() -> tuple[Array, Array, Array]:
     """What Cr adds to red, (Cr,Cb) to green and Cb to blue, as rounded by pydicom's formula.
 
-    Entries whose rounding could depend on Y (the sum lies within 1e-3 of a half) are marked by
+    Entries whose rounding could depend on Y (the sum lies within 1e-4 of a half) are marked by
     adding _DOUBTFUL, and such pixels are converted by the formula itself.
     """
     cr, cb = np.mgrid[0:256, 0:256].astype(np.float64) - 128
@@ -583,7 +583,9 @@ def _ybr_tables() -> tuple[Array, Array, Array]:
     tables: list[Array] = []
     for values in exact:
         rounded = np.floor(values + 0.5)
-        doubtful = np.abs(values + 0.5 - np.round(values + 0.5)) < 1e-3
+        doubtful = (
+            np.abs(values + 0.5 - np.round(values + 0.5)) < 1e-4
+        )  # single precision errs by 5e-5
         tables.append((rounded + _DOUBTFUL * doubtful).astype(np.int16).ravel())
     return tables[0], tables[1], tables[2]
 
@@ -608,9 +610,10 @@ def ybr_to_rgb(ybr: Array) -> Array:
     added = (cv2.LUT(cr, reds), np.take(greens, chroma), cv2.LUT(cb, blues))
     out[band] = cv2.merge([cv2.add(luma, plus, dtype=cv2.CV_8U) for plus in added])
     # The tables mark few of the 65536 colours; a clip without them needs no second look.
-    if any(int(plus.max()) > _DOUBTFUL // 2 for plus in added):
-        marked = np.logical_or.reduce([plus > _DOUBTFUL // 2 for plus in added])
-        out[band][marked] = _ybr_formula(ybr[band][marked])
+    for plus in added:
+        if int(plus.max()) > _DOUBTFUL // 2:
+            marked = np.nonzero(plus > _DOUBTFUL // 2)
+            out[band][marked] = _ybr_formula(ybr[band][marked])
     return out
 
 

@@ -72,9 +72,11 @@ def test_corpus_is_deterministic(tmp_path):
 def test_row(one, tmp_path, worker):
     one.build(tmp_path)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    deaths, start = worker.deaths, time.monotonic()
+    deaths, start = worker.deaths, (time.process_time(), time.monotonic())
     studies, reports = ingest(tmp_path, worker, one.options, one.patient)
-    assert time.monotonic() - start < 10
+    # Ten seconds of work per file; the wall may take longer where other jobs run.
+    assert time.process_time() - start[0] < 10
+    assert time.monotonic() - start[1] < 60
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 512 << 10
     assert worker.deaths == deaths
 
