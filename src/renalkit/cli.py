@@ -79,15 +79,14 @@ def progress_bar() -> Generator[Progress]:
 def main() -> None:
     """Entry point: turns every error of renalkit into its message and exit code."""
     try:
-        app(standalone_mode=False)
+        # Outside its standalone mode typer returns the code of typer.Exit.
+        sys.exit(app(standalone_mode=False) or Exit.OK)
     except RenalkitError as error:
         say(f"renalkit: {error}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         say("renalkit: interrupted; run the same command again to resume")
         sys.exit(Exit.INTERRUPTED)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
     except typer.Abort:
         sys.exit(Exit.INTERRUPTED)
     except BrokenPipeError:
@@ -141,7 +140,7 @@ def phantom(
 
     with progress_bar() as progress:
         found = make_phantom(folder, patients=patients, size=size, seed=seed, progress=progress)
-    give(found, as_json, lambda: f"{found['images']} images of {found['patients']} patients")
+    give(found, as_json, lambda: f"{found['n_images']} images of {found['n_patients']} patients")
 
 
 @app.command()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -19,7 +21,7 @@ from renalkit.learn.data import PreparedSet, prepare
 from renalkit.learn.loop import FoldTask, train_fold
 from renalkit.learn.outputs import Net
 from renalkit.learn.predictor import load_weights, predict_batches, time_per_image
-from renalkit.store.files import locked, sha256_bytes, write_json
+from renalkit.store.files import locked, sha256_bytes, write_bytes, write_json
 from renalkit.store.predictions import save_predictions
 from renalkit.store.runs import RunFolder
 from renalkit.systems import get_system
@@ -134,6 +136,8 @@ def _train_locked(training: Training, job: Job, fold: Fold, progress: Progress) 
             for i, result in zip(parts[name], decoded, strict=True)
         ]
         save_predictions(path, found)
+        if name == "test":
+            _save_attention(training.folder.system(job.label) / "attention", found, decoded)
     complexity_file = training.folder.complexity(job.label)
     if not complexity_file.exists():
         write_json(complexity_file, asdict(complexity(net, shape.channels, shape.size)))
@@ -152,6 +156,18 @@ def _train_locked(training: Training, job: Job, fold: Fold, progress: Progress) 
             "device": history.device,
         },
     )
+
+
+def _save_attention(
+    folder: Path, predictions: Sequence[Prediction], decoded: Sequence[Decoded]
+) -> None:
+    """Attention maps of tested frames as 8-bit pictures on the network grid, for the report."""
+    for prediction, result in zip(predictions, decoded, strict=True):
+        if result.attention is not None:
+            levels = np.round(result.attention * 255).astype(np.uint8)
+            written, data = cv2.imencode(".png", levels)
+            assert written
+            write_bytes(folder / f"{prediction.key.text}.png", data.tobytes())
 
 
 def _require_truth(job: Job, data: PreparedSet, parts: Mapping[str, Indices]) -> None:

@@ -1,0 +1,219 @@
+"""The whole road on a small phantom cohort, through the command line as a user walks it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXPERIMENT = """
+name = "tiny"
+cohort = "cohorts/phantom"
+[split]
+folds = 2
+[input]
+size = 32
+[train]
+epochs = 2
+batch_size = 8
+lr = 0.003
+threads = 1
+[statistics]
+bootstrap = 200
+[[systems]]
+name = "multitask-us"
+params = { width = 0.125, cbam_min_hidden = 4 }
+[[systems]]
+name = "unet"
+params = { width = 0.125 }
+[[systems]]
+name = "resnet18"
+params = { width = 0.125 }
+"""
+
+
+def renalkit(*words: object, cwd: Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "renalkit", *map(str, words)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == expect, done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a phantom cohort that was trained and reported."""
+    folder = tmp_path_factory.mktemp("road")
+    renalkit("phantom", "images", "--patients", 16, "--size", 96, "--seed", 5, cwd=folder)
+    renalkit("ingest", "images", "-o", "cohorts/phantom", cwd=folder)
+    (folder / "tiny.toml").write_text(EXPERIMENT)
+    renalkit("run", "tiny.toml", "-o", "runs", "--waive", "L03", cwd=folder)
+    return folder
+
+
+def test_a_run_leaves_everything_design_promises(place: Path) -> None:
+    run = place / "runs/tiny"
+    for name in (
+        *("experiment.toml", "experiment.json", "record.json", "folds.json", "check.json"),
+        *("metrics.json", "comparisons.json", "cases.csv", "report.html", "MANIFEST.sha256"),
+        *(f"{s}/complexity.json" for s in ("multitask-us", "unet", "resnet18")),
+        *(
+            f"{s}/fold-{k}/{f}"
+            for s in ("multitask-us", "unet", "resnet18")
+            for k in (0, 1)
+            for f in ("weights.safetensors", "history.csv", "test.parquet", "done.json")
+        ),
+    ):
+        assert (run / name).is_file(), name
+    assert not list(run.rglob("state")), "training state is gone once a fold is finished"
+    done = subprocess.run(["sha256sum", "-c", "--quiet", "MANIFEST.sha256"], cwd=run, check=False)
+    assert done.returncode == 0
+
+
+def test_every_tested_frame_is_predicted_once_and_out_of_fold(place: Path) -> None:
+    from renalkit.domain.sample import b_mode_samples
+    from renalkit.store.cohorts import load_cohort
+    from renalkit.store.predictions import load_predictions
+    from renalkit.store.splits import load_split
+
+    run = place / "runs/tiny"
+    samples = b_mode_samples(load_cohort(place / "cohorts/phantom"))
+    split = load_split(run / "folds.json")
+    for label in ("multitask-us", "unet", "resnet18"):
+        found = [p for k in (0, 1) for p in load_predictions(run / label / f"fold-{k}/test.parquet")]
+        assert sorted(p.key for p in found) == [s.key for s in samples]
+        for p in found:
+            assert p.fold is not None
+            assert p.key.patient in split.folds[p.fold].test
+            assert p.key.patient not in split.folds[p.fold].train | split.folds[p.fold].validation
+
+
+def test_figures_carry_n_unit_and_method(place: Path) -> None:
+    metrics = json.loads((place / "runs/tiny/metrics.json").read_text())
+    assert [s["label"] for s in metrics["systems"]] == ["multitask-us", "unet", "resnet18"]
+    joint = metrics["systems"][0]
+    for figure in (
+        joint["segmentation"]["pooled"]["dice"],
+        joint["classification"]["patient"]["auc"],
+        joint["classification"]["patient"]["accuracy"],
+    ):
+        assert figure["n"] > 0
+        assert figure["unit"] == "patient"
+        assert figure["method"]
+        assert figure["low"] <= figure["value"] <= figure["high"]
+    assert joint["classification"]["patient"]["n"] == 16
+    assert metrics["systems"][1]["classification"] is None
+    assert metrics["systems"][2]["segmentation"] is None
+    rows = json.loads((place / "runs/tiny/comparisons.json").read_text())["rows"]
+    assert {(r["label"], r["metric"]) for r in rows} == {
+        ("unet", "dice"),
+        ("unet", "iou"),
+        ("resnet18", "auc"),
+        ("resnet18", "accuracy"),
+    }
+
+
+def test_running_again_trains_nothing_and_changes_nothing(place: Path) -> None:
+    run = place / "runs/tiny"
+    weights = {p: p.stat().st_mtime_ns for p in run.rglob("weights.safetensors")}
+    before = (run / "metrics.json").read_bytes()
+    done = renalkit("run", "tiny.toml", "-o", "runs", "--waive", "L03", "--json", cwd=place)
+    assert json.loads(done.stdout)["complete"] is True
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("weights.safetensors")} == weights
+    assert (run / "metrics.json").read_bytes() == before
+
+
+def test_other_settings_under_the_same_name_are_refused(place: Path) -> None:
+    words = ("run", "tiny.toml", "-o", "runs", "--set", "train.epochs=3")
+    assert "exists with other settings" in renalkit(*words, cwd=place, expect=6).stderr
+
+
+def test_all_problems_of_an_experiment_come_at_once(place: Path) -> None:
+    bad = EXPERIMENT.replace("epochs = 2", 'epochs = 0\noptimiser = "adam"').replace(
+        'name = "unet"', 'name = "u-net"'
+    )
+    (place / "bad.toml").write_text(bad + "\n[inputs]\nsize = 3\n")
+    text = renalkit("run", "bad.toml", "-o", "runs", cwd=place, expect=2).stderr
+    assert "did you mean 'optimizer'?" in text
+    assert "did you mean 'input'?" in text
+    (place / "bad2.toml").write_text(bad.replace("epochs = 0\noptimiser", "optimizer"))
+    text = renalkit("run", "bad2.toml", "-o", "runs", cwd=place, expect=2).stderr
+    assert "systems.1.name" in text
+    assert "nested-unet" in text
+
+
+def test_evaluate_and_report_need_no_torch(place: Path, tmp_path: Path) -> None:
+    """A fresh process in which torch cannot be imported rebuilds the same figures."""
+    shutil.copytree(place / "runs/tiny", tmp_path / "tiny")
+    shutil.copytree(place / "cohorts", tmp_path / "cohorts")
+    before = (tmp_path / "tiny/metrics.json").read_bytes()
+    (tmp_path / "tiny/metrics.json").unlink()
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from pathlib import Path\n"
+        "from renalkit.usecases.evaluate import evaluate_run\n"
+        "from renalkit.usecases.report import write_report\n"
+        "from renalkit.usecases.progress import Silent\n"
+        "evaluate_run(Path('tiny'), Silent(), Path('cohorts/phantom'))\n"
+        "write_report(Path('tiny'), Path('cohorts/phantom'), Silent())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "tiny/metrics.json").read_bytes() == before
+
+
+def test_predict_one_image_a_folder_and_what_is_no_image(place: Path) -> None:
+    images = sorted((place / "images/images").iterdir())
+    words = ("predict", "runs/tiny/multitask-us", images[0], "-o", "out", "--json")
+    found = json.loads(renalkit(*words, cwd=place).stdout)
+    row = found["frames"][0]
+    assert sum(row["scores"].values()) == pytest.approx(1)
+    assert (place / "out" / row["mask"]).is_file()
+    assert (place / "out" / row["overlay"]).is_file()
+    mixed = place / "mixed"
+    mixed.mkdir(exist_ok=True)
+    shutil.copy(images[1], mixed / "a.png")
+    (mixed / "note.txt").write_text("not an image")
+    words = ("predict", "runs/tiny/unet/fold-0", "mixed", "-o", "out2", "--json")
+    found = json.loads(renalkit(*words, cwd=place, expect=4).stdout)
+    assert [r["file"] for r in found["frames"]] == ["a.png"]
+    assert [r["file"] for r in found["refused"]] == ["note.txt"]
+    assert "scores" not in found["frames"][0]
+
+
+def test_damaged_weights_are_refused(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "runs", tmp_path / "runs")
+    path = tmp_path / "runs/tiny/unet/fold-0/weights.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    image = next((place / "images/images").iterdir())
+    words = ("predict", "runs/tiny/unet/fold-0", image, "-o", "out")
+    renalkit(*words, cwd=tmp_path, expect=3)
+
+
+def test_compare_varies_a_key_and_prints_paired_differences(place: Path) -> None:
+    words = ("compare", "tiny.toml", "--vary", "params.cbam=true,false", "-o", "runs")
+    done = renalkit(*words, "--waive", "L03", "--set", "train.epochs=1", "--json", cwd=place)
+    found = json.loads(done.stdout)
+    assert [s["label"] for s in found["systems"]] == ["cbam=True", "cbam=False"]
+    assert found["reference"] == "cbam=True"
+    assert {r["metric"] for r in found["rows"]} == {"dice", "iou", "auc", "accuracy"}
+
+
+def test_splits_leave_in_the_form_of_nnunet(place: Path) -> None:
+    renalkit("cohort", "export-splits", "runs/tiny", "-o", "splits_final.json", cwd=place)
+    found = json.loads((place / "splits_final.json").read_text())
+    assert [set(f) for f in found] == [{"train", "val"}] * 2
+    assert not set(found[0]["train"]) & set(found[0]["val"])
