@@ -270,12 +270,16 @@ RunArgument = Annotated[Path, typer.Argument(help="Folder of one run.", exists=T
 
 
 @app.command()
-def evaluate(folder: RunArgument, as_json: AsJson = False) -> None:
+def evaluate(
+    folder: RunArgument,
+    cohort: Annotated[Path | None, typer.Option(help="Cohort folder, when it has moved.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Figures from the stored predictions, with intervals over patients. Needs no torch."""
     from renalkit.usecases.evaluate import evaluate_run, metrics_words
 
     with progress_bar() as progress:
-        found = evaluate_run(folder, progress)
+        found = evaluate_run(folder, progress, cohort)
     give(found, as_json, lambda: metrics_words(found))
 
 

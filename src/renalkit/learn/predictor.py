@@ -252,6 +252,11 @@ def predict_arrays(
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
+def torch_threads() -> int:
+    """How many threads one operation uses here."""
+    return torch.get_num_threads()
+
+
 def time_per_image(net: nn.Module, shape: InputShape, batch: int = 1, repeats: int = 10) -> float:
     """Median milliseconds per image of a forward pass where the network lies.
 

@@ -118,6 +118,9 @@ class RunFolder:
     def complexity(self, label: str) -> Path:
         return self.system(label) / "complexity.json"
 
+    def timing(self, label: str) -> Path:
+        return self.system(label) / "timing.json"
+
     def fold(self, label: str, index: int) -> FoldFolder:
         return FoldFolder(self.system(label) / f"fold-{index}")
 

@@ -374,8 +374,10 @@ def evaluate_run(path: Path, progress: Progress, cohort_path: Path | None = None
 
 def _training(folder: RunFolder, label: str, fold: int) -> Json:
     done = read_json(folder.fold(label, fold).done)
-    names = ("epochs", "best_epoch", "train_seconds", "ms_per_image", "images", "patients")
-    return {"fold": fold, **{n: done.get(n) for n in names}}
+    names = ("epochs", "best_epoch", "train_seconds", "images", "patients")
+    timing = folder.timing(label)
+    ms = read_json(timing)["ms_per_image"] if timing.exists() else None
+    return {"fold": fold, "ms_per_image": ms, **{n: done.get(n) for n in names}}
 
 
 def _complexity(folder: RunFolder, label: str) -> Json | None:

@@ -156,7 +156,7 @@ def _split(folder: RunFolder, experiment: Experiment, cohort: Cohort, found: Che
 
 def train_experiment(request: RunRequest, progress: Progress) -> dict[str, Any]:
     """Check, divide and train; `complete` tells whether every fold is finished."""
-    from renalkit.usecases.train import Training, finished_folds, train_fold_of
+    from renalkit.usecases.train import Training, finished_folds, time_job, train_fold_of
 
     prepared = prepare_run(request, progress)
     training = Training(
@@ -178,6 +178,8 @@ def train_experiment(request: RunRequest, progress: Progress) -> dict[str, Any]:
     finally:
         for child in helpers:
             child.terminate()
+    for job in prepared.jobs:
+        time_job(training, job)
     failed = [c.returncode for c in helpers if c.returncode not in (0, Exit.OK)]
     done = {job.label: finished_folds(training, job) for job in prepared.jobs}
     wanted = sum(len(job.folds) or len(prepared.split.folds) for job in prepared.jobs)

@@ -20,7 +20,12 @@ from renalkit.learn.complexity import complexity
 from renalkit.learn.data import PreparedSet, prepare
 from renalkit.learn.loop import FoldTask, train_fold
 from renalkit.learn.outputs import Net
-from renalkit.learn.predictor import load_weights, predict_batches, time_per_image
+from renalkit.learn.predictor import (
+    load_weights,
+    predict_batches,
+    time_per_image,
+    torch_threads,
+)
 from renalkit.store.files import locked, sha256_bytes, write_bytes, write_json
 from renalkit.store.predictions import save_predictions
 from renalkit.store.runs import RunFolder
@@ -151,10 +156,24 @@ def _train_locked(training: Training, job: Job, fold: Fold, progress: Progress) 
             "images": {name: len(index) for name, index in parts.items()},
             "patients": {n: len(getattr(fold, n)) for n in ("train", "validation", "test")},
             "train_seconds": round(history.seconds, 1),
-            "ms_per_image": round(time_per_image(net, shape, batch=1, repeats=10), 2),
             "threads": history.threads,
             "device": history.device,
         },
+    )
+
+
+def time_job(training: Training, job: Job) -> None:
+    """Measure one image through the network, once, when nothing else of the run is at work."""
+    path = training.folder.timing(job.label)
+    if path.exists():
+        return
+    system = get_system(job.system)
+    shape = training.shape(job)
+    net = system.build(system.params(job.params), shape, job.task)
+    ms = time_per_image(net, shape, batch=1, repeats=20)
+    threads = torch_threads()
+    write_json(
+        path, {"ms_per_image": round(ms, 2), "batch": 1, "threads": threads, "device": "cpu"}
     )
 
 
