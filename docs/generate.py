@@ -1,0 +1,388 @@
+"""Which parts of docs/ follow from the code, and do they still agree with it?
+
+    python docs/generate.py           write the generated parts
+    python docs/generate.py --check   fail (exit 1) and name the files whose parts are stale
+
+A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`. Values, defaults and
+names come from the code; the words beside them are in docs/words.py, and a word that is missing or
+left over is an error, so that a new setting cannot go undocumented.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.util
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from renalkit.cli import app
+from renalkit.cohort_checks.guards import GUARDS
+from renalkit.errors import Exit, Reason
+from renalkit.readers.codecs import available_codecs
+from renalkit.readers.contract import Limits, Outcome
+from renalkit.readers.folder_table import Columns
+from renalkit.store import predictions
+from renalkit.systems import SYSTEMS
+from renalkit.systems._contract import Card, Claim
+from renalkit.usecases.compare import PRESETS
+from renalkit.usecases.experiment import Experiment, SystemSettings
+
+DOCS = Path(__file__).resolve().parent
+MARK = re.compile(r"<!-- generated: ([a-z-]+) -->\n.*?<!-- end -->", re.DOTALL)
+HELP_WIDTH = 92
+
+# A script, not a package: its neighbour is loaded by place, whatever the working folder.
+_spec = importlib.util.spec_from_file_location("renalkit_docs_words", DOCS / "words.py")
+assert _spec is not None
+assert _spec.loader is not None
+words = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(words)
+
+
+class Incomplete(Exception):
+    """Words are missing for something the code has, or left over for something it has not."""
+
+
+def matched(known: Sequence[str], said: Mapping[str, Any], what: str) -> None:
+    """Raise Incomplete unless exactly the known names have words."""
+    missing, left_over = sorted(set(known) - set(said)), sorted(set(said) - set(known))
+    if missing or left_over:
+        raise Incomplete(
+            f"docs/words.py, {what}: no words for {missing}, nothing known as {left_over}"
+        )
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; bars inside cells are escaped."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(
+        "| " + " | ".join(" ".join(str(c).replace("|", "\\|").split()) for c in line) + " |"
+        for line in lines
+    )
+
+
+def _code(text: object) -> str:
+    return f"`{text}`"
+
+
+def reasons() -> str:
+    """Every member of errors.Reason with what it means and what to do."""
+    matched([r.value for r in Reason], words.REASONS, "REASONS")
+    rows = [[_code(r.value), *words.REASONS[r.value]] for r in Reason]
+    return table(["reason", "what was found", "what to do"], rows)
+
+
+def outcomes() -> str:
+    matched([o.value for o in Outcome], words.OUTCOMES, "OUTCOMES")
+    rows = [[_code(o.value), words.OUTCOMES[o.value]] for o in Outcome]
+    return table(["outcome", "meaning"], rows)
+
+
+def exit_codes() -> str:
+    found = {k: v for k, v in vars(Exit).items() if k.isupper()}
+    matched(list(found), words.EXIT_CODES, "EXIT_CODES")
+    return table(["code", "meaning"], [[str(v), words.EXIT_CODES[k]] for k, v in found.items()])
+
+
+def limits() -> str:
+    fields = dataclasses.fields(Limits)
+    matched([f.name for f in fields], words.LIMITS, "LIMITS")
+    rows = [[_code(f.name), _amount(f.name, f.default), words.LIMITS[f.name]] for f in fields]
+    return table(["limit", "value", "what it bounds"], rows)
+
+
+def _amount(name: str, value: Any) -> str:
+    if not name.endswith("_bytes"):
+        return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+    return f"{value >> 30} GiB" if value >= 1 << 30 else f"{value >> 20} MiB"
+
+
+def guards() -> str:
+    """Guards and probes with what they ask."""
+    matched(list(dict.fromkeys(g.id for g in GUARDS)), words.GUARDS, "GUARDS")
+    rows = [[g.id, g.title, words.GUARDS[g.id]] for g in GUARDS]
+    rows.append(["L07", "probe: margin alone", "review when it tells the classes apart"])
+    rows.append(["L08", "probe: metadata alone", "review when they tell the classes apart"])
+    return table(["id", "asks about", "how severe"], rows)
+
+
+def label_columns() -> str:
+    names = [f.name for f in dataclasses.fields(Columns) if f.name != "numbers"]
+    matched(names, words.LABEL_COLUMNS, "LABEL_COLUMNS")
+    return table(["column", "content"], [[_code(n), words.LABEL_COLUMNS[n]] for n in names])
+
+
+def codecs() -> str:
+    rows = [
+        [c.name, ", ".join(_code(s) for s in c.transfer_syntaxes), _code(c.package)]
+        for c in available_codecs()
+    ]
+    return table(["compression", "transfer syntaxes", "package"], rows)
+
+
+def prediction_columns() -> str:
+    schema = predictions._SCHEMA
+    matched(list(schema.names), words.PREDICTION_COLUMNS, "PREDICTION_COLUMNS")
+    rows = [[_code(f.name), str(f.type), words.PREDICTION_COLUMNS[f.name]] for f in schema]
+    return table(["column", "type", "content"], rows)
+
+
+# ---- Settings ------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """One key of a settings table: its type, default and limits as text."""
+
+    name: str
+    kind: str
+    default: str
+
+
+def _kind(annotation: Any) -> str:
+    """A type as a user would write its values."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _kind(inner[0])
+    if origin is typing.Literal:
+        return ", ".join(_toml(v) for v in inner)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_kind(a) for a in inner if a is not type(None))
+    if origin is tuple:
+        kinds = {_kind(a) for a in inner if a is not Ellipsis}
+        return "tables" if kinds == {"tables"} else "list of " + " or ".join(sorted(kinds))
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return ", ".join(_toml(m.value) for m in annotation)
+    if origin is dict:
+        return "table"
+    if _is_table(annotation):
+        return "tables"
+    names = {int: "whole number", float: "number", bool: "true, false", str: "text", Path: "path"}
+    return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Enum):
+        value = value.value
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    if isinstance(value, dict) and not value:
+        return "{}"
+    return f'"{value}"' if isinstance(value, str | Path) else f"{value}"
+
+
+def _bounds(field: FieldInfo) -> str:
+    signs = (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"))
+    found = [
+        f"{sign} {getattr(rule, name):g}"
+        for rule in field.metadata
+        for name, sign in signs
+        if getattr(rule, name, None) is not None
+    ]
+    return f" ({', '.join(found)})" if found else ""
+
+
+def _is_table(annotation: Any) -> bool:
+    return isinstance(annotation, type) and (
+        issubclass(annotation, BaseModel) or dataclasses.is_dataclass(annotation)
+    )
+
+
+def keys_of(model: Any) -> list[Key]:
+    """The keys of a settings model or a plain dataclass, without its nested tables."""
+    if dataclasses.is_dataclass(model):
+        hints = typing.get_type_hints(model)
+        return [
+            Key(f.name, _kind(hints[f.name]), _toml(f.default)) for f in dataclasses.fields(model)
+        ]
+    return [
+        Key(name, _kind(f.annotation) + _bounds(f), _default(f))
+        for name, f in model.model_fields.items()
+        if not _is_table(f.annotation)
+    ]
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "needed"
+    value = field.default
+    if value is PydanticUndefined and field.default_factory is not None:
+        value = field.default_factory()  # pyright: ignore[reportCallIssue]
+    return _toml(value)
+
+
+def experiment_keys() -> str:
+    """Every key of an experiment file, table by table."""
+    fields = Experiment.model_fields.items()
+    tables: dict[str, Any] = {"": Experiment}
+    tables |= {name: f.annotation for name, f in fields if _is_table(f.annotation)}
+    tables["[systems]"] = SystemSettings
+    matched(
+        [f"{name}.{key.name}".lstrip(".") for name, m in tables.items() for key in keys_of(m)],
+        words.EXPERIMENT,
+        "EXPERIMENT",
+    )
+    parts: list[str] = []
+    for name, model in tables.items():
+        rows = [
+            [_code(k.name), k.kind, _code(k.default) if k.default != "needed" else k.default,
+             words.EXPERIMENT[f"{name}.{k.name}".lstrip(".")]]
+            for k in keys_of(model)
+        ]  # fmt: skip
+        title = f"`[{name}]`" if name else "Top of the file"
+        parts.append(f"### {title}\n\n" + table(["key", "values", "default", "meaning"], rows))
+    return "\n\n".join(parts)
+
+
+def presets() -> str:
+    parts: list[str] = []
+    for name, preset in PRESETS.items():
+        rows = [
+            [_code(label), ", ".join(_code(f"{k} = {_toml(v)}") for k, v in changes.items())]
+            for label, changes in preset.variants.items()
+        ]
+        parts.append(f"`{name}`: {preset.words}.\n\n" + table(["variant", "changes"], rows))
+    return "\n\n".join(parts)
+
+
+# ---- Systems -------------------------------------------------------------------------------
+
+
+def systems() -> str:
+    """One section per system from its Card and its Params."""
+    return "\n\n".join(
+        _system(s.name, s.card, sorted(t.value for t in s.tasks), s.params_type) for s in SYSTEMS
+    )
+
+
+def _system(name: str, card: Card, tasks: Sequence[str], params: type[BaseModel]) -> str:
+    parts = [
+        f"## `{name}`: {card.title}",
+        card.summary,
+        f"Tasks: {', '.join(tasks)}. Reference: {card.reference}",
+    ]
+    rows = [
+        [_code(k.name), k.kind, _code(k.default), params.model_fields[k.name].description or ""]
+        for k in keys_of(params)
+    ]
+    parts += ["### Parameters", table(["key", "values", "default", "meaning"], rows)]
+    sizes = [[what, f"{count:,}"] for what, count in card.parameters.items()]
+    parts += ["### Size", table(["network", "trainable parameters"], sizes)]
+    if card.claims:
+        head = ["task", "figure", "published", "unit and n", "where"]
+        parts += ["### Published figures", table(head, [_claim(c) for c in card.claims])]
+    if card.open_choices:
+        choices = [
+            [c.topic, c.paper_says, c.chosen, ", ".join(_code(p) for p in c.param.split(", ") if p)]
+            for c in card.open_choices
+        ]
+        head = ["point", "the paper", "here", "key"]
+        parts += ["### What the paper leaves open", table(head, choices)]
+    return "\n\n".join(parts)
+
+
+def _claim(claim: Claim) -> list[str]:
+    interval = "" if claim.low is None else f" ({claim.low:g} to {claim.high:g})"
+    unit = ", ".join(str(v) for v in (claim.unit, claim.n and f"n = {claim.n:,}") if v)
+    value = f"{claim.value:g}{interval}"
+    return [claim.task, claim.metric, value, unit or "not stated", claim.where]
+
+
+# ---- Command line --------------------------------------------------------------------------
+
+
+def commands() -> dict[str, Any]:
+    """Every command by the words a user types, groups before their members."""
+    found: dict[str, Any] = {}
+
+    def walk(command: Any, name: str) -> None:
+        found[name] = command
+        for inner, child in getattr(command, "commands", {}).items():
+            walk(child, f"{name} {inner}")
+
+    walk(typer.main.get_command(app), "renalkit")
+    return found
+
+
+def help_of(command: Any, name: str) -> str:
+    """What --help prints, at a fixed width."""
+    context = command.make_context(
+        name, [], resilient_parsing=True, terminal_width=HELP_WIDTH, max_content_width=HELP_WIDTH
+    )
+    return "\n".join(line.rstrip() for line in command.get_help(context).splitlines()).strip()
+
+
+def cli() -> str:
+    parts = [(name, help_of(command, name)) for name, command in commands().items()]
+    return "\n\n".join(f"## {name}\n\n```text\n{text}\n```" for name, text in parts)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "cli": cli,
+    "codecs": codecs,
+    "exit-codes": exit_codes,
+    "experiment": experiment_keys,
+    "guards": guards,
+    "label-columns": label_columns,
+    "limits": limits,
+    "outcomes": outcomes,
+    "predictions": prediction_columns,
+    "presets": presets,
+    "reasons": reasons,
+    "systems": systems,
+}
+
+
+def render(text: str, where: str) -> str:
+    """The text with its generated parts made anew; KeyError names an unknown part."""
+
+    def part(found: re.Match[str]) -> str:
+        name = found.group(1)
+        if name not in PARTS:
+            raise Incomplete(f"{where}: there is no generated part '{name}'")
+        return f"<!-- generated: {name} -->\n\n{PARTS[name]()}\n\n<!-- end -->"
+
+    return MARK.sub(part, text)
+
+
+def pages() -> list[Path]:
+    return sorted([*DOCS.rglob("*.md"), DOCS.parent / "README.md"])
+
+
+def main(arguments: Sequence[str]) -> int:
+    check = "--check" in arguments
+    stale = 0
+    for path in pages():
+        before = path.read_text(encoding="utf-8")
+        after = render(before, path.name)
+        if before == after:
+            continue
+        if not check:
+            path.write_text(after, encoding="utf-8")
+            print(f"wrote {path.relative_to(DOCS.parent)}")
+            continue
+        stale += 1
+        print(f"stale: {path.relative_to(DOCS.parent)} (run python docs/generate.py)")
+        sides = (before.splitlines(), after.splitlines())
+        print("\n".join(list(difflib.unified_diff(*sides, "kept", "now", lineterm="", n=0))[:20]))
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
