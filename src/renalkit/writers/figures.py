@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -98,7 +99,11 @@ def _short(text: str, limit: int = 28) -> str:
 
 def drawn(width_in: float, height_in: float, fill: Callable[[Canvas], None]) -> Svg:
     """The SVG of a figure that `fill` draws; equal drawings give equal bytes."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        # Words stay text in the SVG, so the reader's own fonts draw what ours only measures.
+        warnings.filterwarnings(
+            "ignore", message="Glyph .* missing from font", category=UserWarning
+        )
         canvas = Canvas(figsize=(width_in, height_in), layout="constrained")
         fill(canvas)
         out = io.StringIO()
@@ -220,7 +225,7 @@ def intervals(items: Sequence[Interval], axis: str, reference: float | None = No
         ax.spines["left"].set_visible(False)
         ax.grid(axis="x", color="#E4E4E4", linewidth=0.6)
         ax.set_axisbelow(True)
-        ax.set_xlabel(axis)
+        ax.set_xlabel(_short(axis, 72))
 
     return drawn(6.6, 0.75 + 0.34 * len(items), fill)
 

@@ -1,0 +1,357 @@
+"""The report of a finished run: complete, self-contained, equal bytes, nothing foreign acting."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from renalkit.errors import StoreError
+from renalkit.store.runs import MANIFEST, changed_files, write_manifest
+from renalkit.usecases.progress import Silent
+from renalkit.usecases.report import choose_cases, write_report
+from renalkit.writers.source import Case
+
+NASTY = "<img src=x onerror=alert(1)>\x1b[2J\u202e\r\nfake {{ 7 * 7 }} =cmd|' /C calc'!A0 $x^{"
+
+
+def _made_run() -> ModuleType:
+    path = Path(__file__).parents[1] / "writers" / "made_run.py"
+    spec = importlib.util.spec_from_file_location("made_run", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["made_run"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return _made_run().make_run(tmp_path_factory.mktemp("made"), attention=True)
+
+
+@pytest.fixture
+def made(original: Any, tmp_path: Path) -> Path:
+    """A copy of the made run, its cohort where the experiment says."""
+    root = original.run.parents[1]
+    shutil.copytree(root, tmp_path / "work")
+    return tmp_path / "work" / "runs" / "made-run"
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page; unclosed or crossed elements fail."""
+
+    VOID = ("meta", "link", "img", "br", "hr")
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.stack: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(html)
+        self.close()
+        assert not self.stack
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.stack:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def rendered(original: Any) -> tuple[Path, Page]:
+    """The untouched run with its report, for tests that only look."""
+    return original.run, report_of(original.run)
+
+
+def csv_rows(path: Path) -> list[list[str]]:
+    return list(csv.reader(path.read_text(encoding="utf-8").splitlines()))[1:]
+
+
+def report_of(run: Path, cohort: Path | None = None) -> Page:
+    return Page(write_report(run, cohort, Silent()).read_text(encoding="utf-8"))
+
+
+def edit(path: Path, change: Any) -> None:
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+def test_every_section_of_the_issue_is_there(rendered: tuple[Path, Page]) -> None:
+    made, page = rendered
+    titles = [dict(a)["href"] for t, a in page.tags if t == "a"]
+    assert titles == [
+        f"#{name}"
+        for name in (
+            *("summary", "cohort", "checks", "segmentation", "classification", "comparisons"),
+            *("training", "cases", "complexity", "cards", "configuration"),
+        )
+    ]
+    ids = {a.get("id") for _, a in page.tags}
+    assert {t[1:] for t in titles} <= ids
+    for words in (
+        "Screened",
+        "Shortcut probes",
+        "Clopper",
+        "n = 14 patients",
+        "Fold mean ± SD",
+        "Published",
+        "95th percentile",
+        "spatial attention",
+        "L03",
+    ):
+        assert words in page.text, words
+
+
+def test_the_page_needs_nothing_from_outside(rendered: tuple[Path, Page]) -> None:
+    made, page = rendered
+    for tag, attributes in page.tags:
+        assert tag not in ("script", "link", "iframe", "object", "embed", "form")
+        for name, value in attributes.items():
+            assert not name.startswith("on"), (tag, name)
+            if name in ("src", "href", "xlink:href"):
+                assert value is not None
+                assert value.startswith(("#", "data:image/png;base64,")), value
+    html = (made / "report.html").read_text()
+    assert "@import" not in html
+    assert not re.search(r"url\((?!#)", html)
+    policy = next(a["content"] for t, a in page.tags if a.get("http-equiv"))
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+
+
+def test_it_says_at_both_ends_that_it_is_no_device(rendered: tuple[Path, Page]) -> None:
+    made, page = rendered
+    text = page.text
+    words = "Research software, not a medical device"
+    assert text.index(words) < text.index("Contents")
+    assert text.rindex(words) > len(text) - 120
+
+
+def test_tables_and_figures_are_numbered_in_order(rendered: tuple[Path, Page]) -> None:
+    html = (rendered[0] / "report.html").read_text()
+    for kind in ("Table", "Figure"):
+        numbers = [int(n) for n in re.findall(rf"<figcaption><b>{kind} (\d+)\.</b>", html)]
+        assert numbers == list(range(1, len(numbers) + 1))
+        assert len(numbers) >= 10
+
+
+def test_every_figure_has_its_numbers_beside_it(rendered: tuple[Path, Page]) -> None:
+    made, _ = rendered
+    drawings = {p.stem for p in (made / "figures").rglob("*.svg")}
+    assert drawings == {p.stem for p in (made / "figures").glob("*.csv")}
+    assert {"flow", "roc-patient", "confusion-frame", "comparisons", "curves-unet"} <= drawings
+    pixels = {p.stem for p in (made / "figures" / "pictures").glob("*.svg")}
+    assert pixels == {"cases-multitask-us", "cases-unet"}
+    for path in (made / "figures").glob("*.svg"):
+        assert "data:image" not in path.read_text(), path
+
+
+def test_the_page_prints_the_stored_numbers(rendered: tuple[Path, Page]) -> None:
+    made, page = rendered
+    metrics, text = json.loads((made / "metrics.json").read_text()), page.text
+    for system in metrics["systems"]:
+        if system["segmentation"]:
+            e = system["segmentation"]["pooled"]["dice"]
+            assert f"{e['value']:.3f}" in text
+            assert f"({e['low']:.2f}–{e['high']:.2f})" in text
+        if system["classification"]:
+            assert f"{system['classification']['patient']['auc']['value']:.3f}" in text
+    points = csv_rows(made / "figures" / "roc-patient.csv")
+    curve = metrics["systems"][0]["classification"]["patient"]["roc"]["fpr"]
+    assert [float(r[2]) for r in points if r[0] == "multitask-us"] == pytest.approx(curve)
+
+
+def test_nothing_undefined_is_printed_as_such(made: Path) -> None:
+    def undefine(m: Any) -> None:
+        for s in m["systems"]:
+            if s["classification"]:
+                for name in ("auc", "f1", "sensitivity"):
+                    s["classification"]["patient"][name] = None
+                s["classification"]["patient"]["roc"] = None
+                s["classification"]["fold_mean"]["auc"] = {"mean": None, "sd": None, "folds": []}
+            s["complexity"] = None
+
+    edit(made / "metrics.json", undefine)
+    text = report_of(made).text
+    assert "n/a" in text
+    assert not re.search(r"\bnan\b|\binf\b", text, re.IGNORECASE)
+
+
+def test_D55_D56_foreign_words_stay_words(made: Path) -> None:
+    def spoil(m: Any) -> None:
+        m["cohort"]["scanners"][0]["name"] = NASTY
+        m["cohort"]["flow"]["excluded"] = [[NASTY, 3]]
+        m["cohort"]["classes"][0]["label"] = NASTY
+        m["task"]["classes"][0] = NASTY
+        m["systems"][0]["segmentation"]["pooled"]["dice"]["note"] = NASTY
+
+    edit(made / "metrics.json", spoil)
+    edit(made / "check.json", lambda c: c["findings"][0].update(words=NASTY, guard=NASTY))
+    (made / "experiment.toml").write_text(f"# {NASTY}\n", encoding="utf-8")
+    page = report_of(made)
+    assert not any(tag == "img" for tag, _ in page.tags)
+    html = (made / "report.html").read_text(encoding="utf-8")
+    assert "<img src=x" not in html
+    assert "\x1b" not in html
+    assert "\u202e" not in html
+    assert "{{ 7 * 7 }}" in page.text
+    for path in (made / "figures").rglob("*.*"):
+        written = path.read_text(encoding="utf-8")
+        assert "\x1b" not in written
+        assert "<img" not in written or path.suffix == ".csv"
+
+
+def test_paths_of_the_machine_are_not_told(made: Path) -> None:
+    (made / "experiment.toml").write_text('cohort = "/home/dr-who/secret/phantom"\n')
+    edit(
+        made / "experiment.json",
+        lambda e: e["settings"].update(cohort="/home/dr-who/secret/phantom"),
+    )
+    text = report_of(made).text
+    assert "dr-who" not in text
+    assert "phantom" in text
+
+
+def test_without_its_cohort_the_report_builds_and_says_so(made: Path) -> None:
+    shutil.rmtree(made.parents[1] / "cohorts")
+    page = report_of(made)
+    assert "Pictures are left out: they need the cohort" in page.text
+    assert "data:image" not in (made / "report.html").read_text()
+
+
+def test_equal_runs_give_equal_bytes_wherever_the_cohort_is(
+    rendered: tuple[Path, Page], made: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(made / "figures", ignore_errors=True)
+    shutil.move(made.parents[1] / "cohorts" / "phantom", tmp_path / "moved")
+    report_of(made, tmp_path / "moved")
+    before = [rendered[0] / "report.html", *(rendered[0] / "figures").rglob("*.*")]
+    assert len(before) > 20
+    for path in before:
+        assert (made / path.relative_to(rendered[0])).read_bytes() == path.read_bytes(), path
+
+
+def test_another_cohort_is_refused(made: Path) -> None:
+    edit(made / "metrics.json", lambda m: m.update(cohort_digest="0" * 64))
+    with pytest.raises(StoreError, match="not the cohort of the run"):
+        write_report(made, made.parents[1] / "cohorts" / "phantom", Silent())
+    assert "it has changed since the run" in report_of(made).text
+
+
+def test_a_run_without_figures_is_refused(made: Path) -> None:
+    (made / "metrics.json").unlink()
+    with pytest.raises(StoreError, match="no figures yet"):
+        write_report(made, None, Silent())
+
+
+@pytest.mark.parametrize("text", ["[]", '{"schema": 2}', '{"schema": 1}'])
+def test_metrics_of_another_form_are_refused(made: Path, text: str) -> None:
+    (made / "metrics.json").write_text(text)
+    with pytest.raises(StoreError, match="another form"):
+        write_report(made, None, Silent())
+
+
+def test_a_label_cannot_lead_out_of_the_run(made: Path) -> None:
+    edit(made / "metrics.json", lambda m: m["systems"][0].update(label="../../elsewhere"))
+    with pytest.raises(StoreError, match="no label"):
+        write_report(made, None, Silent())
+
+
+def test_a_bare_run_still_has_a_report(made: Path) -> None:
+    """Only metrics.json is needed; each absent part is told or left out."""
+    for name in (
+        "check.json",
+        "record.json",
+        "comparisons.json",
+        "cases.csv",
+        "folds.json",
+        "experiment.json",
+        "experiment.toml",
+    ):
+        (made / name).unlink()
+    for path in [
+        *made.rglob("history.csv"),
+        *made.rglob("complexity.json"),
+        *made.rglob("done.json"),
+    ]:
+        path.unlink()
+    text = report_of(made).text
+    assert "No check of the cohort was stored" in text
+    assert "was not there when this report was written" in text
+
+
+def test_an_attention_picture_of_another_kind_is_left_out(made: Path) -> None:
+    for path in (made / "multitask-us" / "attention").glob("*.png"):
+        path.write_bytes(b"no picture")
+    report_of(made)
+    drawing = (made / "figures" / "pictures" / "cases-multitask-us.svg").read_text()
+    assert "spatial attention" not in drawing
+
+
+def test_the_manifest_follows_the_report_only(made: Path) -> None:
+    report_of(made)
+    write_manifest(made)
+    (made / "cases.csv").write_text((made / "cases.csv").read_text() + "\n")
+    (made / "check.json").unlink()
+    report_of(made)
+    assert changed_files(made) == ("cases.csv", "check.json")
+    assert (made / MANIFEST).read_text().count("report.html") == 1
+
+
+def test_several_classes_have_macro_figures_and_a_curve_each(tmp_path: Path) -> None:
+    made = _made_run().make_run(tmp_path, n_patients=18, classes=("benign", "malignant", "normal"))
+    text = report_of(made.run).text
+    assert "AUC (macro)" in text
+    assert "Each class against the rest" in text
+    assert "Left clean" in text
+    rows = csv_rows(made.run / "figures" / "roc-patient.csv")
+    assert {r[1] for r in rows} == {"benign", "malignant", "normal"}
+
+
+def test_writing_a_report_loads_no_torch() -> None:
+    code = "import sys, renalkit.usecases.report; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def case(dice: float | None, place: int, note: str = "") -> Case:
+    return Case("a", 0, f"p{place:03}", "s", 0, 0, "benign", {"dice": dice}, "mm", note)
+
+
+def test_best_median_and_worst_do_not_depend_on_order() -> None:
+    found = [case(d / 10, i) for i, d in enumerate([3, 9, 1, 1, 9, 5, 7])]
+    hidden = [case(0.0, 90, "reference empty"), case(1.0, 91, "both empty"), case(None, 92)]
+    chosen = {rank: c.patient for rank, c in choose_cases(found + hidden)}
+    assert chosen == {"best": "p004", "median": "p005", "worst": "p002"}
+    assert choose_cases((found + hidden)[::-1]) == choose_cases(found + hidden)
+
+
+@pytest.mark.parametrize(("n", "ranks"), [(0, []), (1, ["best"]), (2, ["best", "median"])])
+def test_few_cases_are_shown_once(n: int, ranks: list[str]) -> None:
+    assert [rank for rank, _ in choose_cases([case(i / 10, i) for i in range(n)])] == ranks

@@ -1,0 +1,148 @@
+"""Figures, flow chart and overlays: equal bytes, well-formed, and nothing foreign gets through."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import re
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from renalkit.domain.geometry import MaskRLE
+from renalkit.writers.figures import (
+    Course,
+    Curve,
+    Interval,
+    Matrix,
+    Panel,
+    confusion,
+    csv_text,
+    intervals,
+    learning_curves,
+    roc,
+    spread,
+    standalone,
+)
+from renalkit.writers.flowchart import FlowCounts, flow_chart
+from renalkit.writers.overlays import Tile, contour_path, gallery, grey_image, png_uri
+from renalkit.writers.wording import Estimate
+
+NASTY = "<img src=x onerror=alert(1)>$\\frac{1$\x1b[2J\u202e&\"'"
+ESTIMATE = Estimate(0.8, 0.7, 0.9, 0.95, 30, "patient", "bootstrap")
+UNDEFINED = Estimate(None, None, None, 0.95, 0, "", "", "one class")
+ROC = [Panel("", (Curve(NASTY, (0.0, 0.2, 1.0), (0.0, 0.9, 1.0)),))]
+FLOW = FlowCounts(51, 52, 48, 49, 91, ((NASTY, 2), ("no reference standard " * 6, 1)))
+DRAWINGS = {
+    "roc": lambda: roc(ROC),
+    "roc-panels": lambda: roc(ROC * 4),
+    "intervals": lambda: intervals(
+        [Interval(NASTY, ESTIMATE, (0.7, 0.9)), Interval("b", UNDEFINED)], NASTY, 0.5
+    ),
+    "spread": lambda: spread([(NASTY, [0.1, 0.1, 1.0]), ("none", [])], "Dice"),
+    "confusion": lambda: confusion(
+        [Matrix(NASTY, ("a", NASTY, "c"), ((1, 2, 3), (0, 0, 0), (4, 5, 6)))] * 5
+    ),
+    "curves": lambda: learning_curves(
+        [Course(0, (1, 2), {"train_loss": (1.0, 0.5), "dice": (None, 0.4)}, 2)]
+    ),
+    "curves-empty": lambda: learning_curves([Course(0, (), {}, None)]),
+    "flow": lambda: flow_chart(FLOW, [(NASTY, 1, 2), ("b", 3, 4), ("c", 5, 6)]),
+    "flow-bare": lambda: flow_chart(FlowCounts(0, 0, 0, 0, 0, ()), []),
+}
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_drawings_are_equal_wellformed_and_inert(name: str) -> None:
+    first, second = DRAWINGS[name](), DRAWINGS[name]()
+    assert first == second
+    tree = ElementTree.fromstring(standalone(first).encode())
+    tags = {element.tag.rpartition("}")[2] for element in tree.iter()}
+    assert not tags & {"script", "img", "metadata", "foreignObject"}
+    assert "\x1b" not in first.markup
+    assert not re.search(r"https?://(?!www\.w3\.org/)", first.markup)
+
+
+def test_the_flow_chart_has_every_reason_and_count() -> None:
+    words = " ".join(
+        ElementTree.fromstring(flow_chart(FLOW, [("benign", 19, 39)]).markup).itertext()
+    )
+    for expected in (
+        "51 patients, 52 studies",
+        "48 patients, 49 studies",
+        "91 images",
+        "Excluded: 3 studies",
+        "39 images",
+    ):
+        assert expected in words
+    assert " ".join(words.split()).count("no reference standard") == 6
+
+
+@given(st.text())
+def test_D56_no_cell_is_a_formula(text: str) -> None:
+    row = next(
+        iter(csv.reader(io.StringIO(csv_text((), [[text, 1.5]]).partition("\n")[2], newline="")))
+    )
+    assert not row[0].startswith(("=", "+", "-", "@", "\t", "\r"))
+
+
+def test_csv_keeps_negative_numbers_and_empties_undefined_ones() -> None:
+    assert csv_text(("a", "b", "c"), [(-0.25, None, float("nan"))]) == "a,b,c\n-0.25,,\n"
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 12))
+def test_contours_enclose_their_mask(seed: int, side: int) -> None:
+    """Filling the outline at high resolution covers the centre of every pixel of the mask only."""
+    mask = np.random.default_rng(seed).random((side, side)) > 0.5
+    path = contour_path(MaskRLE.encode(mask), 16.0)
+    canvas = np.zeros((side * 16, side * 16), np.uint8)
+    rings = [
+        np.array([[float(v) for v in point.split()] for point in ring.strip("M").split("L")])
+        for ring in path.split("Z")
+        if ring
+    ]
+    if rings:
+        cv2.fillPoly(canvas, [np.round(r).astype(np.int32) for r in rings], 1)
+    assert (canvas[8::16, 8::16][mask] == 1).all()
+
+
+def test_a_gallery_shows_pictures_contours_and_attention() -> None:
+    image = np.full((40, 60), 90, np.uint8)
+    mask = np.zeros((40, 60), bool)
+    mask[10:20, 10:30] = True
+    tile = Tile(
+        image,
+        MaskRLE.encode(mask),
+        MaskRLE.encode(~mask),
+        NASTY,
+        "Dice 0.5\nb",
+        np.eye(8, dtype=np.uint8),
+    )
+    bare = Tile(image, None, None, "Worst", "Dice 0")
+    svg = gallery([tile, bare], NASTY)
+    assert svg == gallery([tile, bare], NASTY)
+    tree = ElementTree.fromstring(svg.markup)
+    tags = [element.tag.rpartition("}")[2] for element in tree.iter()]
+    assert tags.count("image") == 3
+    assert tags.count("path") == 4
+    assert not {"script", "img"} & set(tags)
+
+
+@given(st.integers(1, 20), st.integers(1, 20))
+def test_pictures_are_kept_bit_for_bit(rows: int, cols: int) -> None:
+    image = np.random.default_rng([rows, cols]).integers(0, 256, (rows, cols), dtype=np.uint8)
+    data = base64.b64decode(png_uri(image).partition(",")[2])
+    back = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(back, image)
+
+
+def test_grey_image_takes_colour_depth_and_constants() -> None:
+    assert grey_image(np.zeros((2, 3, 3), np.uint8)).shape == (2, 3)
+    assert grey_image(np.full((2, 2), 7, np.uint16)).max() == 0
+    assert grey_image(np.array([[0.0, 1.0]])).tolist() == [[0, 255]]
