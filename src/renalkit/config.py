@@ -97,10 +97,13 @@ def problems_of(error: ValidationError, model: type[BaseModel], prefix: str = ""
             close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
             hint = f" (did you mean '{close[0]}'?)" if close else ""
             lines.append(f"{path}: unknown key{hint}; known keys: {', '.join(known)}")
+            continue
+        inner = item.get("ctx", {}).get("error")
+        if isinstance(inner, ConfigError):
+            lines += [f"{path}.{problem}" for problem in inner.problems]
         else:
-            lines.append(
-                f"{path}: {item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}"
-            )
+            words = item["msg"][0].lower() + item["msg"][1:]
+            lines.append(f"{path}: {words}, got {item['input']!r}")
     return lines
 
 

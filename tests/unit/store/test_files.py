@@ -1,0 +1,147 @@
+"""Durable writes: whole or not at all, one writer at a time, strict JSON."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from renalkit.errors import InputRefused, Locked, StoreError
+from renalkit.store import files
+from renalkit.store.files import (
+    clean_temporaries,
+    locked,
+    parse_json,
+    read_json,
+    sha256_bytes,
+    sha256_file,
+    write_bytes,
+    write_json,
+    write_with,
+)
+
+
+def test_a_write_replaces_the_old_content(tmp_path: Path) -> None:
+    path = tmp_path / "deep/er/file.bin"
+    write_bytes(path, b"one")
+    write_bytes(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert [p.name for p in path.parent.iterdir()] == ["file.bin"]
+    assert sha256_file(path) == sha256_bytes(b"two")
+
+
+@pytest.mark.parametrize("stage", ["fill", "fsync", "replace"])
+def test_x07_a_refused_write_keeps_the_old_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    path = tmp_path / "file.bin"
+    write_bytes(path, b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if stage == "fsync":
+        monkeypatch.setattr(os, "fsync", full)
+    if stage == "replace":
+        monkeypatch.setattr(Path, "replace", full)
+    fill = full if stage == "fill" else (lambda p: p.write_bytes(b"new") and None)
+    with pytest.raises(StoreError, match="disk is full") as caught:
+        write_with(path, fill)
+    assert caught.value.exit_code == 6
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file.bin"]
+
+
+def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
+    def stop(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_with(tmp_path / "file.bin", stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_leftovers_of_a_killed_writer_are_cleaned(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / f"a/{files.TMP_PREFIX}x.bin").write_bytes(b"half")
+    (tmp_path / "a/keep.bin").write_bytes(b"whole")
+    assert clean_temporaries(tmp_path) == 1
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["keep.bin"]
+
+
+def test_x12_the_second_process_is_told_at_once(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from renalkit.store.files import locked\n"
+        "from renalkit.errors import Locked\n"
+        "try:\n    locked(Path(sys.argv[1])).__enter__()\n"
+        "except Locked as e:\n    print(e); sys.exit(e.exit_code)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with locked(tmp_path):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 7
+        assert f"in use by process {os.getpid()}" in done.stdout
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    with locked(tmp_path), pytest.raises(Locked), locked(tmp_path):
+        pass
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(codec="utf-8")),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(json_values)
+def test_json_survives(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
+    path = tmp_path_factory.getbasetemp() / "value.json"
+    write_json(path, value)
+    assert read_json(path) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "NaN",
+        "[Infinity]",
+        "-Infinity",
+        "1e999",
+        '{"a":1,"a":2}',
+        "1" * 5000,
+        "[" * 200_000,
+        r'"\ud800"',
+        "{} x",
+        "",
+        b"\xff\xfe",
+        b'"\xfc"',
+    ],
+)
+def test_t11_json_that_is_not_strict_is_refused(text: str | bytes) -> None:
+    with pytest.raises(InputRefused, match="not strict JSON"):
+        parse_json(text, where="t")
+
+
+def test_json_over_the_size_limit_is_refused() -> None:
+    assert parse_json("[1]", where="t", max_bytes=3) == [1]
+    with pytest.raises(InputRefused, match="4 bytes"):
+        parse_json("[10]", where="t", max_bytes=3)
+
+
+def test_json_with_a_nan_is_never_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Out of range"):
+        write_json(tmp_path / "x.json", float("nan"))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,120 @@
+"""Experiment files: what they may say, and what their digests cover."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from renalkit.errors import ConfigError
+from renalkit.usecases.compare import PRESETS, CompareRequest, run_compare, to_toml
+from renalkit.usecases.experiment import Experiment, jobs_of, read_experiment
+from renalkit.usecases.progress import Silent
+
+TEXT = """
+name = "e"
+cohort = "c"
+[[systems]]
+name = "multitask-us"
+[[systems]]
+name = "unet"
+task = "both"
+train = { epochs = 3 }
+size = 64
+"""
+
+
+def _written(folder: Path, text: str = TEXT) -> Path:
+    path = folder / "e.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_cohort_is_looked_for_beside_the_file(tmp_path: Path) -> None:
+    found = read_experiment(_written(tmp_path))
+    assert found.cohort == tmp_path / "c"
+
+
+def test_each_system_has_its_own_differences(tmp_path: Path) -> None:
+    first, second = jobs_of(read_experiment(_written(tmp_path)))
+    assert (first.train.epochs, second.train.epochs) == (60, 3)
+    assert (first.input.size, second.input.size) == (128, 64)
+    assert (first.task, second.task) == ("both", "both")
+    assert first.params["cbam"] is True, "defaults are written out"
+
+
+def test_the_digest_covers_settings_not_places(tmp_path: Path) -> None:
+    one = read_experiment(_written(tmp_path))
+    assert one.digest == one.model_copy(update={"cohort": Path("/else")}).digest
+    assert one.digest == read_experiment(_written(tmp_path), ["workers=4"]).digest
+    assert one.digest != read_experiment(_written(tmp_path), ["train.lr=0.01"]).digest
+    assert Experiment.model_validate(one.plain) == one
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ('name = "unet"\ntask = "both"', "two systems are labelled"),
+        ("size = 64", "systems.1.params.widht: unknown key"),
+        ("size = 64\nlabel = 'a b'", "systems.1.label"),
+    ],
+)
+def test_problems_name_the_system(tmp_path: Path, change: str, words: str) -> None:
+    text = {
+        "two systems are labelled": TEXT.replace('name = "unet"', 'name = "multitask-us"'),
+        "systems.1.params.widht: unknown key": TEXT + "params = { widht = 1 }",
+        "systems.1.label": TEXT + "label = 'a b'",
+    }[words]
+    assert change
+    with pytest.raises(ConfigError, match=words):
+        read_experiment(_written(tmp_path, text))
+
+
+def test_presets_are_those_of_the_paper() -> None:
+    assert list(PRESETS) == ["P1-ablation", "P1-input-size"]
+    for preset in PRESETS.values():
+        for label, changes in preset.variants.items():
+            item = {"name": "multitask-us", "label": label}
+            params = {k[7:]: v for k, v in changes.items() if k.startswith("params.")}
+            size = changes.get("size")
+            jobs_of(
+                Experiment.model_validate(
+                    {
+                        "name": "x",
+                        "cohort": "c",
+                        "systems": [{**item, "params": params, "size": size}],
+                    }
+                )
+            )
+
+
+def test_settings_survive_being_written_as_toml() -> None:
+    tables = {
+        "name": 'a "quoted" \\ name',
+        "flag": True,
+        "list": [1, 2.5, "x"],
+        "train": {"lr": 1e-3, "nested": {"a": 1}},
+        "systems": [{"name": "unet", "params": {"width": 0.25}}, {"name": "b"}],
+    }
+    assert to_toml(tables)
+
+
+@pytest.mark.parametrize(
+    ("vary", "preset", "words"),
+    [
+        (("params.width",), None, "expected KEY=A,B,C"),
+        ((), "P9", "there are P1-ablation"),
+    ],
+)
+def test_a_comparison_that_cannot_be_made_is_refused(
+    tmp_path: Path, vary: tuple[str, ...], preset: str | None, words: str
+) -> None:
+    request = CompareRequest(_written(tmp_path), vary, preset, None, tmp_path / "runs")
+    with pytest.raises(ConfigError, match=words):
+        run_compare(request, Silent())
+
+
+def test_varying_a_run_folder_is_refused(tmp_path: Path) -> None:
+    request = CompareRequest(tmp_path, ("params.width=1,2",), None, None, tmp_path)
+    with pytest.raises(ConfigError, match="need an experiment file"):
+        run_compare(request, Silent())
