@@ -124,8 +124,8 @@ REASONS = {
         "`--keep-pixels` after looking at the pictures",
     ),
     "special-file": (
-        "a link that leads outside, a device or a pipe",
-        "copy the real file into the folder",
+        "a link to a folder outside, a pipe or a device",
+        "copy what you need into the folder",
     ),
     "unreadable": ("the file may not be read", "give yourself the right to read it"),
     "changed-during-read": (
