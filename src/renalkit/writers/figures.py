@@ -384,7 +384,7 @@ def learning_curves(courses: Sequence[Course]) -> Svg:
                 ax.set_ylim(bottom=0)
         axes[0].plot([], [], color=INK, linestyle="-", label="training")
         axes[0].plot([], [], color=INK, linestyle=(0, (4, 1.5)), label="validation")
-        axes[0].legend(loc="upper right")
+        axes[0].legend(loc="lower left")  # the loss starts at 0, so there is room below
 
     return drawn(2.35 * max(2, len(panels)), 2.1, fill)
 

@@ -184,11 +184,13 @@ def _pooled_table(way: tuple[str, str, float], systems: Sequence[Json], place: i
     return table.build(f"{caption} {methods}." if methods else caption)
 
 
-def _mean_sd(raw: Json) -> str:
+def _mean_sd(raw: Json) -> Cell:
     mean, sd = finite(raw.get("mean")), finite(raw.get("sd"))
     if mean is None:
-        return NOT_AVAILABLE
-    return number(mean) if sd is None else f"{number(mean)} {PLUS_MINUS} {number(sd)}"
+        return Cell(NOT_AVAILABLE, note="no fold in which this is defined")
+    if sd is None:
+        return Cell(number(mean), note="one fold: there is no SD")
+    return Cell(f"{number(mean)} {PLUS_MINUS} {number(sd)}")
 
 
 def _per_fold(raw: Json) -> str:

@@ -120,6 +120,15 @@ def estimate(raw: Json | None, name: str, why: str = "not computed for this unit
     return Estimate.of(found, why)
 
 
+def why_none(system: Json, kind: str) -> str:
+    """Why a system has no figures of a kind ('segmentation' or 'classification')."""
+    if not system["folds"]:
+        return "no fold of this system is finished"
+    if system["task"] in (kind, "both"):
+        return "no tested image has the truth this needs"
+    return "this system gives no mask" if kind == "segmentation" else "this system gives no class"
+
+
 def measured(system: Json, metric: str) -> Estimate | None:
     """The figure of a system that answers a published claim, None when it does not exist.
 

@@ -18,8 +18,9 @@ from renalkit.writers.document import (
 )
 from renalkit.writers.figures import Interval, csv_text, intervals
 from renalkit.writers.flowchart import FlowCounts, flow_chart
-from renalkit.writers.source import Json, ReportSource, estimate, metric_name
+from renalkit.writers.source import Json, ReportSource, estimate, metric_name, why_none
 from renalkit.writers.wording import (
+    EN_DASH,
     NOT_AVAILABLE,
     Estimate,
     count,
@@ -57,23 +58,26 @@ def _lead(source: ReportSource) -> str:
     split = source.split
     n_folds = len(split.get("folds", ()))
     plan = str(split.get("plan", "")).replace("kfold", "k-fold").replace("repeated-", "repeated ")
-    labels = [str(s["label"]) for s in source.systems]
+    labels = [str(s["label"]) for s in source.systems if s["folds"]]
     patients = plural(flow.included_patients, "patient")
     if not source.patient_known:
-        patients += (
-            " (the source names no patients: each study or group of duplicates counts as one)"
-        )
+        patients += " (the source names none: a study or a group of duplicates counts as one)"
     by_class = [f"{count(c['patients'])} {c['label']}" for c in source.metrics["cohort"]["classes"]]
+    if not labels:
+        return "No fold of any system is finished: there are no figures yet."
     sentence = (
         f"{spelled(len(labels), 'system').capitalize()} ({listed(labels)}) "
-        f"{'was' if len(labels) == 1 else 'were'} trained and tested on "
+        f"{'was' if len(labels) == 1 else 'were'} trained and tested on a cohort of "
         f"{plural(flow.included_images, 'image')} of {patients}"
     )
     if by_class:
         sentence += f": {listed(by_class)}"
     if n_folds:
         same = "the same " if len(labels) > 1 else ""
-        sentence += f". All figures come from {same}{spelled(n_folds, 'patient-disjoint fold')}"
+        folds = f"{same}{spelled(n_folds, 'patient-disjoint fold')}"
+        whole = all(s["complete"] for s in source.systems)
+        begun = "All figures come from" if whole else "Figures come from the finished ones of"
+        sentence += f". {begun} {folds}"
         sentence += f" ({plan})" if plan else ""
         sentence += (
             ": no image of a tested patient was seen in training, in model selection or "
@@ -225,7 +229,7 @@ def _key_table(source: ReportSource) -> Table:
         segmentation, classification = s.get("segmentation"), s.get("classification")
         pooled = segmentation["pooled"] if segmentation else None
         patient = classification["patient"] if classification else None
-        no_masks, no_classes = "this system gives no mask", "this system gives no class"
+        no_masks, no_classes = why_none(s, "segmentation"), why_none(s, "classification")
         table.add(
             Cell(str(s["label"]), strong=True),
             count(len(s["folds"])),
@@ -275,8 +279,8 @@ def cohort(source: ReportSource) -> Section:
     if not source.patient_known:
         blocks.append(
             Paragraph(
-                "The source names no patients. Each study is taken as a patient of its own, and "
-                "only duplicate images are kept together; figures 'per patient' are per study.",
+                "The source names no patients. A study, or a group of duplicate images, is "
+                "taken as a patient; figures 'per patient' count these.",
                 "warning",
             )
         )
@@ -359,7 +363,7 @@ def _flow_csv(flow: FlowCounts, classes: Sequence[tuple[str, int, int]]) -> str:
 
 # ---- checks --------------------------------------------------------------------------------
 
-_SEVERITY = {"block": "blocks training", "review": "to be looked at", "note": "noted"}
+_SEVERITY = {"block": "blocks", "review": "review", "note": "note"}
 
 
 def checks(source: ReportSource) -> Section:
@@ -394,16 +398,15 @@ def checks(source: ReportSource) -> Section:
                 Column("Studies", NUMBER),
             ),
         )
-        for f in sorted(
-            findings, key=lambda f: (order.index(f["severity"]), f["guard"], f["words"])
-        ):
-            severity = _SEVERITY[f["severity"]] + (", waived" if f["waived"] else "")
+        for alike in _alike(findings, order):
+            first = alike[0]
+            severity = _SEVERITY[first["severity"]] + (", waived" if first["waived"] else "")
+            times = f" ({len(alike)} times)" if len(alike) > 1 else ""
             table.add(
-                Cell(str(f["guard"]), strong=True),
-                Cell(severity, strong=f["severity"] == "block"),
-                str(f["words"]),
-                count(len(f["patients"])) if f["patients"] else "–",
-                count(len(f["studies"])) if f["studies"] else "–",
+                Cell(str(first["guard"]), strong=True),
+                Cell(severity, strong=first["severity"] == "block"),
+                f"{first['words']}{times}",
+                *(_how_many(alike, whom) for whom in ("patients", "studies")),
             )
         blocks.append(table.build(_finding_counts(findings)))
     else:
@@ -412,10 +415,27 @@ def checks(source: ReportSource) -> Section:
     return Section("checks", "Checks", tuple(blocks))
 
 
+def _alike(findings: Sequence[Json], order: Sequence[str]) -> list[list[Json]]:
+    """Findings of the same words together, the most severe first."""
+    groups: dict[tuple[int, str, str, bool], list[Json]] = {}
+    for f in findings:
+        place = (order.index(f["severity"]), str(f["guard"]), str(f["words"]), bool(f["waived"]))
+        groups.setdefault(place, []).append(f)
+    return [group for _, group in sorted(groups.items(), key=lambda item: item[0])]
+
+
+def _how_many(findings: Sequence[Json], whom: str) -> str:
+    keys = {str(key) for f in findings for key in f[whom]}
+    return count(len(keys)) if keys else EN_DASH
+
+
 def _finding_counts(findings: Sequence[Json]) -> str:
     seen = Counter(str(f["severity"]) for f in findings)
-    parts = [f"{count(seen[s])} {words}" for s, words in _SEVERITY.items() if seen[s]]
-    return f"{plural(len(findings), 'finding')}: {listed(parts)}."
+    parts = [f"{count(seen[s])} of severity '{words}'" for s, words in _SEVERITY.items() if seen[s]]
+    return (
+        f"{plural(len(findings), 'finding')}: {listed(parts)}. 'blocks' stops training unless "
+        "waived by name, 'review' asks for a look, 'note' is for the record."
+    )
 
 
 def _probe_blocks(source: ReportSource, probes: Sequence[Json]) -> list[Block]:

@@ -20,7 +20,7 @@ from renalkit.writers.document import (
     Table,
     TableBuilder,
 )
-from renalkit.writers.source import Json, ReportSource, measured, metric_name
+from renalkit.writers.source import Json, ReportSource, measured, metric_name, why_none
 from renalkit.writers.wording import (
     EN_DASH,
     NOT_AVAILABLE,
@@ -157,7 +157,8 @@ def cards(source: ReportSource) -> Section | None:
                     (_choices_table(name, card),),
                 )
             )
-        blocks.append(Paragraph(str(card["intended_use"])))
+    uses = dict.fromkeys(str(card["intended_use"]) for card in source.cards.values())
+    blocks += [Paragraph(f"Intended use: {use}") for use in uses]
     return Section("cards", "Cards of the systems", tuple(blocks)) if blocks else None
 
 
@@ -183,7 +184,7 @@ def _claims_table(name: str, card: Json, systems: Sequence[Json]) -> Table:
         for s in systems or [{}]:
             e = measured(s, str(claim["metric"])) if s else None
             if e is None:
-                why = "not an output of this system as run here"
+                why = _why_unmeasured(s, claim)
                 table.add(
                     *shown_first, str(s.get("label", "")), Cell(NOT_AVAILABLE, note=why), "", ""
                 )
@@ -205,6 +206,15 @@ def _claims_table(name: str, card: Json, systems: Sequence[Json]) -> Table:
         "with interval; segmentation as the mean over images with patients as the sampled unit, "
         "classification per patient."
     )
+
+
+def _why_unmeasured(system: Json, claim: Json) -> str:
+    task = str(claim.get("task") or "")
+    if not system:
+        return "this system is not part of the run"
+    if not system["folds"] or (task and not system.get(task)):
+        return why_none(system, task)
+    return "not among the figures of this run"
 
 
 def _published(claim: Json) -> Cell:
