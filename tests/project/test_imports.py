@@ -1,0 +1,131 @@
+"""What does starting cost: which libraries does each entry load, and do the layers hold?"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NETWORKS = {"torch", "lightning_fabric", "monai"}
+SLOW = NETWORKS | {"zarr", "pyarrow", "matplotlib", "scipy", "cv2", "pydicom", "imagecodecs", "av"}
+
+
+def loaded_after(code: str) -> set[str]:
+    """Top-level modules that a fresh interpreter holds after running the code."""
+    tail = "\nimport sys; print('LOADED', *sorted({m.partition('.')[0] for m in sys.modules}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code + tail],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    line = next(x for x in done.stdout.splitlines() if x.startswith("LOADED"))
+    return set(line.split()[1:])
+
+
+def command(*words: str) -> str:
+    """Code that runs a command as the console script does, in silence."""
+    return (
+        "import contextlib, io, sys\n"
+        f"sys.argv = {['renalkit', *words]!r}\n"
+        "from renalkit.cli import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        "    main()\n"
+    )
+
+
+def test_the_helper_sees_what_is_loaded() -> None:
+    assert "scipy" in loaded_after("import scipy")
+
+
+def test_importing_the_package_loads_nothing_else() -> None:
+    assert not loaded_after("import renalkit") & (SLOW | {"numpy", "pydantic", "typer"})
+
+
+def test_help_loads_neither_networks_nor_numbers() -> None:
+    assert not loaded_after(command("--help")) & (SLOW | {"numpy"})
+
+
+def test_info_loads_no_slow_library() -> None:
+    assert not loaded_after(command("info", "--json")) & SLOW
+
+
+@pytest.mark.parametrize("verb", ["ingest", "cohort", "check", "evaluate", "report", "differences"])
+def test_verbs_without_networks_load_no_torch(verb: str) -> None:
+    assert not loaded_after(f"import renalkit.usecases.{verb}") & NETWORKS
+
+
+def test_experiments_are_read_without_torch() -> None:
+    """An experiment file with a wrong key must be refused at once."""
+    code = "from renalkit.usecases.experiment import read_experiment\nfrom pathlib import Path\n"
+    code += f"read_experiment(Path({str(ROOT / 'examples' / 'phantom-demo.toml')!r}))"
+    assert not loaded_after(code) & NETWORKS
+
+
+def renalkit(*words: str) -> subprocess.CompletedProcess[str]:
+    """The command as a user starts it."""
+    script = Path(sys.executable).with_name("renalkit")
+    return subprocess.run(
+        [str(script), *words], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_info_prints_one_json_object_and_no_words() -> None:
+    done = renalkit("info", "--json")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    found = json.loads(done.stdout)
+    assert isinstance(found, dict)
+    names = [s["name"] for s in found["systems"]]
+    assert names[0] == "multitask-us"
+    assert len(names) == len(set(names)) == 8
+    assert all(s["card"]["intended_use"].startswith("Research use only") for s in found["systems"])
+    assert len(found["codecs"]) == 6
+
+
+def test_start_up_times_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Measured, not asserted: the machine may be busy. Promised on an idle one: below 0.3 s."""
+    script = str(Path(sys.executable).with_name("renalkit"))
+    starts = {
+        "import renalkit": [sys.executable, "-c", "import renalkit"],
+        "renalkit --help": [script, "--help"],
+        "renalkit info --json": [script, "info", "--json"],
+    }
+    with capsys.disabled():
+        print()
+        for name, words in starts.items():
+            best = min(_seconds(words) for _ in range(3))
+            print(f"  {name}: {best:.2f} s (best of 3)")
+
+
+def _seconds(words: list[str]) -> float:
+    begin = time.perf_counter()
+    subprocess.run(words, capture_output=True, timeout=120, check=True)
+    return time.perf_counter() - begin
+
+
+def test_every_help_exits_with_0_and_says_research_only() -> None:
+    done = renalkit("--help")
+    assert done.returncode == 0
+    assert "not a medical device" in " ".join(done.stdout.split())
+
+
+def test_an_unknown_option_exits_with_2() -> None:
+    assert renalkit("ingest", "--no-such-option").returncode == 2
+
+
+def test_the_layers_hold() -> None:
+    script = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run(
+        [str(script)], capture_output=True, text=True, timeout=240, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    assert "0 broken" in done.stdout
