@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/renalkit phantom $(DEMO)/images --patients 72 --seed 11
 	$(BIN)/renalkit ingest $(DEMO)/images -o $(DEMO)/cohorts/phantom
-	$(BIN)/renalkit run examples/phantom-demo.toml -o $(DEMO)/runs
+	$(BIN)/renalkit run examples/phantom-demo.toml -o $(DEMO)/runs --processes 2
 	@echo
 	@echo "Open the report: $(DEMO)/runs/phantom-demo/report.html"
 
