@@ -1,0 +1,170 @@
+"""Figures from predictions: known answers, units kept apart, nothing chosen on tested data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from renalkit.domain.cohort import ClassTask, Cohort
+from renalkit.domain.geometry import MaskRLE
+from renalkit.domain.image import Clip, Mode, Source
+from renalkit.domain.prediction import Prediction, SystemRef, Unit
+from renalkit.domain.sample import b_mode_samples
+from renalkit.domain.study import Lesion, Roi, Study
+from renalkit.metrics.classification import auc
+from renalkit.store.runs import RunFolder
+from renalkit.usecases.differences import comparisons_of
+from renalkit.usecases.evaluate import _classification, _segmentation, cohort_counts
+from renalkit.usecases.experiment import Experiment, jobs_of
+from renalkit.usecases.progress import Silent
+from renalkit.usecases.results import RunResults, SystemResults, _cases, thresholds_of
+
+TASK = ClassTask(("benign", "malignant"), "malignant")
+
+
+def _study(index: int, label: str, frames: int) -> Study:
+    pixels = np.full((frames, 20, 24), index % 250, np.uint8)
+    mask = np.zeros((20, 24), bool)
+    mask[4:12, 5:15] = True
+    rois = tuple(Roi(0, f, MaskRLE.encode(mask)) for f in range(frames))
+    clip = Clip(pixels, f"{index:064x}", Mode.B, Source(f"{index:064x}", "f-0", "png"))
+    lesion = Lesion(f"l-{index:020x}", label, rois=rois)
+    return Study(f"s-{index:020x}", f"p-{index:020x}", (clip,), (lesion,))
+
+
+def _cohort(n: int = 12) -> Cohort:
+    studies = tuple(_study(i, TASK.classes[i % 2], 1 + i % 3) for i in range(n))
+    return Cohort("c", TASK, studies)
+
+
+def _experiment() -> Experiment:
+    return Experiment.model_validate(
+        {
+            "name": "e",
+            "cohort": "c",
+            "systems": [{"name": "multitask-us"}, {"name": "multitask-us", "label": "other"}],
+            "statistics": {"bootstrap": 300},
+        }
+    )
+
+
+def _predictions(cohort: Cohort, label: str, error: float, seed: int = 0) -> list[Prediction]:
+    """Scores with noise of a given size around the truth; masks shifted by one pixel."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for s in b_mode_samples(cohort):
+        assert s.label is not None
+        assert s.mask is not None
+        p = float(np.clip(0.5 + (s.label - 0.5) * 0.6 + rng.normal(0, error), 0, 1))
+        shifted = MaskRLE.encode(np.roll(s.mask.decode(), 1, axis=1))
+        fold = int(s.key.patient[-1], 16) % 2
+        ref = SystemRef("multitask-us", label, "0" * 64)
+        found.append(Prediction(Unit.FRAME, s.key, (1 - p, p), s.label, ref, fold, mask=shifted))
+    return found
+
+
+def _results(error: float = 0.3) -> RunResults:
+    cohort, experiment = _cohort(), _experiment()
+    samples = {s.key: s for s in b_mode_samples(cohort)}
+    systems = []
+    for job, seed in zip(jobs_of(experiment), (0, 1), strict=True):
+        test = tuple(_predictions(cohort, job.label, error, seed))
+        how = (experiment.statistics, TASK)
+        cases = tuple(_cases(job.label, test, samples, how, Silent()))
+        validation = tuple(replace(p, fold=1 - (p.fold or 0)) for p in test)
+        systems.append(SystemResults(job, (0, 1), test, validation, cases))
+    return RunResults(RunFolder(Path("none")), experiment, cohort, tuple(systems))
+
+
+def test_a_perfect_system_is_perfect_and_masks_score_what_geometry_says() -> None:
+    results = _results(error=0.0)
+    found = _classification(results, results.systems[0])
+    assert found is not None
+    patient = found["patient"]
+    assert patient["n"] == 12
+    assert patient["auc"]["value"] == 1
+    assert patient["accuracy"]["value"] == 1
+    assert patient["confusion"] == [[6, 0], [0, 6]]
+    masks = _segmentation(results, results.systems[0])
+    assert masks is not None
+    # 8 x 10 box shifted by one column: 72 of 80 pixels shared.
+    assert masks["pooled"]["dice"]["value"] == pytest.approx(72 / 80)
+    assert masks["pooled"]["iou"]["value"] == pytest.approx(72 / 88)
+    assert masks["length_unit"] == "px"
+    assert masks["n_frames"] == len(results.systems[0].test)
+    assert masks["pooled"]["dice"]["n"] == 12, "intervals rest on patients, not on frames"
+
+
+def test_patients_and_frames_are_never_mixed() -> None:
+    results = _results()
+    found = _classification(results, results.systems[0])
+    assert found is not None
+    assert found["patient"]["n"] == 12
+    assert found["frame"]["n"] == 24
+    assert found["frame"]["accuracy"]["n"] == 12
+    assert "bootstrap" in found["frame"]["accuracy"]["method"]
+    assert found["patient"]["accuracy"]["method"] == "Clopper-Pearson"
+    truth = np.array([p.target for p in results.systems[0].test])
+    scores = np.array([(p.scores or ())[1] for p in results.systems[0].test])
+    assert found["frame"]["auc"]["value"] == pytest.approx(auc(truth, scores))
+
+
+def test_l05_thresholds_do_not_see_tested_labels() -> None:
+    results = _results()
+    system = results.systems[0]
+    before = thresholds_of(results, system.validation, results.statistics.rule)
+    turned = tuple(replace(p, target=1 - (p.target or 0)) for p in system.test)
+    other = _classification(results, replace(system, test=turned))
+    assert other is not None
+    assert {t["fold"]: t["value"] for t in other["thresholds"]} == {
+        k: v.value for k, v in before.items()
+    }
+
+
+def test_the_order_of_predictions_does_not_matter() -> None:
+    results = _results()
+    system = results.systems[0]
+    turned = replace(system, test=system.test[::-1], validation=system.validation[::-1])
+    assert _classification(results, turned) == _classification(results, system)
+
+
+def test_a_system_against_itself_differs_by_nothing() -> None:
+    results = _results()
+    twin = replace(results.systems[0], job=results.systems[1].job)
+    rows = comparisons_of(replace(results, systems=(results.systems[0], twin)), None)["rows"]
+    assert {r["metric"] for r in rows} == {"dice", "iou", "auc", "accuracy"}
+    for row in rows:
+        assert row["difference"]["value"] == 0
+        assert row["p"] == pytest.approx(1)
+
+
+def test_swapping_the_reference_flips_the_sign() -> None:
+    results = _results()
+    one = {r["metric"]: r for r in comparisons_of(results, None)["rows"]}
+    two = {r["metric"]: r for r in comparisons_of(results, "other")["rows"]}
+    for metric, row in one.items():
+        assert row["difference"]["value"] == pytest.approx(-two[metric]["difference"]["value"])
+        assert row["reference_value"] == pytest.approx(two[metric]["value"])
+
+
+def test_one_class_only_gives_a_reason_instead_of_a_number() -> None:
+    results = _results()
+    system = results.systems[0]
+    only = tuple(p for p in system.test if p.target == 1)
+    found = _classification(results, replace(system, test=only, validation=only))
+    assert found is not None
+    assert found["patient"]["auc"]["value"] is None
+    assert "one class" in found["patient"]["auc"]["note"]
+    assert found["patient"]["specificity"]["value"] is None
+
+
+def test_counts_of_the_cohort() -> None:
+    found = cohort_counts(_cohort(), None)
+    assert found["flow"]["included_patients"] == 12
+    assert [(c["label"], c["patients"], c["images"]) for c in found["classes"]] == [
+        ("benign", 6, 12),
+        ("malignant", 6, 12),
+    ]
