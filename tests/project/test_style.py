@@ -277,6 +277,14 @@ def test_pictures_are_tracked_in_the_documentation_alone() -> None:
     assert [p.name for p in found if not p.is_relative_to(images)] == []
 
 
+def test_no_tracked_file_outside_the_documentation_embeds_a_picture() -> None:
+    """Reports and drawings of a stored study would carry its patients' pixels."""
+    embedded = re.compile(r"data:image/(?:png|jpeg|webp);base64,[A-Za-z0-9+/=\s]{200}")
+    assert embedded.search("data:image/png;base64," + "A" * 200)
+    found = [name for name, text in texts() if embedded.search(text)]
+    assert [name for name in found if not name.startswith("docs/images/")] == []
+
+
 def test_nothing_private_is_tracked() -> None:
     """Keys and link tables lie beside cohorts and must never be committed."""
     private = [p.name for p in tracked() if p.name in ("project.key", "links.csv")]
