@@ -34,6 +34,7 @@ __all__ = [
     "epoch_order",
     "plain_batches",
     "prepare",
+    "step_share",
     "step_slices",
 ]
 
@@ -54,7 +55,8 @@ class BatchPlan:
     classes up to the size of the largest (P1), images without label are shown once; 'balanced'
     draws a class, then one of its images (P2), as many draws as there are images with a label.
     augment: ranges of random changes; None shows the images as they are. threads: how many
-    threads prepare batches ahead; 0 prepares them when asked for.
+    threads prepare batches ahead; 0 prepares them when asked for. rank, devices: this device's
+    share of each batch is made (`step_share`); images and changes are those of a single device.
     """
 
     seed: int
@@ -62,6 +64,8 @@ class BatchPlan:
     sampling: Sampling = "plain"
     augment: AugmentRanges | None = None
     threads: int = 0
+    rank: int = 0
+    devices: int = 1
 
 
 def _generator(plan: BatchPlan, epoch: int, purpose: int, position: int) -> np.random.Generator:
@@ -124,6 +128,21 @@ def step_slices(n_images: int, batch_size: int) -> list[slice]:
     return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
+def step_share(step: slice, rank: int, devices: int) -> slice:
+    """The positions of a step that one of several devices takes, in order of rank.
+
+    Sizes differ by at most one. Nobody gets a single image (see `step_slices`): in a small batch
+    the last ranks get none.
+
+    >>> [(s.start, s.stop) for s in (step_share(slice(10, 15), r, 3) for r in range(3))]
+    [(10, 12), (12, 15), (15, 15)]
+    """
+    n_images = step.stop - step.start
+    used = max(1, min(devices, n_images // 2))
+    edges = [step.start + n_images * min(r, used) // used for r in (rank, rank + 1)]
+    return slice(*edges)
+
+
 def _assemble(data: PreparedSet, chosen: Indices) -> Batch:
     """Images as they are: no generator is touched."""
     size = data.size
@@ -166,7 +185,9 @@ def batches(
     """Training batches of an epoch from step `start` on.
 
     Each item: image (b,1,S,S) float32 and its targets. The same (plan, epoch, step) gives the
-    same tensors, bit for bit, whatever `start` and `plan.threads` are.
+    same tensors, bit for bit, whatever `start` and `plan.threads` are. With several devices the
+    shares of all ranks are together the batch of one; a rank without a share gets that of rank 0,
+    to go through the same motions.
 
     Raises:
         TrainingFailed: see `epoch_order`.
@@ -175,7 +196,10 @@ def batches(
     steps = step_slices(len(order), plan.batch_size)[start:]
 
     def make(step: slice) -> Batch:
-        return _assemble_augmented(data, order[step], step.start, epoch, plan)
+        share = step_share(step, plan.rank, plan.devices)
+        if share.start == share.stop:
+            share = step_share(step, 0, plan.devices)
+        return _assemble_augmented(data, order[share], share.start, epoch, plan)
 
     if plan.threads <= 0:
         yield from map(make, steps)

@@ -2,7 +2,8 @@
 
 State is (epoch, step), the rows so far, weights, optimiser and torch's generators; everything
 about batches follows from the seed (`renalkit.learn.data`). A resumed training on the same machine
-with the same library versions and threads ends with the same weights, bit for bit.
+with the same library versions, threads and number of devices ends with the same weights, bit for
+bit. Several devices go through the same steps together (`renalkit.learn.devices`).
 """
 
 from __future__ import annotations
@@ -12,22 +13,18 @@ import logging
 import math
 import os
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, cast
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from renalkit.errors import ConfigError, StoreError, TrainingFailed
+from renalkit.errors import StoreError, TrainingFailed
 from renalkit.learn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from renalkit.learn.data import (
     Batch,
@@ -40,9 +37,17 @@ from renalkit.learn.data import (
     plain_batches,
     step_slices,
 )
-from renalkit.learn.options import TrainOptions
+from renalkit.learn.devices import (
+    STOPPED,
+    Alone,
+    Group,
+    require_devices,
+    stop_requests,
+    train_together,
+)
+from renalkit.learn.options import TrainOptions, without_younger
 from renalkit.learn.outputs import Guide, Losses, Net, Outputs, Targets
-from renalkit.learn.predictor import evaluating, plain_state, resolve_device, save_weights
+from renalkit.learn.predictor import evaluating, plain_state, save_weights
 from renalkit.learn.schedule import learning_rate
 from renalkit.learn.selection import EpochRow, best_row, history_csv, should_stop
 from renalkit.learn.validation import Validation, ValidationBatch, summarise
@@ -112,6 +117,7 @@ class FoldHistory:
     threads: int
     device: str
     notes: tuple[str, ...] = ()
+    devices: int = 1
 
     @property
     def epochs(self) -> int:
@@ -142,26 +148,31 @@ def train_fold(
         progress: told each step.
 
     Raises:
-        ConfigError: more than one device asked for.
+        ConfigError: more devices asked for than there are, or than the other settings allow.
         TrainingFailed: the loss or a weight became NaN or infinite; ``failure.json`` names the
             batch.
         StoreError: the folder belongs to other settings, or the disk refused.
         KeyboardInterrupt: after SIGINT or SIGTERM; the state is saved and the same call resumes.
     """
-    if options.devices != 1:
-        raise ConfigError(
-            [
-                f"train.devices: {options.devices}; a fold is trained on one device, because its "
-                "weights must not depend on how many there are (train folds side by side instead)"
-            ]
-        )
     make_folder(folder)
     digest = task_digest(task, options, ranges)
     done = _finished(folder, digest)
     if done is not None:
         return done
-    with _torch_settings(options), _stop_requests() as stop:
-        return _Training(task, options, ranges, folder, stop, digest).run(progress)
+
+    def train(group: Group, told: Progress) -> None:
+        with _torch_settings(options):
+            _Training(task, options, ranges, folder, group, digest).run(told)
+
+    if options.devices == 1:
+        with stop_requests() as stop:
+            train(Alone(stop), progress)
+    else:
+        require_devices(options)
+        train_together(options, train, progress)
+    done = _finished(folder, digest)
+    assert done is not None
+    return done
 
 
 def task_digest(task: FoldTask, options: TrainOptions, ranges: AugmentRanges | None) -> str:
@@ -171,7 +182,7 @@ def task_digest(task: FoldTask, options: TrainOptions, ranges: AugmentRanges | N
         name: [(data.keys[i].text, int(data.labels[i]), bool(data.has_mask[i])) for i in indices]
         for name, indices in (("train", task.train), ("validation", task.validation))
     }
-    settings = {k: v for k, v in asdict(options).items() if k not in _NOT_DECISIVE}
+    settings = {k: v for k, v in without_younger(asdict(options)).items() if k not in _NOT_DECISIVE}
     augment = None if ranges is None else ranges.as_dict()
     plain = [settings, augment, parts, data.size, task.n_classes]
     return sha256_bytes(json.dumps(plain, sort_keys=True).encode())
@@ -200,6 +211,7 @@ def _finished(folder: Path, digest: str) -> FoldHistory | None:
         threads=int(plain["threads"]),
         device=plain["device"],
         notes=tuple(plain["notes"]),
+        devices=int(plain.get("devices", 1)),
     )
 
 
@@ -244,38 +256,6 @@ def _torch_settings(options: TrainOptions) -> Generator[None]:
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
 
 
-class _Stop:
-    """Whether somebody asked training to end."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-
-@contextmanager
-def _stop_requests() -> Generator[_Stop]:
-    """SIGINT and SIGTERM become a wish to stop after the batch; a second one stops at once.
-
-    Outside the main thread Python cannot take signals; there the caller's handlers stay.
-    """
-    stop = _Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if stop.asked:
-            raise KeyboardInterrupt
-        stop.asked = True
-        log.warning("stopping after this batch; the state will be saved")
-
-    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _optimizer(net: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
     parameters = [p for p in net.parameters() if p.requires_grad]
     lr, decay = options.lr, options.weight_decay
@@ -304,9 +284,6 @@ class _Trainee(nn.Module):
         return self.net(image, guide)
 
 
-_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
-
-
 class _Training:
     """One fold in the making: the state that a checkpoint holds, and the steps that change it."""
 
@@ -316,22 +293,24 @@ class _Training:
         options: TrainOptions,
         ranges: AugmentRanges | None,
         folder: Path,
-        stop: _Stop,
+        group: Group,
         digest: str,
     ) -> None:
         self.task, self.options, self.folder = task, options, folder
-        self.stop, self.digest = stop, digest
+        self.group, self.digest = group, digest
         self.plan = BatchPlan(
-            options.seed, options.batch_size, options.sampling, ranges, options.loader_threads
+            options.seed,
+            options.batch_size,
+            options.sampling,
+            ranges,
+            options.loader_threads,
+            group.rank,
+            group.devices,
         )
-        self.device = resolve_device(options.device)
-        self.fabric = Fabric(
-            accelerator=self.device.type,
-            devices=1,
-            precision=cast("Any", _PRECISION[options.precision]),
-        )
+        self.fabric = group.fabric(options)
         torch.manual_seed(options.seed)
         self.net = task.build()
+        group.network(self.net, options)
         if options.channels_last:
             _channels_last(self.net)
         self.module, self.optimizer = self.fabric.setup(
@@ -353,9 +332,12 @@ class _Training:
 
     # ---- the course of training
 
-    def run(self, progress: Progress) -> FoldHistory:
-        clean_temporaries(self.folder)
-        self._resume()
+    def run(self, progress: Progress) -> None:
+        """Train to the end; with several devices each calls this, and rank 0 writes."""
+        with self.group.in_turn():
+            clean_temporaries(self.folder)
+            self._resume()
+        self.group.same(self.net.state_dict().values())
         options = self.options
         while not (self.rows and should_stop(self.rows, options, self.task.segments)):
             started_s = time.monotonic() - self.seconds_before
@@ -367,7 +349,7 @@ class _Training:
             self._train_epoch(order, slices, lr, started_s, progress)
             try:
                 with evaluating(self.module), self._averaged():
-                    found = summarise(self._validation_batches())
+                    found = Validation(*self.group.first(self._validate))
                     candidate = plain_state(self.net)
             except KeyboardInterrupt:
                 self._save(time.monotonic() - started_s)
@@ -375,9 +357,10 @@ class _Training:
             row = self._row(lr, found, time.monotonic() - started_s)
             self._end_epoch(row, candidate)
             progress.advance(0, _words(row))
-            if self.stop.asked:
-                raise KeyboardInterrupt("stopped; the state is saved")
-        return self._finish()
+            if any(self.group.agree(self.group.stop.asked)):
+                raise KeyboardInterrupt(STOPPED)
+        if self.group.rank == 0:
+            self._finish()
 
     def _train_epoch(
         self,
@@ -393,28 +376,33 @@ class _Training:
         source = batches(self.task.data, self.task.train, self.plan, self.epoch, self.step)
         try:
             for batch in source:
-                self._train_step(batch, len(slices))
+                self._train_step(batch, slices[self.step], len(slices))
                 self.step += 1
                 if self._look_now(len(slices)):
                     self._require_finite(order, slices)
                 progress.advance()
-                if self.stop.asked:
+                late = time.monotonic() - self.saved_at_s > 60 * self.options.checkpoint_minutes
+                stop, save = self.group.agree(self.group.stop.asked, late)
+                if stop:
                     self._require_finite(order, slices)
                     self._save(time.monotonic() - started_s)
-                    raise KeyboardInterrupt("stopped; the state is saved")
-                if time.monotonic() - self.saved_at_s > 60 * self.options.checkpoint_minutes:
+                    raise KeyboardInterrupt(STOPPED)
+                if save:
                     self._require_finite(order, slices)
                     self._save(time.monotonic() - started_s)
         finally:
             source.close()
 
-    def _train_step(self, batch: Batch, steps: int) -> None:
+    def _train_step(self, batch: Batch, step: slice, steps: int) -> None:
+        """step: the batch's positions in the epoch, of which this rank has its share."""
         image, targets = self._moved(batch)
         done = (self.epoch * steps + self.step) / (self.options.epochs * steps)
         share = self.task.guide_share(done)
         shown = (targets.mask, targets.has_mask, share) if share > 0 else ()
-        losses = self.task.loss(self.module(image, *shown), targets)
+        outputs, targets = self.group.join(self.module(image, *shown), targets, step)
+        losses = self.task.loss(outputs, targets)
         self.fabric.backward(losses.total)
+        self.group.sum_gradients(self.net)
         if self.options.clip_norm > 0:
             # A non-finite norm is found through the loss of the next step, without waiting here.
             self.fabric.clip_gradients(
@@ -425,12 +413,13 @@ class _Training:
             )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.group.same(self.net.buffers())
         if self.options.ema > 0:
             self._blend(self.epoch * steps + self.step)
         total = losses.total.detach()
         parts = [total, *(_or_nan(p, total) for p in (losses.segmentation, losses.classification))]
         count = torch.ones_like(total)
-        self.sums += torch.stack([*parts, count]).double() * len(image)
+        self.sums += torch.stack([*parts, count]).double() * len(targets.label)
         self.unchecked.append((self.step, total))
 
     @torch.no_grad()
@@ -457,11 +446,14 @@ class _Training:
         finally:
             self.net.load_state_dict(own, strict=True)
 
+    def _validate(self) -> tuple[float, ...]:
+        return astuple(summarise(self._validation_batches()))
+
     def _validation_batches(self) -> Iterator[ValidationBatch]:
         task = self.task
         for batch in plain_batches(task.data, task.validation, self.options.batch_size):
-            if self.stop.asked:
-                raise KeyboardInterrupt("stopped; the state is saved")
+            if self.group.stop.asked:
+                raise KeyboardInterrupt(STOPPED)
             image, targets = self._moved(batch)
             outputs = self.module(image)
             yield ValidationBatch(task.loss(outputs, targets).total, outputs, targets)
@@ -498,10 +490,11 @@ class _Training:
                 raise self._failed(f"the loss is {value}", step, names)
 
     def _failed(self, found: str, step: int, names: list[str]) -> TrainingFailed:
-        write_json(
-            self.folder / FAILURE,
-            {"found": found, "epoch": self.epoch + 1, "step": step + 1, "images": names},
-        )
+        if self.group.rank == 0:
+            write_json(
+                self.folder / FAILURE,
+                {"found": found, "epoch": self.epoch + 1, "step": step + 1, "images": names},
+            )
         return TrainingFailed(
             f"{found} in epoch {self.epoch + 1}, step {step + 1} (images {', '.join(names[:3])}"
             f"{', ...' if len(names) > 3 else ''})",
@@ -537,39 +530,32 @@ class _Training:
             self.best = candidate
         self.epoch, self.step = self.epoch + 1, 0
         self.sums.zero_()
-        write_text(self.folder / HISTORY_TABLE, history_csv(self.rows))
+        if self.group.rank == 0:
+            write_text(self.folder / HISTORY_TABLE, history_csv(self.rows))
         self._save(0.0)
         self.seconds_before = 0.0
 
-    def _finish(self) -> FoldHistory:
+    def _finish(self) -> None:
         path = self.folder / WEIGHTS
         self.net.load_state_dict(self.best, strict=True)
         sha256 = save_weights(self.net, path)
-        history = FoldHistory(
-            rows=tuple(self.rows),
-            best_epoch=best_row(self.rows, self.options.monitor, self.task.segments) + 1,
-            weights_sha256=sha256,
-            threads=torch.get_num_threads(),
-            device=self.device.type,
-            notes=tuple(self.notes),
-        )
         write_text(self.folder / HISTORY_TABLE, history_csv(self.rows))
         write_json(
             self.folder / HISTORY,
             {
                 "digest": self.digest,
-                "rows": [row.as_dict() for row in history.rows],
-                "best_epoch": history.best_epoch,
-                "weights_sha256": history.weights_sha256,
-                "threads": history.threads,
-                "device": history.device,
+                "rows": [row.as_dict() for row in self.rows],
+                "best_epoch": best_row(self.rows, self.options.monitor, self.task.segments) + 1,
+                "weights_sha256": sha256,
+                "threads": torch.get_num_threads(),
+                "device": self.fabric.device.type,
+                "devices": self.group.devices,
                 "torch": torch.__version__,
-                "notes": list(history.notes),
+                "notes": self.notes,
             },
         )
         (self.folder / FAILURE).unlink(missing_ok=True)
         _remove_state(self.folder)
-        return history
 
     # ---- checkpoints
 
@@ -585,9 +571,11 @@ class _Training:
                 if isinstance(value, Tensor):
                     plain = value.detach().cpu().contiguous().clone()
                     tensors[f"optimizer/{index}/{name}"] = plain
-        tensors["rng/cpu"] = torch.get_rng_state()
+        generators = {"cpu": torch.get_rng_state()}
         if self.fabric.device.type == "cuda":
-            tensors["rng/cuda"] = torch.cuda.get_rng_state(self.fabric.device)
+            generators["cuda"] = torch.cuda.get_rng_state(self.fabric.device)
+        for rank, states in enumerate(self.group.gather(generators)):
+            tensors |= {_generator_name(rank, kind): state for kind, state in states.items()}
         tensors["sums"] = self.sums.cpu().clone()
         values = {
             "digest": self.digest,
@@ -596,13 +584,14 @@ class _Training:
             "rows": [row.as_dict() for row in self.rows],
             "seconds": seconds,
             "threads": torch.get_num_threads(),
-            "device": self.device.type,
+            "device": self.fabric.device.type,
             "torch": torch.__version__,
             "scaler": self._scaler_state(),
             "notes": self.notes,
         }
         self.number += 1
-        save_checkpoint(self.folder / STATE, self.number, Checkpoint(tensors, values))
+        if self.group.rank == 0:
+            save_checkpoint(self.folder / STATE, self.number, Checkpoint(tensors, values))
         self.saved_at_s = time.monotonic()
 
     def _scaler_state(self) -> dict[str, Any]:
@@ -625,9 +614,10 @@ class _Training:
         self._load_optimizer(_under(tensors, "optimizer/"))
         if values["scaler"]:
             cast("Any", self.fabric.strategy.precision).scaler.load_state_dict(values["scaler"])
-        torch.set_rng_state(tensors["rng/cpu"])
-        if "rng/cuda" in tensors and self.fabric.device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["rng/cuda"], self.fabric.device)
+        torch.set_rng_state(tensors[_generator_name(self.group.rank, "cpu")])
+        on_device = tensors.get(_generator_name(self.group.rank, "cuda"))
+        if on_device is not None and self.fabric.device.type == "cuda":
+            torch.cuda.set_rng_state(on_device, self.fabric.device)
         self.sums.copy_(tensors["sums"])
         self.epoch, self.step = int(values["epoch"]), int(values["step"])
         self.rows = [EpochRow.from_dict(row) for row in values["rows"]]
@@ -635,7 +625,7 @@ class _Training:
         self.notes = [*values["notes"], *found.notes]
         now = {
             "threads": torch.get_num_threads(),
-            "device": self.device.type,
+            "device": self.fabric.device.type,
             "torch": torch.__version__,
         }
         for name, value in now.items():
@@ -660,6 +650,10 @@ class _Training:
 
 def _under(tensors: Any, prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _generator_name(rank: int, kind: str) -> str:
+    return f"rng/{rank}/{kind}" if rank else f"rng/{kind}"
 
 
 def _or_nan(part: Tensor | None, like: Tensor) -> Tensor:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from renalkit.errors import ConfigError
 
@@ -14,6 +16,10 @@ Sampling = Literal["plain", "oversample", "balanced"]
 Precision = Literal["32", "bf16", "16"]
 Device = Literal["cpu", "cuda", "auto"]
 ClassWeights = Literal["none", "inverse"]
+BatchNorm = Literal["device", "synced"]
+
+_SINCE = {"batchnorm": "device"}
+"""Settings younger than runs that exist, with the value of those runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +32,10 @@ class TrainOptions:
     'inverse' frequency, mean 1; asking for it together with oversampling corrects imbalance
     twice. ema: decay per step of an average of the weights that is validated and kept instead of
     the last weights (0 is off, as in the papers). tta: predict the mean over the image and its
-    left-right mirror (off in the papers). threads: torch threads, 0 = all cores. loader_threads: augmentation threads.
+    left-right mirror (off in the papers). devices: GPUs of this machine (with device 'cpu':
+    processes of one thread) that share each batch. batchnorm: with several devices, 'device'
+    normalises each share by itself, 'synced' (CUDA only) the whole batch. threads: torch threads,
+    0 = all cores. loader_threads: augmentation threads.
     """
 
     epochs: int = 60
@@ -56,6 +65,7 @@ class TrainOptions:
     deterministic: bool = True
     checkpoint_minutes: float = 5.0
     seed: int = 0
+    batchnorm: BatchNorm = "device"
 
     def __post_init__(self) -> None:
         positive = ("epochs", "batch_size", "lr", "patience", "min_epochs", "devices")
@@ -71,3 +81,12 @@ class TrainOptions:
             problems.append(f"ema: {self.ema} must be at least 0 and below 1")
         if problems:
             raise ConfigError(problems, where="train")
+
+    @model_serializer(mode="wrap")
+    def _serialised(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_younger(handler(self))
+
+
+def without_younger(plain: dict[str, Any]) -> dict[str, Any]:
+    """The settings as earlier versions wrote them, so that digests of earlier runs stay."""
+    return {name: v for name, v in plain.items() if name not in _SINCE or v != _SINCE[name]}

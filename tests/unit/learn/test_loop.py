@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from renalkit.errors import ConfigError, StoreError, TrainingFailed
+from renalkit.errors import StoreError, TrainingFailed
 from renalkit.learn import loop
 from renalkit.learn.checkpoint import load_checkpoint
 from renalkit.learn.loop import FoldHistory, FoldTask, train_fold
@@ -320,11 +320,6 @@ def test_patience_ends_training_early(tmp_path: Path) -> None:
     task = tiny.tiny_task(replace(data, has_mask=np.zeros(26, bool)))
     history = _train(tmp_path, replace(options, monitor="accuracy", batch_size=14), task)
     assert history.epochs < 40
-
-
-def test_more_than_one_device_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="trained on one device"):
-        _train(tmp_path, replace(OPTIONS, devices=2))
 
 
 def test_overlapping_or_too_small_parts_are_refused() -> None:
