@@ -47,7 +47,7 @@ _BLOCK = 512
 _TRIES = 8
 _NEAREST = 3
 _BACKGROUND_QUANTILE = 0.9
-_BACKGROUND_PATIENTS = 10
+_BACKGROUND_PATIENTS = 30
 _NAMES = (
     "as it is",
     "rotated by 90 degrees",
