@@ -56,7 +56,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     renalkit("phantom", "images", "--patients", 16, "--size", 96, "--seed", 5, cwd=folder)
     renalkit("ingest", "images", "-o", "cohorts/phantom", cwd=folder)
     (folder / "tiny.toml").write_text(EXPERIMENT)
-    renalkit("run", "tiny.toml", "-o", "runs", "--waive", "L03", cwd=folder)
+    renalkit("run", "tiny.toml", "-o", "runs", cwd=folder)
     return folder
 
 
@@ -126,7 +126,7 @@ def test_running_again_trains_nothing_and_changes_nothing(place: Path) -> None:
     run = place / "runs/tiny"
     weights = {p: p.stat().st_mtime_ns for p in run.rglob("weights.safetensors")}
     before = (run / "metrics.json").read_bytes()
-    done = renalkit("run", "tiny.toml", "-o", "runs", "--waive", "L03", "--json", cwd=place)
+    done = renalkit("run", "tiny.toml", "-o", "runs", "--json", cwd=place)
     assert json.loads(done.stdout)["complete"] is True
     assert {p: p.stat().st_mtime_ns for p in run.rglob("weights.safetensors")} == weights
     assert (run / "metrics.json").read_bytes() == before
@@ -205,7 +205,7 @@ def test_damaged_weights_are_refused(place: Path, tmp_path: Path) -> None:
 
 def test_compare_varies_a_key_and_prints_paired_differences(place: Path) -> None:
     words = ("compare", "tiny.toml", "--vary", "params.cbam=true,false", "-o", "runs")
-    done = renalkit(*words, "--waive", "L03", "--set", "train.epochs=1", "--json", cwd=place)
+    done = renalkit(*words, "--set", "train.epochs=1", "--json", cwd=place)
     found = json.loads(done.stdout)
     assert [s["label"] for s in found["systems"]] == ["cbam=True", "cbam=False"]
     assert found["reference"] == "cbam=True"

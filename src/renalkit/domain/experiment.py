@@ -31,7 +31,8 @@ def _empty() -> Mapping[str, Any]:
 class RunRecord:
     """The facts that let a run be believed and repeated; written beside its results.
 
-    machine: processor, cores, memory, operating system; no host or user name.
+    machine: processor, cores, memory, operating system; no host or user name. started, finished:
+    of the last attempt (UTC). seconds: of training, all folds of all attempts.
     """
 
     name: str

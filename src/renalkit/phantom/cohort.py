@@ -2,7 +2,8 @@
 
     folder/images/p0001_1.png   the picture, 8-bit grey
     folder/masks/p0001_1.png    the mass, 0 or 255; none for a normal kidney
-    folder/labels.csv           patient,image,mask,label,side,size_mm,scanner,site
+    folder/labels.csv           patient,image,mask,label,side,size_mm,
+                                spacing_mm,manufacturer,model,site
 
 Patients have one mass (or none) and several frames of it, which differ in probe pose, section,
 gain and speckle. Scanner and site are drawn without looking at the class, so neither is a
@@ -38,7 +39,18 @@ from renalkit.phantom.anatomy import (
 from renalkit.phantom.ultrasound import SCANNERS, PhantomImage, Scanner, render
 from renalkit.store.files import fsync_folder, make_folder, write_bytes, write_text
 
-COLUMNS = ("patient", "image", "mask", "label", "side", "size_mm", "scanner", "site")
+COLUMNS = (
+    "patient",
+    "image",
+    "mask",
+    "label",
+    "side",
+    "size_mm",
+    "spacing_mm",
+    "manufacturer",
+    "model",
+    "site",
+)
 _SITES = ("site-1", "site-2")
 _SCANNER_SHARES = {"site-1": (0.5, 0.35, 0.15), "site-2": (0.15, 0.35, 0.5)}
 
@@ -191,6 +203,8 @@ def _write_patient(folder: Path, patient: PhantomPatient, size: int) -> Iterator
             patient.label,
             patient.anatomy.side,
             "" if lesion is None else f"{lesion.size_mm:.1f}",
+            f"{frame.mm_per_px:.6f}",
+            "phantom",
             patient.scanner.name,
             patient.site,
         ]

@@ -14,7 +14,7 @@ from renalkit.errors import ConfigError
 from renalkit.store.files import make_folder, write_json, write_text
 from renalkit.store.runs import RunFolder
 from renalkit.usecases.differences import comparisons_of
-from renalkit.usecases.evaluate import evaluate_run
+from renalkit.usecases.evaluate import evaluate_results
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.results import Json, read_results
 from renalkit.usecases.run import RunRequest, run_experiment
@@ -74,8 +74,9 @@ def run_compare(request: CompareRequest, progress: Progress) -> Json:
         folder = Path(run_experiment(asked, progress)["folder"])
     elif request.vary or request.preset:
         raise ConfigError(["--vary and --preset need an experiment file, not a run folder"])
-    metrics = evaluate_run(folder, progress)
-    found = comparisons_of(read_results(folder, progress), request.reference)
+    results = read_results(folder, progress)
+    metrics = evaluate_results(results, None, progress)
+    found = comparisons_of(results, request.reference)
     write_json(RunFolder(folder).comparisons, found)
     return {"run": str(folder), "systems": metrics["systems"], **found}
 
@@ -182,7 +183,7 @@ def compare_words(found: Json) -> str:
         p = "" if r["p"] is None else f", p = {r['p']:.3g}"
         lines.append(
             f"  {r['label']:24}{r['metric']:10}{d['value']:+.3f}{interval}{p}, "
-            f"n = {r['n']} {r['unit']}s, {d['method']}"
+            f"n = {d['n']} {d['unit']}s, {d['method']}"
         )
     return "\n".join(lines)
 

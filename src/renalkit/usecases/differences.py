@@ -68,7 +68,7 @@ def _masks(results: RunResults, first: SystemResults, second: SystemResults) -> 
     one = {
         (c.fold, c.key): c for c in first.cases if c.note not in ("both empty", "reference empty")
     }
-    two = {(c.fold, c.key): c for c in second.cases}
+    two = {(c.fold, c.key): c for c in second.pooled_cases}
     shared = sorted(k for k in one if k in two)
     if not shared:
         return []
@@ -80,12 +80,12 @@ def _masks(results: RunResults, first: SystemResults, second: SystemResults) -> 
         b = np.array([two[k].scores[metric] for k in shared])
         found = _paired(results, mean_of_rows(a), mean_of_rows(b), groups)
         if found is not None:
-            rows.append(_row(second, metric, folds) | {"unit": "frame", "n": len(a)} | found)
+            rows.append(_row(second, metric, folds) | {"n_frames": len(a)} | found)
     return rows
 
 
 def _patients(results: RunResults, system: SystemResults) -> dict[tuple[int, str], Prediction]:
-    found = aggregate(system.test, Unit.PATIENT, Rule(results.statistics.rule))
+    found = aggregate(system.pooled, Unit.PATIENT, Rule(results.statistics.rule))
     return {
         (-1 if p.fold is None else p.fold, p.key.patient): p for p in found if p.target is not None
     }
@@ -110,12 +110,11 @@ def _classes(results: RunResults, first: SystemResults, second: SystemResults) -
     ]
     rows: list[Json] = []
     area = _areas(results, truth, (one, two), shared)
-    basis = {"unit": "patient", "n": len(shared)}
     if area is not None:
-        rows.append(_row(second, "auc", folds) | basis | area)
+        rows.append(_row(second, "auc", folds) | area)
     accuracy = _paired(results, right[0], right[1], groups)
     if accuracy is not None:
-        rows.append(_row(second, "accuracy", folds) | basis | accuracy)
+        rows.append(_row(second, "accuracy", folds) | accuracy)
     return rows
 
 

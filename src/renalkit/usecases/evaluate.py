@@ -26,6 +26,7 @@ from renalkit.metrics.bootstrap import (
     Auc,
     BootstrapPlan,
     MeanOfStatistics,
+    RatioOfSums,
     Statistic,
     mean_of_rows,
 )
@@ -81,11 +82,12 @@ def _spread(values: Sequence[float]) -> Json:
 
 
 def _segmentation(results: RunResults, system: SystemResults) -> Json | None:
-    lesions = [c for c in system.cases if c.has_lesion]
+    lesions = [c for c in system.pooled_cases if c.has_lesion]
     if not lesions:
         return None
     plan = results.plan
-    empty = [c for c in system.cases if not c.has_lesion]
+    empty = [c for c in system.pooled_cases if not c.has_lesion]
+    single = [c for c in system.cases if c.has_lesion]
     by_class = {
         name: [c for c in lesions if c.of_class == name]
         for name in results.task.classes
@@ -108,9 +110,9 @@ def _segmentation(results: RunResults, system: SystemResults) -> Json | None:
         "fold_mean": {
             name: _spread(
                 [
-                    float(np.mean([c.scores[name] for c in lesions if c.fold == fold]))
+                    float(np.mean([c.scores[name] for c in single if c.fold == fold]))
                     for fold in system.folds
-                    if any(c.fold == fold for c in lesions)
+                    if any(c.fold == fold for c in single)
                 ]
             )
             for name in ("dice", "iou")
@@ -144,16 +146,18 @@ def _empty_reference(cases: Sequence[Case], plan: BootstrapPlan) -> Json:
 
 def _classification(results: RunResults, system: SystemResults) -> Json | None:
     test = [p for p in system.test if p.scores is not None]
+    pooled = [p for p in system.pooled if p.scores is not None]
     if not test:
         return None
     rule = Rule(results.statistics.rule)
     validation = [p for p in system.validation if p.scores is not None]
     thresholds = thresholds_of(results, validation, rule)
-    patients = aggregate(test, Unit.PATIENT, rule)
+    patients = aggregate(pooled, Unit.PATIENT, rule)
+    by_fold = aggregate(test, Unit.PATIENT, rule)
     return {
         "patient": _unit_figures(results, patients, thresholds, Unit.PATIENT),
-        "frame": _unit_figures(results, tuple(test), thresholds, Unit.FRAME),
-        "fold_mean": _fold_figures(results, patients, thresholds, system.folds),
+        "frame": _unit_figures(results, tuple(pooled), thresholds, Unit.FRAME),
+        "fold_mean": _fold_figures(results, by_fold, thresholds, system.folds),
         "thresholds": [
             {"fold": fold, "value": t.value, "rule": t.rule, "n": t.source_n}
             for fold, t in sorted(thresholds.items())
@@ -264,7 +268,8 @@ def _two_classes(
             if kept
             else undefined_json(0, unit, "0 of 0", plan.level)
         )
-    return {**found, "f1": None}
+    overlap = RatioOfSums(2.0 * (truth & called), 1.0 * truth + 1.0 * called)
+    return {**found, "f1": bootstrapped(overlap, groups, plan)}
 
 
 def _roc(truth: npt.NDArray[np.bool_], scores: Floats) -> Json:
@@ -310,24 +315,27 @@ def cohort_counts(cohort: Cohort, folder: Path | None) -> Json:
     """Flow, classes, scanners and the account of files, as counts."""
     rows: dict[str, tuple[set[str], int]] = {}
     scanners: dict[str, tuple[set[str], int]] = {}
+    sites: dict[str, tuple[set[str], int]] = {}
     for s in b_mode_samples(cohort):
         label = "unlabelled" if s.label is None else cohort.task.classes[s.label]
-        for table, name in ((rows, label), (scanners, s.study.scanner.name)):
+        site = s.study.site or "unknown"
+        for table, name in ((rows, label), (scanners, s.study.scanner.name), (sites, site)):
             people, images = table.get(name, (set[str](), 0))
             table[name] = (people | {s.key.patient}, images + 1)
     flow = cohort.flow
     account = Counter(line.outcome for line in load_account(folder)) if folder else Counter[str]()
     return {
         "flow": {**asdict(flow), "excluded": [list(e) for e in flow.excluded]},
-        "classes": [_count(n, rows[n]) | {"label": n} for n in sorted(rows)],
-        "scanners": [_count(n, scanners[n]) | {"name": n} for n in sorted(scanners)],
+        "classes": [_count(rows[n]) | {"label": n} for n in sorted(rows)],
+        "scanners": [_count(scanners[n]) | {"name": n} for n in sorted(scanners)],
+        "sites": [_count(sites[n]) | {"name": n} for n in sorted(sites)],
         "account": [{"outcome": str(n), "files": account[n]} for n in sorted(account)],
         "patient_known": all(s.patient_known for s in cohort.studies),
         "mixed_patients": sum(study_label(s) is None for s in cohort.studies),
     }
 
 
-def _count(name: str, found: tuple[set[str], int]) -> Json:
+def _count(found: tuple[set[str], int]) -> Json:
     return {"patients": len(found[0]), "images": found[1]}
 
 
@@ -337,6 +345,11 @@ def _count(name: str, found: tuple[set[str], int]) -> Json:
 def evaluate_run(path: Path, progress: Progress, cohort_path: Path | None = None) -> Json:
     """Compute and write metrics.json, cases.csv and comparisons.json of a run."""
     results = read_results(path, progress, cohort_path)
+    return evaluate_results(results, cohort_path, progress)
+
+
+def evaluate_results(results: RunResults, cohort_path: Path | None, progress: Progress) -> Json:
+    """Figures of results already read; writes the same files as `evaluate_run`."""
     folder = results.folder
     progress.stage("figures", len(results.systems))
     systems: list[Json] = []

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from renalkit.config import Settings, parse_settings, problems_of, read_toml, with_overrides
 from renalkit.domain.experiment import settings_digest
@@ -28,7 +28,7 @@ class SplitSettings(Settings):
     """Which patients train, validate and test.
 
     plan, folds, repeats: see `renalkit.domain.splits`. test_share: of all, for a hold-out.
-    validation_share: of what is not tested. external: cohort folder tested by plan 'external'.
+    validation_share: of what is not tested. external: cohort folder that plan 'external' tests.
     file: folds of an earlier run (folds.json), for a comparison on the very same patients.
     """
 
@@ -39,7 +39,14 @@ class SplitSettings(Settings):
     validation_share: Annotated[float, Field(gt=0, lt=0.9)] = 0.2
     stratify: bool = True
     seed: int = 0
+    external: Path | None = None
     file: Path | None = None
+
+    @model_validator(mode="after")
+    def _external_goes_with_its_plan(self) -> SplitSettings:
+        if (self.plan is Plan.EXTERNAL) != (self.external is not None):
+            raise ValueError("plan 'external' and the key 'external' (a cohort folder) go together")
+        return self
 
 
 class SystemSettings(Settings):
@@ -100,16 +107,25 @@ class Experiment(Settings):
     def digest(self) -> str:
         """Digest of what decides the results (not of the places of files)."""
         plain = {k: v for k, v in self.plain.items() if k not in ("cohort", "workers", "name")}
-        plain["split"] = {k: v for k, v in plain["split"].items() if k != "file"}
+        plain["split"] = {k: v for k, v in plain["split"].items() if k not in ("file", "external")}
         return settings_digest(plain)
 
     def placed(self, base: Path) -> dict[str, Any]:
         """The settings as JSON values with paths relative to `base`, so that they can be moved."""
         plain = self.plain
         plain["cohort"] = os.path.relpath(self.cohort, base)
-        if self.split.file is not None:
-            plain["split"]["file"] = os.path.relpath(self.split.file, base)
+        for key in ("file", "external"):
+            path = getattr(self.split, key)
+            if path is not None:
+                plain["split"][key] = os.path.relpath(path, base)
         return plain
+
+    def found_from(self, base: Path) -> Experiment:
+        """The same experiment with its relative paths looked for below `base`."""
+        places = {k: getattr(self.split, k) for k in ("file", "external")}
+        found = {k: base / v for k, v in places.items() if v is not None}
+        split = self.split.model_copy(update=found)
+        return self.model_copy(update={"cohort": base / self.cohort, "split": split})
 
 
 class Job(Settings):
@@ -209,8 +225,4 @@ def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     tables = with_overrides(read_toml(path), overrides)
     experiment = parse_settings(Experiment, tables)
     jobs_of(experiment)
-    base = path.resolve().parent
-    split = experiment.split
-    if split.file is not None:
-        split = split.model_copy(update={"file": base / split.file})
-    return experiment.model_copy(update={"cohort": base / experiment.cohort, "split": split})
+    return experiment.found_from(path.resolve().parent)

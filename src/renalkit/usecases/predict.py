@@ -241,7 +241,7 @@ def predict_words(found: dict[str, Any]) -> str:
     for row in found["frames"]:
         words = [f"{row['file']}#{row['frame']}"]
         if "called" in row:
-            words.append(f"{row['called']} ({max(row['scores'].values()):.2f})")
+            words.append(f"{row['called']} ({row['scores'][row['called']]:.2f})")
         if "mask_area_px" in row:
             words.append(f"mask {row['mask_area_px']} px")
         lines.append("  ".join(words))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from renalkit.domain.cohort import ClassTask, Cohort
+from renalkit.domain.geometry import MaskRLE
 from renalkit.domain.prediction import Prediction, Rule, Unit, aggregate
 from renalkit.domain.sample import Sample, SampleKey, b_mode_samples
 from renalkit.errors import StatisticUndefined, StoreError
@@ -24,11 +25,11 @@ from renalkit.metrics.classification import (
 )
 from renalkit.metrics.inference import Estimate
 from renalkit.metrics.segmentation import ScoreRule, SurfaceDefinition, score_segmentation
-from renalkit.store.cohorts import load_cohort
 from renalkit.store.files import read_json
 from renalkit.store.predictions import load_predictions
 from renalkit.store.runs import RunFolder
 from renalkit.usecases.experiment import Experiment, Job, StatisticsSettings, jobs_of
+from renalkit.usecases.parts import load_data
 from renalkit.usecases.progress import Progress
 
 Json = dict[str, Any]
@@ -55,13 +56,21 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class SystemResults:
-    """What one system said on the tested parts of its finished folds."""
+    """What one system said on the tested parts of its finished folds.
+
+    test: one prediction per fold and frame, what fold means are made of. pooled: one per frame,
+    what pooled figures are made of; a frame that several folds test (hold-out, repeats) has the
+    mean of their scores and the majority of their masks, with fold None. cases: masks of `test`
+    scored; pooled_cases: those of `pooled`.
+    """
 
     job: Job
     folds: tuple[int, ...]
     test: tuple[Prediction, ...]
     validation: tuple[Prediction, ...]
     cases: tuple[Case, ...]
+    pooled: tuple[Prediction, ...]
+    pooled_cases: tuple[Case, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +106,7 @@ def stored_experiment(folder: RunFolder) -> Experiment:
             remedy="give the folder that holds experiment.json",
         )
     found = Experiment.model_validate(read_json(folder.experiment_json)["settings"])
-    return found.model_copy(update={"cohort": folder.path / found.cohort})
+    return found.found_from(folder.path)
 
 
 def read_results(path: Path, progress: Progress, cohort_path: Path | None = None) -> RunResults:
@@ -107,7 +116,7 @@ def read_results(path: Path, progress: Progress, cohort_path: Path | None = None
     """
     folder = RunFolder(path)
     experiment = stored_experiment(folder)
-    cohort = load_cohort(cohort_path or experiment.cohort)
+    cohort, _ = load_data(experiment, cohort_path)
     samples = {s.key: s for s in b_mode_samples(cohort)}
     systems: list[SystemResults] = []
     for job in jobs_of(experiment):
@@ -124,11 +133,50 @@ def read_results(path: Path, progress: Progress, cohort_path: Path | None = None
             p for f in folds for p in load_predictions(folder.fold(job.label, f).validation)
         ]
         progress.stage(f"{job.label}: score {len(test)} frames", len(test))
-        cases = _cases(job.label, test, samples, (experiment.statistics, cohort.task), progress)
-        systems.append(
-            SystemResults(job, tuple(folds), tuple(test), tuple(validation), tuple(cases))
-        )
+        how = (experiment.statistics, cohort.task)
+        said = (job, tuple(folds), tuple(test), tuple(validation))
+        systems.append(system_results(said, samples, how, progress))
     return RunResults(folder, experiment, cohort, tuple(systems))
+
+
+def system_results(
+    said: tuple[Job, tuple[int, ...], tuple[Prediction, ...], tuple[Prediction, ...]],
+    samples: dict[SampleKey, Sample],
+    how: tuple[StatisticsSettings, ClassTask],
+    progress: Progress,
+) -> SystemResults:
+    """A system's predictions with its masks scored, fold by fold and pooled."""
+    job, folds, test, validation = said
+    cases = tuple(_cases(job.label, test, samples, how, progress))
+    pooled = pool(test)
+    again = cases if pooled == test else tuple(_cases(job.label, pooled, samples, how, progress))
+    return SystemResults(job, folds, test, validation, cases, pooled, again)
+
+
+def pool(test: Sequence[Prediction]) -> tuple[Prediction, ...]:
+    """One prediction per frame: the only one, or the mean of all folds that tested the frame."""
+    groups: dict[SampleKey, list[Prediction]] = defaultdict(list)
+    for p in test:
+        groups[p.key].append(p)
+    if len(groups) == len(test):
+        return tuple(test)
+    return tuple(_mean_prediction(groups[key]) for key in sorted(groups))
+
+
+def _mean_prediction(group: Sequence[Prediction]) -> Prediction:
+    if len(group) == 1:
+        return group[0]
+    scores = [p.scores for p in group if p.scores is not None]
+    masks = [p.mask for p in group if p.mask is not None]
+    mean = None
+    if scores:
+        raw = np.mean(scores, axis=0)
+        mean = tuple(float(s) for s in raw / raw.sum())
+    mask = None
+    if masks:
+        votes = np.sum([m.decode() for m in masks], axis=0)
+        mask = MaskRLE.encode(2 * votes >= len(masks))
+    return replace(group[0], scores=mean, mask=mask, fold=None)
 
 
 def _cases(
@@ -202,12 +250,15 @@ def thresholds_of(
 
 
 def called_class(p: Prediction, thresholds: dict[int, Threshold], positive: int | None) -> int:
-    """The class a prediction calls: above its fold's threshold, or the largest score."""
+    """The class a prediction calls: above its fold's threshold, or the largest score.
+
+    The mean of several folds is cut at the median of their thresholds.
+    """
     assert p.scores is not None
     if positive is None:
         return int(np.argmax(p.scores))
-    threshold = thresholds.get(p.fold if p.fold is not None else -1)
-    cut = threshold.value if threshold else 0.5
+    own = [t.value for fold, t in thresholds.items() if p.fold in (None, fold)]
+    cut = float(np.median(own)) if own else 0.5
     return positive if p.scores[positive] >= cut else 1 - positive
 
 

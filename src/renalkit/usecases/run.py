@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +14,6 @@ from renalkit.domain.experiment import RunRecord, Status
 from renalkit.domain.sample import b_mode_samples
 from renalkit.domain.splits import Split, SplitOptions, make_split, patient_facts
 from renalkit.errors import CheckFailed, Exit, InputRefused, Locked, Reason, StoreError
-from renalkit.store.cohorts import load_cohort
 from renalkit.store.files import make_folder, read_json, write_json, write_text
 from renalkit.store.runs import (
     RunFolder,
@@ -27,6 +25,7 @@ from renalkit.store.runs import (
 from renalkit.store.splits import load_split, save_split, write_nnunet
 from renalkit.usecases.check import CheckReport, check
 from renalkit.usecases.experiment import Experiment, Job, jobs_of, read_experiment
+from renalkit.usecases.parts import load_data, require_truth
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.results import stored_experiment
 
@@ -55,18 +54,19 @@ class Prepared:
 
 
 def prepare_run(request: RunRequest, progress: Progress) -> Prepared:
-    """Read, check and divide; everything found is kept, nothing already settled changes.
+    """Read, check and divide. The run takes its name only once nothing stands in its way.
 
-    Raises ConfigError, CheckFailed (a leak not waived), StoreError (the run's name is taken by
-    other settings).
+    Raises ConfigError, CheckFailed (a leak not waived), InputRefused (a fold lacks its truth),
+    StoreError (the run's name is taken by other settings or another cohort).
     """
     experiment = read_experiment(request.experiment, request.overrides)
     jobs = jobs_of(experiment)
     folder = RunFolder(request.output / experiment.name)
-    _settle(folder, experiment, request)
+    _refuse_taken(folder, experiment)
     progress.stage("reading the cohort")
-    cohort = load_cohort(experiment.cohort)
-    if not b_mode_samples(cohort):
+    cohort, outside = load_data(experiment)
+    samples = b_mode_samples(cohort)
+    if not samples:
         raise InputRefused(
             Reason.BAD_ANNOTATION,
             "no B-mode frame with a label or a mask",
@@ -74,19 +74,10 @@ def prepare_run(request: RunRequest, progress: Progress) -> Prepared:
             expected="labels or masks for the task",
             remedy="look at 'renalkit cohort show' and ingest again with a label table",
         )
-    task = {"classes": list(cohort.task.classes), "positive": cohort.task.positive}
-    facts = {"name": cohort.name, "digest": cohort.digest, "task": task}
-    if folder.cohort.exists() and read_json(folder.cohort) != facts:
-        raise StoreError(
-            "the cohort changed since this run began",
-            where=folder.path.name,
-            expected="the same studies, masks and labels",
-            remedy="give the experiment another name",
-        )
-    write_json(folder.cohort, facts)
     waivers = tuple(sorted({*experiment.waive, *request.waive}))
     progress.stage("checking the cohort for leaks and shortcuts")
     found = check(cohort, frozenset(waivers))
+    make_folder(folder.path)
     write_json(folder.check, found.to_json())
     if found.blocking:
         raise CheckFailed(
@@ -96,24 +87,30 @@ def prepare_run(request: RunRequest, progress: Progress) -> Prepared:
             remedy="mend the cohort, or waive the guard by name (--waive L03); "
             "the report prints every waiver",
         )
-    return Prepared(
-        folder, experiment, jobs, cohort, _split(folder, experiment, cohort, found), waivers
-    )
+    split = _split(folder, experiment, (cohort, outside), found)
+    require_truth(samples, split.folds, jobs)
+    _settle(folder, experiment, request)
+    _keep_cohort(folder, cohort)
+    save_split(folder.folds, split)
+    return Prepared(folder, experiment, jobs, cohort, split, waivers)
+
+
+def _refuse_taken(folder: RunFolder, experiment: Experiment) -> None:
+    if not folder.experiment_json.exists():
+        return
+    if read_json(folder.experiment_json).get("digest") != experiment.digest:
+        raise StoreError(
+            f"a run named '{experiment.name}' exists with other settings",
+            where=folder.path.name,
+            expected="the same settings, to resume",
+            remedy="change 'name' in the experiment file, or remove the run",
+        )
 
 
 def _settle(folder: RunFolder, experiment: Experiment, request: RunRequest) -> None:
-    """Write the settings on first use; refuse other settings under a used name."""
+    """Write the settings on first use."""
     if folder.experiment_json.exists():
-        earlier = read_json(folder.experiment_json)
-        if earlier.get("digest") != experiment.digest:
-            raise StoreError(
-                f"a run named '{experiment.name}' exists with other settings",
-                where=folder.path.name,
-                expected="the same settings, to resume",
-                remedy="change 'name' in the experiment file, or remove the run",
-            )
         return
-    make_folder(folder.path)
     write_text(folder.experiment_toml, request.experiment.read_text(encoding="utf-8"))
     write_json(
         folder.experiment_json,
@@ -125,32 +122,50 @@ def _settle(folder: RunFolder, experiment: Experiment, request: RunRequest) -> N
     )
 
 
-def _split(folder: RunFolder, experiment: Experiment, cohort: Cohort, found: CheckReport) -> Split:
+def _keep_cohort(folder: RunFolder, cohort: Cohort) -> None:
+    """What later steps must know of the cohort; refuse one that changed since."""
+    task = {"classes": list(cohort.task.classes), "positive": cohort.task.positive}
+    facts = {"name": cohort.name, "digest": cohort.digest, "task": task}
+    if folder.cohort.exists() and read_json(folder.cohort) != facts:
+        raise StoreError(
+            "the cohort changed since this run began",
+            where=folder.path.name,
+            expected="the same studies, masks and labels",
+            remedy="give the experiment another name",
+        )
+    write_json(folder.cohort, facts)
+
+
+def _split(
+    folder: RunFolder,
+    experiment: Experiment,
+    data: tuple[Cohort, frozenset[str]],
+    found: CheckReport,
+) -> Split:
     if folder.folds.exists():
         return load_split(folder.folds)
-    wanted = experiment.split
-    if wanted.file is not None:
-        split = load_split(wanted.file)
-    else:
+    wanted, (cohort, outside) = experiment.split, data
+    if wanted.file is None:
         options = SplitOptions(
             folds=wanted.folds,
             repeats=wanted.repeats,
             test_share=wanted.test_share,
             validation_share=wanted.validation_share,
             stratify=wanted.stratify,
+            external=outside,
         )
         facts = patient_facts(cohort, found.groups)
-        split = make_split(facts, wanted.plan, wanted.seed, options)
-    known = set(cohort.patients)
-    strangers = {p for f in split.folds for p in f.train | f.validation | f.test} - known
+        return make_split(facts, wanted.plan, wanted.seed, options)
+    split = load_split(wanted.file)
+    strangers = {p for f in split.folds for p in f.train | f.validation | f.test}
+    strangers -= set(cohort.patients)
     if strangers:
         raise InputRefused(
             Reason.SPLIT_OVERLAP,
             f"the folds name {len(strangers)} patients this cohort does not have",
-            where=folder.folds.name,
+            where=wanted.file.name,
             remedy="use the folds of a run on this cohort",
         )
-    save_split(folder.folds, split)
     return split
 
 
@@ -216,7 +231,7 @@ def train_words(found: dict[str, Any]) -> str:
 
 def run_experiment(request: RunRequest, progress: Progress) -> dict[str, Any]:
     """Train what is missing, then evaluate, compare and write the report."""
-    started, clock = datetime.now(UTC), time.monotonic()
+    started = datetime.now(UTC)
     trained = train_experiment(request, progress)
     folder = RunFolder(Path(trained["folder"]))
     if not trained["complete"]:
@@ -225,19 +240,19 @@ def run_experiment(request: RunRequest, progress: Progress) -> dict[str, Any]:
             where=folder.path.name,
             remedy="wait for it, then run the same command again",
         )
-    return finish_run(folder, trained, (started, clock), progress)
+    return finish_run(folder, trained, started, progress)
 
 
 def finish_run(
-    folder: RunFolder, trained: dict[str, Any], since: tuple[datetime, float], progress: Progress
+    folder: RunFolder, trained: dict[str, Any], since: datetime, progress: Progress
 ) -> dict[str, Any]:
     """Everything after training: figures, comparisons, report, record, manifest."""
     from renalkit.usecases.evaluate import evaluate_run
     from renalkit.usecases.report import write_report
 
     metrics = evaluate_run(folder.path, progress)
-    report = write_report(folder.path, None, progress)
     settings = read_json(folder.experiment_json)
+    trainings = [t for s in metrics["systems"] for t in s["training"]]
     record = RunRecord(
         name=trained["run"],
         status=Status.COMPLETE,
@@ -246,12 +261,13 @@ def finish_run(
         split_digest=load_split(folder.folds).digest,
         versions=package_versions(),
         machine=machine_facts(),
-        started=since[0].isoformat(timespec="seconds"),
+        started=since.isoformat(timespec="seconds"),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        seconds=round(time.monotonic() - since[1], 1),
-        waivers=tuple(settings["settings"].get("waive", ())),
+        seconds=round(sum(t["train_seconds"] for t in trainings), 1),
+        waivers=tuple(read_json(folder.check)["waivers"]),
     )
     save_record(folder, record)
+    report = write_report(folder.path, None, progress)
     write_manifest(folder.path)
     return {**trained, "report": str(report), "metrics": str(folder.metrics)}
 
@@ -264,6 +280,6 @@ def run_words(found: dict[str, Any]) -> str:
 def export_splits(path: Path, output: Path) -> None:
     """Write the folds of a run in nnU-Net's form, one case per frame."""
     folder = RunFolder(path)
-    cohort = load_cohort(stored_experiment(folder).cohort)
+    cohort, _ = load_data(stored_experiment(folder))
     cases = {s.key.text: s.key.patient for s in b_mode_samples(cohort)}
     write_nnunet(output, load_split(folder.folds), cases)

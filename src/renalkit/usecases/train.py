@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from renalkit.systems import get_system
 from renalkit.systems._contract import Decoded, Params, Shape, System
 from renalkit.transforms.preprocess import Placement
 from renalkit.usecases.experiment import Job
+from renalkit.usecases.parts import part_indices
 from renalkit.usecases.progress import Progress
 
 Indices = npt.NDArray[np.int64]
@@ -80,14 +81,6 @@ def finished_folds(training: Training, job: Job) -> list[int]:
     ]
 
 
-def part_indices(samples: Sequence[Sample], fold: Fold) -> Mapping[str, Indices]:
-    """Positions of the samples of each part; patients outside the fold are in none."""
-    parts = [fold.part_of(s.key.patient) for s in samples]
-    return {
-        name: np.flatnonzero([p == name for p in parts]) for name in ("train", "validation", "test")
-    }
-
-
 def train_fold_of(training: Training, job: Job, fold: Fold, progress: Progress) -> bool:
     """Train one system on one fold and keep its predictions; True when the fold is finished.
 
@@ -114,7 +107,6 @@ def _train_locked(training: Training, job: Job, fold: Fold, progress: Progress) 
     folder = training.folder.fold(job.label, fold.index)
     data = prepare(training.samples, job.input, training.folder.cache, training.workers, progress)
     parts = part_indices(training.samples, fold)
-    _require_truth(job, data, parts)
     options = replace(job.train, seed=job.train.seed * 1000 + fold.index)
     weights = None
     if options.class_weights == "inverse":
@@ -187,27 +179,6 @@ def _save_attention(
             written, data = cv2.imencode(".png", levels)
             assert written
             write_bytes(folder / f"{prediction.key.text}.png", data.tobytes())
-
-
-def _require_truth(job: Job, data: PreparedSet, parts: Mapping[str, Indices]) -> None:
-    for name in ("train", "validation"):
-        index = parts[name]
-        labels = data.labels[index]
-        problem = ""
-        if not len(index):
-            problem = f"the {name} part has no images"
-        elif job.task.segments and not np.asarray(data.masks[index[data.has_mask[index]]]).any():
-            problem = f"no image of the {name} part has a lesion mask"
-        elif job.task.classifies and len(np.unique(labels[labels >= 0])) < 2:
-            problem = f"the {name} part has fewer than two classes"
-        if problem:
-            raise InputRefused(
-                Reason.BAD_ANNOTATION,
-                problem,
-                where=job.label,
-                expected="truth for the task in the training and the validation part",
-                remedy="use fewer folds, another task for this system, or annotate more patients",
-            )
 
 
 def inverse_frequency(labels: Indices, n_classes: int) -> tuple[float, ...]:

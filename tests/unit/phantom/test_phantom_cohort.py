@@ -69,7 +69,7 @@ def test_table_describes_exactly_the_files(small):
 def test_one_patient_one_label_one_scanner(small):
     facts = {}
     for row in rows_of(small[0]):
-        fact = tuple(row[c] for c in ("label", "side", "size_mm", "scanner", "site"))
+        fact = tuple(row[c] for c in ("label", "side", "size_mm", "model", "site"))
         assert facts.setdefault(row["patient"], fact) == fact
     assert len(facts) == 10
 

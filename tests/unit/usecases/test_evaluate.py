@@ -20,7 +20,7 @@ from renalkit.usecases.differences import comparisons_of
 from renalkit.usecases.evaluate import _classification, _segmentation, cohort_counts
 from renalkit.usecases.experiment import Experiment, jobs_of
 from renalkit.usecases.progress import Silent
-from renalkit.usecases.results import RunResults, SystemResults, _cases, thresholds_of
+from renalkit.usecases.results import RunResults, pool, system_results, thresholds_of
 
 TASK = ClassTask(("benign", "malignant"), "malignant")
 
@@ -73,9 +73,8 @@ def _results(error: float = 0.3) -> RunResults:
     for job, seed in zip(jobs_of(experiment), (0, 1), strict=True):
         test = tuple(_predictions(cohort, job.label, error, seed))
         how = (experiment.statistics, TASK)
-        cases = tuple(_cases(job.label, test, samples, how, Silent()))
         validation = tuple(replace(p, fold=1 - (p.fold or 0)) for p in test)
-        systems.append(SystemResults(job, (0, 1), test, validation, cases))
+        systems.append(system_results((job, (0, 1), test, validation), samples, how, Silent()))
     return RunResults(RunFolder(Path("none")), experiment, cohort, tuple(systems))
 
 
@@ -117,7 +116,7 @@ def test_l05_thresholds_do_not_see_tested_labels() -> None:
     system = results.systems[0]
     before = thresholds_of(results, system.validation, results.statistics.rule)
     turned = tuple(replace(p, target=1 - (p.target or 0)) for p in system.test)
-    other = _classification(results, replace(system, test=turned))
+    other = _classification(results, replace(system, test=turned, pooled=turned))
     assert other is not None
     assert {t["fold"]: t["value"] for t in other["thresholds"]} == {
         k: v.value for k, v in before.items()
@@ -127,7 +126,8 @@ def test_l05_thresholds_do_not_see_tested_labels() -> None:
 def test_the_order_of_predictions_does_not_matter() -> None:
     results = _results()
     system = results.systems[0]
-    turned = replace(system, test=system.test[::-1], validation=system.validation[::-1])
+    backwards = system.test[::-1]
+    turned = replace(system, test=backwards, pooled=backwards, validation=system.validation[::-1])
     assert _classification(results, turned) == _classification(results, system)
 
 
@@ -154,7 +154,7 @@ def test_one_class_only_gives_a_reason_instead_of_a_number() -> None:
     results = _results()
     system = results.systems[0]
     only = tuple(p for p in system.test if p.target == 1)
-    found = _classification(results, replace(system, test=only, validation=only))
+    found = _classification(results, replace(system, test=only, pooled=only, validation=only))
     assert found is not None
     assert found["patient"]["auc"]["value"] is None
     assert "one class" in found["patient"]["auc"]["note"]
@@ -168,3 +168,32 @@ def test_counts_of_the_cohort() -> None:
         ("benign", 6, 12),
         ("malignant", 6, 12),
     ]
+
+
+def test_a_hold_out_counts_each_patient_once() -> None:
+    """Three inner models test the same patients: pooled figures rest on patients, not models."""
+    results = _results()
+    system = results.systems[0]
+    folds = tuple(replace(p, fold=k) for k in range(3) for p in system.test)
+    shared = replace(system, folds=(0, 1, 2), test=folds, pooled=pool(folds), validation=folds)
+    found = _classification(results, shared)
+    assert found is not None
+    assert found["patient"]["n"] == 12
+    assert found["patient"]["auc"]["n"] == 12
+    assert found["patient"]["accuracy"]["n"] == 12
+    assert len(found["fold_mean"]["auc"]["folds"]) == 3
+
+
+def test_the_mean_of_folds_is_the_mean_of_scores_and_the_majority_of_masks() -> None:
+    one = _results().systems[0].test[0]
+    assert one.mask is not None
+    empty = MaskRLE(one.mask.rows, one.mask.cols, (one.mask.rows * one.mask.cols,))
+    group = [
+        replace(one, fold=0, scores=(0.2, 0.8)),
+        replace(one, fold=1, scores=(0.6, 0.4)),
+        replace(one, fold=2, scores=(0.1, 0.9), mask=empty),
+    ]
+    (found,) = pool(group)
+    assert found.scores == pytest.approx((0.3, 0.7))
+    assert found.mask == one.mask
+    assert found.fold is None
