@@ -268,7 +268,8 @@ def _two_classes(
             if kept
             else undefined_json(0, unit, "0 of 0", plan.level)
         )
-    overlap = RatioOfSums(2.0 * (truth & called), 1.0 * truth + 1.0 * called)
+    hits, marked = (truth & called).astype(np.float64), (1 * truth + 1 * called).astype(np.float64)
+    overlap = RatioOfSums(2 * hits, marked)
     return {**found, "f1": bootstrapped(overlap, groups, plan)}
 
 
