@@ -32,6 +32,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -510,12 +511,15 @@ def in_processes(count: int, work: Work, progress: Progress) -> None:
             _child(number, work, (channels[number][1], alive, stop))
 
         processes = [context.Process(target=main, args=(n,)) for n in range(count)]
+        at_once = stop.at_once
         try:
+            stop.at_once = False  # as the processes are to find it
             with warnings.catch_warnings():
                 # Python warns of forking beside threads; see the module's words on threads.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 for process in processes:
                     process.start()
+            stop.at_once = at_once
             _watch(processes, [reader for reader, _ in channels], progress, stop)
         finally:
             for process in processes:
@@ -532,7 +536,6 @@ def in_processes(count: int, work: Work, progress: Progress) -> None:
 def _child(number: int, work: Work, wires: tuple[connection.Connection, int, Stop]) -> None:
     """Life of a forked process; its exit status is 0, 130 when interrupted, or an error's."""
     channel, alive, stop = wires
-    stop.at_once = False
 
     def follow() -> None:
         os.read(alive, 1)  # returns when the last holder of the other end, the caller, is gone
@@ -560,11 +563,12 @@ def _watch(
     stop: Stop,
 ) -> None:
     """Pass on progress and wishes until all processes ended well; raise when one did not."""
-    told = False
+    told_s = -math.inf
     while True:
         running = [p for p in processes if p.exitcode is None]
-        if stop.asked and not told:
-            told = True
+        if stop.asked and time.monotonic() - told_s > _POLL_S:
+            # Again and again: a process that is just being forked loses its first signals.
+            told_s = time.monotonic()
             for process in running:
                 process.terminate()
         connection.wait([*readers, *(p.sentinel for p in running)], _POLL_S)
