@@ -171,7 +171,7 @@ REASONS = {
         "correct the `split` column or the fold file",
     ),
     "not-in-table": (
-        "the label table does not list this picture",
+        "the label table or the keep list does not list this picture, or keeps none of its frames",
         "add a row, or take the picture out",
     ),
     "not-recognised": (
@@ -267,6 +267,7 @@ EXPERIMENT = {
     "split.validation_share": "part of the untested patients that validates",
     "split.stratify": "keep the class shares alike in all parts",
     "split.seed": "same seed and patients, same folds, whatever the order of files",
+    "split.external": "cohort folder that plan `external` tests; beside the experiment file",
     "split.file": "`folds.json` of an earlier run, for the very same folds",
     "input.size": "side of the network input in px; pictures keep their aspect ratio",
     "input.bilateral": "bilateral filter against speckle (P1)",

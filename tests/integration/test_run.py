@@ -89,7 +89,9 @@ def test_every_tested_frame_is_predicted_once_and_out_of_fold(place: Path) -> No
     samples = b_mode_samples(load_cohort(place / "cohorts/phantom"))
     split = load_split(run / "folds.json")
     for label in ("multitask-us", "unet", "resnet18"):
-        found = [p for k in (0, 1) for p in load_predictions(run / label / f"fold-{k}/test.parquet")]
+        found = [
+            p for k in (0, 1) for p in load_predictions(run / label / f"fold-{k}/test.parquet")
+        ]
         assert sorted(p.key for p in found) == [s.key for s in samples]
         for p in found:
             assert p.fold is not None
