@@ -144,6 +144,34 @@ def phantom(
 
 
 @app.command()
+def frames(
+    source: Annotated[Path, typer.Argument(help="Folder of DICOM files or videos.", exists=True)],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for the sheets and keep.csv.")
+    ],
+    every: Annotated[int | None, typer.Option(min=1, help="Offer every n-th frame.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Offer one frame per so many seconds.")
+    ] = None,
+    keep_pixels: Annotated[
+        bool, typer.Option(help="Show DICOM images that declare no ultrasound region.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Contact sheets and a list of frames to pick from, for ingest --keep. Resumes."""
+    from renalkit.usecases.frames import frames_request, frames_words, run_frames
+
+    request = frames_request(
+        source=source, output=output, every=every, seconds=seconds, keep_pixels=keep_pixels
+    )
+    with progress_bar() as progress:
+        report = run_frames(request, progress)
+    give(report.as_json(), as_json, lambda: frames_words(report))
+    if report.refused:
+        raise typer.Exit(Exit.PARTIAL)
+
+
+@app.command()
 def ingest(
     source: Annotated[Path, typer.Argument(help="Folder of images or DICOM files.", exists=True)],
     output: Annotated[Path, typer.Option("-o", "--output", help="Cohort folder.")],
@@ -168,6 +196,12 @@ def ingest(
     key_file: Annotated[
         Path | None, typer.Option(help="The project's key, outside the cohort.")
     ] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Keep list of `renalkit frames`: only its frames are taken.")
+    ] = None,
+    every: Annotated[
+        int | None, typer.Option(min=1, help="Take every n-th frame of each cine.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Read a folder into a cohort; every file ends used or refused with its reason. Resumes."""
@@ -185,6 +219,8 @@ def ingest(
         keep_pixels=keep_pixels,
         allow_headerless=allow_headerless,
         key_file=key_file,
+        keep=keep,
+        every=every,
     )
     with progress_bar() as progress:
         report = run_ingest(request, progress)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -21,9 +21,11 @@ import numpy.typing as npt
 
 from renalkit.errors import InputRefused, Reason
 from renalkit.readers.tables import parse_table
+from renalkit.store.cohorts import plain_cell, safe_cell
 
 KEEP_COLUMNS = ("file", "frame", "keep")
 
+_REMEDY = "write the list again and change the keep column only"
 _LABEL_PX = 14
 _GAP_PX = 2
 
@@ -78,6 +80,11 @@ class Thumbnail:
     pixels: npt.NDArray[np.generic]
 
 
+def thumbnail(frame: int, pixels: npt.NDArray[np.generic], side_px: int) -> Thumbnail:
+    """A frame shrunk at once, so that the frames of a long cine need not be held together."""
+    return Thumbnail(frame, _thumbnail(pixels, side_px))
+
+
 def contact_sheet(items: Sequence[Thumbnail], *, columns: int = 8, side_px: int = 128) -> bytes:
     """A PNG with the frames as numbered thumbnails, row by row; the same input, the same bytes.
 
@@ -125,50 +132,85 @@ def _thumbnail(pixels: npt.NDArray[np.generic], side_px: int) -> npt.NDArray[np.
     )
 
 
-def keep_list(frames: Mapping[str, Sequence[int]]) -> str:
-    """The text of a keep list with every sampled frame set to keep = 1, sorted by file and frame.
+def keep_list(
+    frames: Mapping[str, Sequence[int]],
+    *,
+    dropped: Collection[tuple[str, int]] = (),
+    sheets: Mapping[tuple[str, int], str] | None = None,
+) -> str:
+    """The text of a keep list, sorted by file and frame; keep is 1 except for dropped frames.
 
     file is whatever names the cine for the person who picks; it stays on that person's machine.
+    sheets: the contact sheet of every frame, as a fourth column that reading ignores.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(KEEP_COLUMNS)
+    writer.writerow(KEEP_COLUMNS if sheets is None else (*KEEP_COLUMNS, "sheet"))
     for file in sorted(frames):
-        writer.writerows((file, frame, 1) for frame in sorted(set(frames[file])))
+        for frame in sorted(set(frames[file])):
+            row = (safe_cell(file), frame, int((file, frame) not in dropped))
+            writer.writerow(row if sheets is None else (*row, sheets[file, frame]))
     return text.getvalue()
 
 
+def read_decisions(data: bytes, *, where: str = "keep list") -> dict[tuple[str, int], bool]:
+    """What a keep list says about each (file, frame) it names.
+
+    Raises InputRefused(BAD_TABLE), with the line: other columns or values, a frame twice.
+    """
+    return {key: keep for key, (_, keep) in _lines(data, where).items()}
+
+
+def _lines(data: bytes, where: str) -> dict[tuple[str, int], tuple[int, bool]]:
+    """The line and the decision of each (file, frame)."""
+    table = parse_table(data, where=where, required=KEEP_COLUMNS)
+    found: dict[tuple[str, int], tuple[int, bool]] = {}
+    for row in table.rows:
+        file, frame, keep = (row.values[c] for c in KEEP_COLUMNS)
+        key = (plain_cell(file), int(frame) if re.fullmatch("[0-9]{1,9}", frame) else -1)
+        if keep not in ("0", "1") or key[1] < 0 or key in found:
+            raise _bad_line(row.line, where)
+        found[key] = (row.line, keep == "1")
+    return found
+
+
 def read_keep_list(
-    data: bytes, sampled: Mapping[str, Sequence[int]], *, where: str = "keep list"
+    data: bytes,
+    sampled: Mapping[str, Sequence[int]] | None = None,
+    *,
+    where: str = "keep list",
 ) -> dict[str, tuple[int, ...]]:
     """The frames a person kept, by file. Every sampled frame must be listed once, with 0 or 1.
+
+    sampled: what was offered, by file; None when that is not known, then the list stands alone.
 
     Raises InputRefused(BAD_TABLE): other columns or values, a frame that was not sampled, a frame
     twice or not at all (a line lost in editing must not pass for a decision).
     """
-    table = parse_table(data, where=where, required=KEEP_COLUMNS)
-    kept: dict[str, list[int]] = {file: [] for file in sampled}
-    open_frames = {(file, frame) for file, frames in sampled.items() for frame in frames}
-    for row in table.rows:
-        file, frame, keep = (row.values[c] for c in KEEP_COLUMNS)
-        key = (file, int(frame) if re.fullmatch("[0-9]{1,9}", frame) else -1)
-        if keep not in ("0", "1") or key not in open_frames:
-            raise InputRefused(
-                Reason.BAD_TABLE,
-                "a frame that was not sampled, is listed twice, or is neither 0 nor 1",
-                where=f"{where}, line {row.line}",
-                expected="the lines as they were written, keep set to 0 or 1",
-                remedy="write the list again and change the keep column only",
-            )
-        open_frames.remove(key)
-        if keep == "1":
-            kept[file].append(key[1])
-    if open_frames:
+    lines = _lines(data, where)
+    kept: dict[str, list[int]] = {file: [] for file in sampled or {}}
+    offered = {(file, frame) for file, frames in (sampled or {}).items() for frame in frames}
+    for (file, frame), (line, keep) in lines.items():
+        if sampled is not None and (file, frame) not in offered:
+            raise _bad_line(line, where)
+        kept.setdefault(file, []).extend([frame] if keep else [])
+    lost = len(offered - lines.keys())
+    if lost:
         raise InputRefused(
             Reason.BAD_TABLE,
-            f"{len(open_frames)} sampled frames are not listed",
+            f"{lost} sampled frames are not listed",
             where=where,
             expected="every sampled frame with 0 or 1",
-            remedy="write the list again and change the keep column only",
+            remedy=_REMEDY,
         )
     return {file: tuple(sorted(frames)) for file, frames in kept.items()}
+
+
+def _bad_line(line: int, where: str) -> InputRefused:
+    return InputRefused(
+        Reason.BAD_TABLE,
+        "a frame that was not sampled, is listed twice, or is neither 0 nor 1",
+        where=f"{where}, line {line}",
+        expected="the lines as they were written, keep set to 0 or 1",
+        remedy=_REMEDY,
+    )

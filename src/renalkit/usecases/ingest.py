@@ -44,6 +44,7 @@ from renalkit.store.files import (
     write_json,
     write_text,
 )
+from renalkit.usecases.ingest_frames import Picks, read_picks
 from renalkit.usecases.ingest_labels import StudyLabels, annotation_paths, read_labels
 from renalkit.usecases.ingest_layouts import (
     Layout,
@@ -64,7 +65,10 @@ _KINDS = {"p": "patient", "s": "study", "f": "file"}
 
 @dataclass(frozen=True, slots=True)
 class IngestRequest:
-    """What the user asked for. classes: of the task, in order; empty takes those of the source."""
+    """What the user asked for. classes: of the task, in order; empty takes those of the source.
+
+    keep: a list of the frames to take; every: without a list, the step between frames taken.
+    """
 
     source: Path
     output: Path
@@ -76,6 +80,8 @@ class IngestRequest:
     groups: str = "none"
     options: ReadOptions = field(default_factory=ReadOptions)
     key_file: Path | None = None
+    keep: Path | None = None
+    every: int = 1
 
     @property
     def keys_folder(self) -> Path:
@@ -167,6 +173,8 @@ def request_of(
     keep_pixels: bool = False,
     allow_headerless: bool = False,
     key_file: Path | None = None,
+    keep: Path | None = None,
+    every: int | None = None,
 ) -> IngestRequest:
     """The request of a command line; ConfigError lists everything wrong with it."""
     names = tuple(c.strip() for c in classes.split(",")) if classes else ()
@@ -183,9 +191,15 @@ def request_of(
     key = key_file.resolve() if key_file is not None else None
     if key is not None and (key.is_relative_to(out) or key.is_relative_to(root)):
         problems.append("--key-file: must lie outside the cohort and the source")
-    for name, path in (("--labels", labels), ("--annotations", annotations)):
+    for name, path in (("--labels", labels), ("--annotations", annotations), ("--keep", keep)):
         if path is not None and not path.exists():
             problems.append(f"{name}: '{path.name}' does not exist")
+    if keep is not None and keep.resolve().is_relative_to(root):
+        problems.append("--keep: the keep list lies outside the source")
+    if keep is not None and every is not None:
+        problems.append("--keep, --every: one of the two; a keep list says which frames are taken")
+    if every is not None and every < 1:
+        problems.append(f"--every: {every} is not 1 or more")
     if problems:
         raise ConfigError(problems)
     return IngestRequest(
@@ -199,6 +213,8 @@ def request_of(
         groups=groups,
         options=ReadOptions(keep_pixels=keep_pixels, allow_headerless=allow_headerless),
         key_file=key,
+        keep=keep.resolve() if keep else None,
+        every=every or 1,
     )
 
 
@@ -261,19 +277,20 @@ class _Ingest:
         sources = Sources(request.source, files, request.labels, request.annotations)
         layout = find_layout(request.layout, sources, request.classes)
         identities = self._identities([*files, *(r.path for r in passed_by)])
+        picks = self._picks(identities)
         staging = Staging(
             request.keys_folder / "staged",
             request.output,
-            self._fingerprint(layout, sources, identities),
+            self._fingerprint(layout, sources, identities, picks),
             self.pseudonyms,
             identities,
         )
         labels = self._labels(layout, sources)
-        reports, results = self._read(layout, sources, staging, labels)
+        reports, results = self._read(layout, sources, staging, labels, picks)
         for report in passed_by:
             reports.append(report)
         account = self._account(reports, identities)
-        cohort = self._cohort(layout, results, labels)
+        cohort = self._cohort(layout, results, labels, picks)
         self.progress.stage("writing the cohort")
         self._write_links(staging, identities, cohort)
         save_cohort(request.output, cohort, account)
@@ -281,6 +298,9 @@ class _Ingest:
         warnings = list(labels.defects)
         if labels.unmet:
             words = f"{labels.unmet} labelled patients or files are not among the studies"
+            warnings.append(Defect(Reason.MISSING_FILE, words))
+        if picks.missing:
+            words = f"{picks.missing} files of the keep list are not in the source"
             warnings.append(Defect(Reason.MISSING_FILE, words))
         links = request.keys_folder / LINKS_NAME
         return IngestReport(layout.value, cohort, account, tuple(warnings), links, staging.recalled)
@@ -295,8 +315,18 @@ class _Ingest:
             self.progress.advance()
         return found
 
+    def _picks(self, identities: dict[Path, tuple[str, str]]) -> Picks:
+        request = self.request
+        if request.keep is None:
+            return Picks(step=request.every)
+        return read_picks(request.keep, request.source, identities, request.options.limits)
+
     def _fingerprint(
-        self, layout: Layout, sources: Sources, identities: dict[Path, tuple[str, str]]
+        self,
+        layout: Layout,
+        sources: Sources,
+        identities: dict[Path, tuple[str, str]],
+        picks: Picks,
     ) -> str:
         """Everything besides a study's own files that its result can depend on.
 
@@ -304,6 +334,7 @@ class _Ingest:
         """
         request = self.request
         parts = [__version__, str(SCHEMA), layout.value, repr(request.options), request.groups]
+        parts += picks.fingerprint
         if layout is Layout.IMAGES:
             parts.append(repr(picture_layout(sources, request.classes)))
         for place in (sources.table, request.annotations):
@@ -312,7 +343,12 @@ class _Ingest:
         return sha256("\0".join(parts).encode("utf-8", "backslashreplace")).hexdigest()
 
     def _read(
-        self, layout: Layout, sources: Sources, staging: Staging, labels: StudyLabels
+        self,
+        layout: Layout,
+        sources: Sources,
+        staging: Staging,
+        labels: StudyLabels,
+        picks: Picks,
     ) -> tuple[list[FileReport], list[ReadResult]]:
         """Reports of all files and the results that hold a study, pixels stored."""
         reports: list[FileReport] = []
@@ -327,7 +363,7 @@ class _Ingest:
                 staging.recall,
             )
             for result in self._results(layout, sources, context, labels):
-                kept = _kept(result, staging)
+                kept = _kept(result, staging, picks)
                 reports.extend(kept.files)
                 if kept.study is not None:
                     results.append(kept)
@@ -377,14 +413,16 @@ class _Ingest:
         known = (sources.table, request.annotations, sources.files, sources.root)
         return read_labels(*known, self.pseudonyms, request.classes)
 
-    def _cohort(self, layout: Layout, results: list[ReadResult], labels: StudyLabels) -> Cohort:
+    def _cohort(
+        self, layout: Layout, results: list[ReadResult], labels: StudyLabels, picks: Picks
+    ) -> Cohort:
         studies: list[Study] = []
         reasons: dict[str, str] = {}
         for result in results:
             study = result.study
             assert study is not None
             if layout is Layout.DICOM:
-                labelled = labels.attach(study, self.pseudonyms)
+                labelled = labels.attach(study, self.pseudonyms, picks)
                 if labelled is None:
                     reasons[study.key] = "not in the label table"
                 study = labelled or study
@@ -464,14 +502,19 @@ def _labels_of(studies: Sequence[Study]) -> set[str]:
     return {label for label in own if label is not None}
 
 
-def _kept(result: ReadResult, staging: Staging) -> ReadResult:
-    """The result with its pixels stored, or its files refused when they can no longer be read."""
+def _kept(result: ReadResult, staging: Staging, picks: Picks) -> ReadResult:
+    """The result with the frames taken and their pixels stored.
+
+    Its files are refused when they can no longer be read.
+    """
     clips = result.study.clips if result.study is not None else ()
     hashes = staging.hashes
     if any(c.source.file_sha256 != hashes.get(c.source.keyed_path) for c in clips):
         words = "the file changed while it was read"
         return _all_refused(result, Defect(Reason.CHANGED_DURING_READ, words))
     try:
+        if not staging.has(result):  # a recalled one holds the frames taken already
+            result = picks.reduced(result, lambda p: staging.identities[p][0])
         return staging.keep(result)
     except InputRefused as error:
         return _all_refused(result, Defect(error.reason, error.found))

@@ -27,7 +27,10 @@ from renalkit.readers.pictures import LesionFacts, placeholder_lesion
 from renalkit.readers.pseudonyms import Pseudonyms
 from renalkit.readers.stills import read_whole
 from renalkit.readers.tables import read_table
+from renalkit.usecases.ingest_frames import Picks, not_taken
 from renalkit.usecases.ingest_layouts import columns_of, table_layout
+
+ALL_FRAMES = Picks()
 
 
 class _Exact(Names):
@@ -79,7 +82,9 @@ class StudyLabels:
         """Rows and annotated files that belong to no study."""
         return len({*self.by_patient, *self.by_file, *self.regions} - self._met)
 
-    def attach(self, study: Study, pseudonyms: Pseudonyms) -> Study | None:
+    def attach(
+        self, study: Study, pseudonyms: Pseudonyms, picks: Picks = ALL_FRAMES
+    ) -> Study | None:
         """The study with its lesions, label and regions; None when the table does not list it."""
         paths = [c.source.keyed_path for c in study.clips]
         found = self.by_patient.get(study.patient)
@@ -91,7 +96,7 @@ class StudyLabels:
         if found is None and self.listed:
             return None
         facts = found[0].lesions if found else ()
-        regions, defects = self._regions(study, [f.name for f in facts])
+        regions, defects = self._regions(study, [f.name for f in facts], picks)
         known = {f.name: f.lesion for f in facts}
         for (name, _, _), items in regions.items():
             labels = {i.label for i in items}
@@ -113,7 +118,7 @@ class StudyLabels:
         )
 
     def _regions(
-        self, study: Study, names: Sequence[str]
+        self, study: Study, names: Sequence[str], picks: Picks
     ) -> tuple[dict[tuple[str, int, int], list[FrameAnnotation]], list[Defect]]:
         """Regions by lesion, clip and frame, checked against the frames."""
         found: dict[tuple[str, int, int], list[FrameAnnotation]] = {}
@@ -121,8 +126,12 @@ class StudyLabels:
         for number, clip in enumerate(study.clips):
             items = self.regions.get(clip.source.keyed_path, ())
             self._met.update({clip.source.keyed_path} if items else ())
+            lost = 0
             for item in items:
-                frame = item.frame - clip.source.first_frame
+                frame = picks.place(clip, item.frame)
+                if frame is None:
+                    lost += 1
+                    continue
                 name = names[0] if len(names) == 1 else item.lesion
                 if not 0 <= frame < clip.n_frames or (names and name not in names):
                     words = f"annotation of frame {item.frame} that fits no frame or no lesion"
@@ -136,6 +145,8 @@ class StudyLabels:
                 defects.extend(replace(d, clip=number) for d in placed.defects)
                 if placed.mask is not None or placed.box is not None:
                     found.setdefault((name, number, frame), []).append(placed)
+            if lost:
+                defects.append(not_taken(lost, number))
         return found, list(dict.fromkeys(defects))
 
 

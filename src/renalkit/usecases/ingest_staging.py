@@ -81,6 +81,10 @@ class Staging:
         self._recalled.append(result)
         return result
 
+    def has(self, result: ReadResult) -> bool:
+        """Whether this result was just recalled: its pixels and its record are stored."""
+        return any(r is result for r in self._recalled[-1:])
+
     def _stack(self, sha256: str, shape: tuple[int, ...], dtype: str) -> PixelStack:
         return stored(self.cohort, sha256, shape, dtype)
 
@@ -91,7 +95,7 @@ class Staging:
         """
         place = self._place([f.path for f in result.files])
         study = result.study
-        if any(r is result for r in self._recalled[-1:]):
+        if self.has(result):
             return result
         if study is None and place not in self._asked:
             return result
