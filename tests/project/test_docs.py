@@ -18,6 +18,7 @@ import pytest
 from renalkit.config import parse_settings
 from renalkit.errors import Reason
 from renalkit.readers.annotation_files import read_box_table, read_labelme
+from renalkit.readers.sampling import read_keep_list
 from renalkit.readers.tables import parse_table
 from renalkit.usecases.compare import PRESETS
 from renalkit.usecases.experiment import Experiment, jobs_of
@@ -105,7 +106,7 @@ def test_every_reason_is_explained() -> None:
 
 def test_the_commands_are_the_ones_promised() -> None:
     promised = {"info", "doctor", "phantom", "ingest", "cohort", "cohort show", "cohort check"}
-    promised |= {"run", "train", "evaluate", "compare", "predict", "report"}
+    promised |= {"frames", "run", "train", "evaluate", "compare", "predict", "report"}
     assert {f"renalkit {name}" for name in promised} <= set(COMMANDS)
 
 
@@ -238,6 +239,9 @@ def test_tables_in_the_documentation_can_be_read() -> None:
     tables = [content for _, _, content in blocks("csv")]
     assert len(tables) >= 3
     for content in tables:
+        if content.startswith("file,frame,keep"):
+            assert read_keep_list(content.encode()) == {"ward/cine1.dcm": (0, 10)}
+            continue
         if content.startswith("file,frame"):
             assert len(read_box_table(content.encode(), file="boxes.csv")) == 2
             continue
