@@ -576,9 +576,11 @@ def _watch(
             while reader.poll():
                 _hear(json.loads(reader.recv_bytes()), progress)
         codes = [p.exitcode for p in processes]
-        failed = [(n, c) for n, c in enumerate(codes) if c not in (None, 0, Exit.INTERRUPTED)]
-        if failed:
-            number, code = failed[0]
+        if _broken(codes):
+            # One that was killed makes the others fail too: let it be seen, and name it.
+            connection.wait([p.sentinel for p in running], _POLL_S)
+            failed = _broken([p.exitcode for p in processes])
+            number, code = min(failed.items(), key=lambda item: item[1])
             raise TrainingFailed(
                 f"its process ended with status {code}",
                 where=f"device {number}",
@@ -590,6 +592,11 @@ def _watch(
             if any(codes):
                 raise KeyboardInterrupt(STOPPED)
             return
+
+
+def _broken(codes: Sequence[int | None]) -> dict[int, int]:
+    """Statuses that mean neither running, done nor interrupted, by process."""
+    return {n: c for n, c in enumerate(codes) if c not in (None, 0, Exit.INTERRUPTED)}
 
 
 def _hear(said: dict[str, Any], progress: Progress) -> None:

@@ -490,11 +490,13 @@ class _Training:
                 raise self._failed(f"the loss is {value}", step, names)
 
     def _failed(self, found: str, step: int, names: list[str]) -> TrainingFailed:
-        if self.group.rank == 0:
-            write_json(
-                self.folder / FAILURE,
-                {"found": found, "epoch": self.epoch + 1, "step": step + 1, "images": names},
-            )
+        # All ranks come here together. The first that raises ends all: rank 0 writes before that.
+        with self.group.in_turn():
+            if self.group.rank == 0:
+                write_json(
+                    self.folder / FAILURE,
+                    {"found": found, "epoch": self.epoch + 1, "step": step + 1, "images": names},
+                )
         return TrainingFailed(
             f"{found} in epoch {self.epoch + 1}, step {step + 1} (images {', '.join(names[:3])}"
             f"{', ...' if len(names) > 3 else ''})",
