@@ -209,7 +209,6 @@ def test_ctrl_c_ends_it_at_once_and_resumably(case: Case, tmp_path: Path) -> Non
     arguments = [sys.executable, "-c", code, str(case.source), str(output), str(case.key)]
     process = subprocess.Popen(arguments, env=environment(), stderr=subprocess.DEVNULL)
     begun(output, process)
-    time.sleep(case.work_s / 4)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) in (-signal.SIGINT, Exit.INTERRUPTED)
     assert not list(output.rglob(".tmp-*"))

@@ -18,7 +18,9 @@ from renalkit.domain.splits import Fold, Split
 from renalkit.errors import InputRefused, Locked, Reason
 from renalkit.learn.complexity import complexity
 from renalkit.learn.data import PreparedSet, prepare
+from renalkit.learn.devices import Stop, in_processes
 from renalkit.learn.loop import FoldTask, train_fold
+from renalkit.learn.options import TrainOptions
 from renalkit.learn.outputs import Net
 from renalkit.learn.predictor import (
     load_weights,
@@ -94,10 +96,27 @@ def train_fold_of(training: Training, job: Job, fold: Fold, progress: Progress) 
         with locked(folder.path):
             if not folder.finished(digest):
                 progress.stage(f"{job.label}: fold {fold.index + 1} of {len(training.split.folds)}")
-                _train_locked(training, job, fold, progress)
+                _train_held(training, job, fold, progress)
     except Locked:
         return False
     return True
+
+
+def _train_held(training: Training, job: Job, fold: Fold, progress: Progress) -> None:
+    """Train in this process, or for several devices in one of its own.
+
+    Predicting a fold initialises CUDA, after which no further ranks could be forked from here.
+    """
+    if job.train.devices == 1:
+        _train_locked(training, job, fold, progress)
+        return
+
+    def work(number: int, told: Progress, stop: Stop) -> None:
+        assert number == 0
+        assert not stop.asked
+        _train_locked(training, job, fold, told)
+
+    in_processes(1, work, progress)
 
 
 def _train_locked(training: Training, job: Job, fold: Fold, progress: Progress) -> None:
@@ -127,7 +146,7 @@ def _train_locked(training: Training, job: Job, fold: Fold, progress: Progress) 
     load_weights(net, folder.weights, history.weights_sha256)
     ref = SystemRef(job.system, job.label, history.weights_sha256)
     for name, path in (("validation", folder.validation), ("test", folder.test)):
-        decoded = decode_all(system, params, net, data.take(parts[name]), tta=options.tta)
+        decoded = decode_all(system, params, net, data.take(parts[name]), options)
         found = [
             prediction_of(training.samples[i], result, data.placements[i], ref, fold.index)
             for i, result in zip(parts[name], decoded, strict=True)
@@ -199,11 +218,11 @@ def inverse_frequency(labels: Indices, n_classes: int) -> tuple[float, ...]:
 
 
 def decode_all(
-    system: System[Params], params: Params, net: Net, data: PreparedSet, *, tta: bool
+    system: System[Params], params: Params, net: Net, data: PreparedSet, options: TrainOptions
 ) -> list[Decoded]:
     """Decoded network results of every image in order."""
     found: list[Decoded] = []
-    for raw in predict_batches(net, data, batch_size=32, tta=tta):
+    for raw in predict_batches(net, data, 32, options.device, options.tta):
         found += system.decode(params, raw)
     return found
 
