@@ -200,8 +200,10 @@ def test_X10_a_disk_that_is_really_full(case: Case, tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_it_at_once_and_resumably(case: Case, tmp_path: Path) -> None:
     output = tmp_path / "cohort"
+    # Parallel test runners ignore SIGINT, and a child would inherit that.
     code = (
-        "import sys; from pathlib import Path;"
+        "import signal, sys; from pathlib import Path;"
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"
         "from renalkit.usecases.ingest import request_of, run_ingest;"
         "source, output, key = map(Path, sys.argv[1:]);"
         "run_ingest(request_of(source=source, output=output, key_file=key))"
