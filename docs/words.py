@@ -268,7 +268,7 @@ EXPERIMENT = {
     "split.stratify": "keep the class shares alike in all parts",
     "split.seed": "same seed and patients, same folds, whatever the order of files",
     "split.external": "cohort folder that plan `external` tests; beside the experiment file",
-    "split.file": "`folds.json` of an earlier run, for the very same folds",
+    "split.file": "`folds.json` of an earlier run or `splits_final.json`, for the very same folds",
     "input.size": "side of the network input in px; pictures keep their aspect ratio",
     "input.bilateral": "bilateral filter against speckle (P1)",
     "input.clahe": "local histogram equalisation",

@@ -219,3 +219,18 @@ def test_splits_leave_in_the_form_of_nnunet(place: Path) -> None:
     found = json.loads((place / "splits_final.json").read_text())
     assert [set(f) for f in found] == [{"train", "val"}] * 2
     assert not set(found[0]["train"]) & set(found[0]["val"])
+
+
+def test_splits_of_nnunet_come_back_as_the_same_folds(place: Path) -> None:
+    """Written by us, both files are there, so every part of every fold returns."""
+    from renalkit.store.splits import load_split
+
+    folder = place / "nnunet"
+    folder.mkdir(exist_ok=True)
+    renalkit("cohort", "export-splits", "runs/tiny", "-o", "nnunet/splits_final.json", cwd=place)
+    words = ("--set", 'split.file="nnunet/splits_final.json"', "--set", "name=again")
+    words += ("--set", "train.epochs=1", "--set", "systems.0.folds=[0]")
+    renalkit("train", "tiny.toml", "-o", "runs", *words, cwd=place)
+    one, two = (load_split(place / f"runs/{n}/folds.json") for n in ("tiny", "again"))
+    parts = [[(f.train, f.validation, f.test) for f in s.folds] for s in (one, two)]
+    assert parts[0] == parts[1]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 # Shape legend: b images of a batch, c input channels, s side in pixels, k classes, h heads.
@@ -67,8 +66,3 @@ class Losses(NamedTuple):
     total: Tensor
     segmentation: Tensor | None = None
     classification: Tensor | None = None
-
-
-def require_finite(value: Tensor) -> bool:
-    """True when every element is finite (one synchronisation)."""
-    return bool(torch.isfinite(value).all())

@@ -29,7 +29,7 @@ class SplitSettings(Settings):
 
     plan, folds, repeats: see `renalkit.domain.splits`. test_share: of all, for a hold-out.
     validation_share: of what is not tested. external: cohort folder that plan 'external' tests.
-    file: folds of an earlier run (folds.json), for a comparison on the very same patients.
+    file: folds.json of an earlier run, or nnU-Net's splits_final.json, for the very same folds.
     """
 
     plan: Plan = Plan.KFOLD

@@ -22,12 +22,14 @@ from renalkit.store.runs import (
     save_record,
     write_manifest,
 )
-from renalkit.store.splits import load_split, save_split, write_nnunet
+from renalkit.store.splits import load_split, read_nnunet, save_split, write_nnunet
 from renalkit.usecases.check import CheckReport, check
 from renalkit.usecases.experiment import Experiment, Job, jobs_of, read_experiment
 from renalkit.usecases.parts import load_data, require_truth
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.results import stored_experiment
+
+NNUNET_SPLITS = "splits_final.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,17 +147,19 @@ def _split(
     if folder.folds.exists():
         return load_split(folder.folds)
     wanted, (cohort, outside) = experiment.split, data
+    options = SplitOptions(
+        folds=wanted.folds,
+        repeats=wanted.repeats,
+        test_share=wanted.test_share,
+        validation_share=wanted.validation_share,
+        stratify=wanted.stratify,
+        external=outside,
+    )
+    facts = patient_facts(cohort, found.groups)
     if wanted.file is None:
-        options = SplitOptions(
-            folds=wanted.folds,
-            repeats=wanted.repeats,
-            test_share=wanted.test_share,
-            validation_share=wanted.validation_share,
-            stratify=wanted.stratify,
-            external=outside,
-        )
-        facts = patient_facts(cohort, found.groups)
         return make_split(facts, wanted.plan, wanted.seed, options)
+    if wanted.file.name == NNUNET_SPLITS:
+        return read_nnunet(wanted.file, _cases(cohort), facts, wanted.seed, options)
     split = load_split(wanted.file)
     strangers = {p for f in split.folds for p in f.train | f.validation | f.test}
     strangers -= set(cohort.patients)
@@ -281,5 +285,9 @@ def export_splits(path: Path, output: Path) -> None:
     """Write the folds of a run in nnU-Net's form, one case per frame."""
     folder = RunFolder(path)
     cohort, _ = load_data(stored_experiment(folder))
-    cases = {s.key.text: s.key.patient for s in b_mode_samples(cohort)}
-    write_nnunet(output, load_split(folder.folds), cases)
+    write_nnunet(output, load_split(folder.folds), _cases(cohort))
+
+
+def _cases(cohort: Cohort) -> dict[str, str]:
+    """nnU-Net's case names (one per frame) and their patients."""
+    return {s.key.text: s.key.patient for s in b_mode_samples(cohort)}
