@@ -262,15 +262,17 @@ RunsFolder = Annotated[
 ]
 
 
+ExperimentFile = Annotated[Path, typer.Argument(help="Experiment file (TOML).", exists=True)]
+Processes = Annotated[int, typer.Option(min=1, max=64, help="Folds trained at the same time.")]
+
+
 @app.command()
 def run(
-    experiment: Annotated[Path, typer.Argument(help="Experiment file (TOML).", exists=True)],
+    experiment: ExperimentFile,
     output: RunsFolder = Path("runs"),
     overrides: Overrides = None,
     waive: Waive = None,
-    processes: Annotated[
-        int, typer.Option(min=1, max=64, help="Folds trained at the same time.")
-    ] = 1,
+    processes: Processes = 1,
     as_json: AsJson = False,
 ) -> None:
     """Everything: check, split, train, evaluate, compare, report. Resumes per fold and inside."""
@@ -284,13 +286,11 @@ def run(
 
 @app.command()
 def train(
-    experiment: Annotated[Path, typer.Argument(help="Experiment file (TOML).", exists=True)],
+    experiment: ExperimentFile,
     output: RunsFolder = Path("runs"),
     overrides: Overrides = None,
     waive: Waive = None,
-    processes: Annotated[
-        int, typer.Option(min=1, max=64, help="Folds trained at the same time.")
-    ] = 1,
+    processes: Processes = 1,
     as_json: AsJson = False,
 ) -> None:
     """Check, split and train; predictions of every fold are kept. Resumes."""
