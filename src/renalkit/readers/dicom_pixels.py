@@ -598,23 +598,44 @@ def ybr_to_rgb(ybr: Array) -> Array:
 
     Rows that are grey throughout (Cb = Cr = 128) are copied, not computed.
     """
+    coloured = np.flatnonzero(_coloured_rows(ybr))
+    if coloured.size == len(ybr):
+        return _colours_to_rgb(ybr)
+    out = cv2.cvtColor(cv2.extractChannel(ybr, 0), cv2.COLOR_GRAY2RGB)
+    if coloured.size:
+        out[coloured] = _colours_to_rgb(ybr[coloured])
+    return out
+
+
+def _coloured_rows(ybr: Array) -> Array:
+    """Which rows (H,) have a pixel with Cb or Cr other than 128."""
+    rows, cols, _ = ybr.shape
+    word = np.uint64 if cols % 8 == 0 else np.uint8  # eight bytes at a time where rows allow it
+    is_chroma = np.tile(np.asarray([0, 255, 255], np.uint8), cols).view(word)
+    neutral = np.tile(np.asarray([0, 128, 128], np.uint8), cols).view(word)
+    words = np.ascontiguousarray(ybr).reshape(rows, -1).view(word)
+    return ((words & is_chroma) != neutral).any(axis=1)
+
+
+def _colours_to_rgb(ybr: Array) -> Array:
+    """Every pixel of (H,W,3) by the tables, the few doubtful ones by the formula."""
     luma, cb, cr = cv2.split(ybr)
     chroma = cv2.merge([cb, cr]).view(np.uint16)[..., 0]
-    coloured = np.flatnonzero((chroma != 0x8080).any(axis=1))
-    out = cv2.merge([luma, luma, luma])
-    if coloured.size == 0:
-        return out
-    band = slice(int(coloured[0]), int(coloured[-1]) + 1)
-    luma, cb, cr, chroma = luma[band], cb[band], cr[band], chroma[band]
     reds, greens, blues = _ybr_tables()
     added = (cv2.LUT(cr, reds), np.take(greens, chroma), cv2.LUT(cb, blues))
-    out[band] = cv2.merge([cv2.add(luma, plus, dtype=cv2.CV_8U) for plus in added])
+    out = cv2.merge([_added(luma, plus) for plus in added])
     # The tables mark few of the 65536 colours; a clip without them needs no second look.
     for plus in added:
         if int(plus.max()) > _DOUBTFUL // 2:
-            marked = np.nonzero(plus > _DOUBTFUL // 2)
-            out[band][marked] = _ybr_formula(ybr[band][marked])
+            marked = np.flatnonzero(plus > _DOUBTFUL // 2)
+            out.reshape(-1, 3)[marked] = _ybr_formula(ybr.reshape(-1, 3)[marked])
     return out
+
+
+def _added(luma: Array, plus: Array) -> Array:
+    """luma (H,W) uint8 + plus (H,W) int16, held within 0..255."""
+    total = np.add(luma, plus, dtype=np.int16)
+    return np.clip(total, 0, 255, out=total).astype(np.uint8)
 
 
 def _ybr_formula(ybr: Array) -> Array:

@@ -321,6 +321,14 @@ def test_colour_conversion_equals_pydicom(ybr):
     assert np.array_equal(ybr_to_rgb(ybr), convert_color_space(ybr, "YBR_FULL", "RGB"))
 
 
+@given(st.sampled_from([8, 13]), st.lists(st.booleans(), min_size=1, max_size=6), st.integers(0))
+def test_grey_rows_between_coloured_ones(cols, coloured, seed):
+    rng = np.random.default_rng(seed)
+    ybr = rng.integers(0, 256, (len(coloured), cols, 3), np.uint8)
+    ybr[~np.asarray(coloured), :, 1:] = 128
+    assert np.array_equal(ybr_to_rgb(ybr), convert_color_space(ybr, "YBR_FULL", "RGB"))
+
+
 BOXES = st.builds(
     Box, st.integers(0, 20), st.integers(0, 20), st.integers(1, 12), st.integers(1, 12)
 )
