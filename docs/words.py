@@ -213,7 +213,7 @@ GUARDS = {
 
 LABEL_COLUMNS = {
     "image": "file name or path of the picture; also `file`, `filename`, `image_name`",
-    "patient": "identifier of the patient; also `patient_id`, `PatientID`; compared byte by byte",
+    "patient": "identifier of the patient; also `patient_id`; compared byte by byte",
     "label": "class of the lesion, or `normal`",
     "lesion": "name of the lesion when a patient has several",
     "side": "left or right",

@@ -238,7 +238,7 @@ def _row(line: int, cells: list[str], columns: tuple[str, ...], where: str) -> R
 # --- What cells mean ------------------------------------------------------------------------
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
     """Text without the differences people overlook: width, case, outer and repeated spaces."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
@@ -265,7 +265,7 @@ class LabelMap:
         if found is not None:
             return found
         shown = f"label {text[:40]!r}" if text.strip() else "an empty label"
-        near = [known for known in self.classes if _folded(known) == _folded(text)]
+        near = [known for known in self.classes if folded(known) == folded(text)]
         remedy = "add the label to the label map, or correct the table"
         if near:
             remedy = f"it resembles {near[0]!r}; if they are the same, add it to the label map"
@@ -395,7 +395,7 @@ def look_alikes(identifiers: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     """
     groups: dict[str, set[str]] = {}
     for text in identifiers:
-        bare = _folded(text).replace(" ", "")
+        bare = folded(text).replace(" ", "")
         groups.setdefault(bare.lstrip("0") or "0", set()).add(text)
     return tuple(tuple(sorted(g)) for g in groups.values() if len(g) > 1)
 

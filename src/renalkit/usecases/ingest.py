@@ -33,6 +33,7 @@ from renalkit.readers.decode_worker import DecodeWorker
 from renalkit.readers.dicom_us import read_dicom_us
 from renalkit.readers.image_folder import read_image_folder
 from renalkit.readers.pseudonyms import Pseudonyms, load_or_create_key
+from renalkit.readers.tables import read_table
 from renalkit.readers.walk import walk_files
 from renalkit.store.cohorts import COHORT, SCHEMA, AccountLine, save_cohort, table_text
 from renalkit.store.files import (
@@ -53,6 +54,7 @@ from renalkit.usecases.ingest_layouts import (
     foreign_files,
     picture_layout,
     task_of,
+    unread_columns,
 )
 from renalkit.usecases.ingest_staging import Staging, plain_text
 from renalkit.usecases.progress import Progress, Silent
@@ -295,15 +297,10 @@ class _Ingest:
         self._write_links(staging, identities, cohort)
         save_cohort(request.output, cohort, account)
         staging.prune()
-        warnings = list(labels.defects)
-        if labels.unmet:
-            words = f"{labels.unmet} labelled patients or files are not among the studies"
-            warnings.append(Defect(Reason.MISSING_FILE, words))
-        if picks.missing:
-            words = f"{picks.missing} files of the keep list are not in the source"
-            warnings.append(Defect(Reason.MISSING_FILE, words))
+        told = [d for r in reports if r.path == sources.table for d in r.reasons]
+        warnings = (*told, *labels.defects, *_warnings(layout, sources, labels, picks, cohort))
         links = request.keys_folder / LINKS_NAME
-        return IngestReport(layout.value, cohort, account, tuple(warnings), links, staging.recalled)
+        return IngestReport(layout.value, cohort, account, warnings, links, staging.recalled)
 
     def _identities(self, paths: Sequence[Path]) -> dict[Path, tuple[str, str]]:
         """Keyed path and content hash of every file; no hash for what cannot be read."""
@@ -486,6 +483,31 @@ class _Ingest:
         path = self.request.keys_folder / LINKS_NAME
         write_text(path, table_text(_LINK_COLUMNS, table))
         path.chmod(0o600)
+
+
+def _warnings(
+    layout: Layout, sources: Sources, labels: StudyLabels, picks: Picks, cohort: Cohort
+) -> Iterator[Defect]:
+    """What a person should hear of before the cohort is used."""
+    if labels.unmet:
+        words = f"{labels.unmet} labelled patients or files are not among the studies"
+        yield Defect(Reason.MISSING_FILE, words)
+    if picks.missing:
+        words = f"{picks.missing} files of the keep list are not in the source"
+        yield Defect(Reason.MISSING_FILE, words)
+    if sources.table is not None and layout is not Layout.BUSI:
+        unread = unread_columns(read_table(sources.table))
+        if unread:
+            words = f"columns of the label table that are not read: {', '.join(unread)}"
+            yield Defect(Reason.NOT_RECOGNISED, words)
+    nameless = sum(not s.patient_known for s in cohort.studies)
+    if nameless:
+        words = f"{nameless} pictures without a patient: each is taken for another patient"
+        yield Defect(Reason.NO_PATIENT, words)
+    unlabelled = sum(not _labels_of([s]) for s in cohort.studies)
+    if unlabelled:
+        words = f"{unlabelled} of {len(cohort.studies)} studies have no class"
+        yield Defect(Reason.UNKNOWN_LABEL, words)
 
 
 def _hash(path: Path) -> str:

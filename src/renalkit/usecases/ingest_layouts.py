@@ -22,7 +22,7 @@ from renalkit.readers.dicom_prescan import looks_like_dicom
 from renalkit.readers.folder_table import Columns, TableLayout
 from renalkit.readers.image_folder import Beside, BesideFiles, FolderLayout, SharedFile
 from renalkit.readers.pictures import VIDEO_SUFFIXES
-from renalkit.readers.tables import LabelMap, Table, read_table
+from renalkit.readers.tables import LabelMap, Table, folded, read_table
 
 NORMAL = ("normal", "healthy")
 """Class names that mean: no lesion here."""
@@ -34,11 +34,11 @@ PICTURE_SUFFIXES = (
     *VIDEO_SUFFIXES,
 )
 
-# What the columns of a label table may be called; the first is the name used in the guides.
+# What the columns of a label table may be called, but for case, spaces, dashes and underscores;
+# the first is the name used in the guides.
 _NAMES = {
     "image": ("image", "file", "filename", "image_name"),
-    "patient": ("patient", "patient_id", "PatientID"),
-    "grade_system": ("grade_system",),
+    "patient": ("patient", "patient_id"),
 }
 _NUMBERS = ("age", "age_years")
 
@@ -121,13 +121,29 @@ def _class_folders(sources: Sources, classes: Sequence[str]) -> bool:
 
 def columns_of(table: Table) -> dict[str, str]:
     """The meaning of the table's columns, by their names (a column of another name is unused)."""
+    columns = {_plain(c): c for c in table.columns}
     found: dict[str, str] = {}
     for meaning in Columns.__slots__:
-        names = _NAMES.get(meaning, (meaning,))
-        column = next((n for n in names if n in table.columns), None)
+        names = (_plain(n) for n in _NAMES.get(meaning, (meaning,)))
+        column = next((columns[n] for n in names if n in columns), None)
         if column is not None and meaning != "numbers":
             found[meaning] = column
     return found
+
+
+def _plain(name: str) -> str:
+    """A column's name without what people vary: `Patient ID` is `patient_id`."""
+    return re.sub(r"[ _-]", "", folded(name))
+
+
+def _numbers(table: Table) -> tuple[str, ...]:
+    return tuple(c for c in table.columns if _plain(c) in map(_plain, _NUMBERS))
+
+
+def unread_columns(table: Table) -> tuple[str, ...]:
+    """The columns that say nothing to ingest."""
+    read = {*columns_of(table).values(), *_numbers(table)}
+    return tuple(c for c in table.columns if c not in read)
 
 
 def table_layout(
@@ -152,8 +168,7 @@ def table_layout(
     else:
         texts = classes or sorted({r.values[found["label"]] for r in table.rows} - {""})
         labels = LabelMap.identity(texts)
-    numbers = tuple(n for n in _NUMBERS if n in table.columns)
-    columns = Columns(**{**found, "image": named}, numbers=numbers)
+    columns = Columns(**{**found, "image": named}, numbers=_numbers(table))
     return TableLayout(path, columns, labels, NORMAL)
 
 

@@ -262,6 +262,46 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     assert len(report.cohort.studies) == 3
 
 
+def test_columns_are_known_by_any_usual_spelling(tmp_path: Path) -> None:
+    source = picture_folder(tmp_path / "in")
+    table = source / "labels.csv"
+    table.write_text(
+        table.read_text().replace(
+            "patient,image,label,side,size_mm,age", "Patient ID,File_Name,LABEL,Side,Size (mm),Age"
+        )
+    )
+    report = take(source, tmp_path / "out")
+    assert len(report.cohort.patients) == 4
+    assert all(s.patient_known and s.covariates["Age"] >= 50 for s in report.cohort.studies)
+    lesions = [le for s in report.cohort.studies for le in s.lesions]
+    assert {le.label for le in lesions} == {"benign", "malignant"}
+    assert {le.side for le in lesions} == {Side.LEFT}
+    # What is not read is said, so that a misspelt column does not pass unseen.
+    (told,) = report.warnings
+    assert told.reason is Reason.NOT_RECOGNISED
+    assert told.words.endswith("not read: Size (mm)")
+
+
+def test_pictures_without_patient_or_class_are_said(tmp_path: Path) -> None:
+    source = picture_folder(tmp_path / "in")
+    table = source / "labels.csv"
+    table.write_text(table.read_text().replace("patient,", "who,").replace(",label,", ",verdict,"))
+    report = take(source, tmp_path / "out", classes="benign,malignant")
+    assert not any(s.patient_known for s in report.cohort.studies)
+    found = {w.reason: w.words for w in report.warnings}
+    assert found[Reason.NOT_RECOGNISED].endswith("who, verdict")
+    assert found[Reason.NO_PATIENT].startswith("8 pictures without a patient")
+    assert found[Reason.UNKNOWN_LABEL] == "8 of 8 studies have no class"
+
+
+def test_rows_without_a_picture_are_named(tmp_path: Path) -> None:
+    source = picture_folder(tmp_path / "in")
+    table = source / "labels.csv"
+    table.write_text(table.read_text() + f"{CANARY}-009,lost.png,benign,left,21,50\n")
+    report = take(source, tmp_path / "out")
+    assert [w.words for w in report.warnings] == ["1 rows name no picture: lines 10"]
+
+
 def test_classes_of_another_task_are_excluded_and_counted(tmp_path: Path) -> None:
     root = tmp_path / "in"
     for n, name in enumerate(("benign", "malignant", "normal")):
