@@ -266,9 +266,9 @@ class LabelMap:
             return found
         shown = f"label {text[:40]!r}" if text.strip() else "an empty label"
         near = [known for known in self.classes if folded(known) == folded(text)]
-        remedy = "add the label to the label map, or correct the table"
+        remedy = "correct the label, or name it among the classes"
         if near:
-            remedy = f"it resembles {near[0]!r}; if they are the same, add it to the label map"
+            remedy = f"it resembles {near[0]!r}; if they are the same, write it that way"
         raise InputRefused(
             Reason.UNKNOWN_LABEL,
             shown,

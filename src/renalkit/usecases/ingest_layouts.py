@@ -115,6 +115,11 @@ def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in PICTURE_SUFFIXES
 
 
+def _normal(labels: LabelMap | None) -> tuple[str, ...]:
+    """The classes, however they are written, that mean: no lesion here."""
+    return tuple(c for c in labels.classes if folded(c) in NORMAL) if labels else ()
+
+
 def _class_folders(sources: Sources, classes: Sequence[str]) -> bool:
     return any(_is_picture(p) and p.parent.name in classes for p in sources.files)
 
@@ -146,6 +151,33 @@ def unread_columns(table: Table) -> tuple[str, ...]:
     return tuple(c for c in table.columns if c not in read)
 
 
+def _labels(table: Table, column: str) -> list[str]:
+    """The labels a table holds; InputRefused when two of them may be meant as one."""
+    first: dict[str, tuple[str, int]] = {}
+    for row in table.rows:
+        text = row.values[column]
+        known, line = first.setdefault(folded(text), (text, row.line))
+        if known != text:
+            raise InputRefused(
+                Reason.UNKNOWN_LABEL,
+                f"labels {known[:40]!r} (line {line}) and {text[:40]!r} (line {row.line}) "
+                "that differ only in case, width or spaces",
+                where=f"{table.where}, column {column}",
+                expected="one spelling for each class",
+                remedy="write the class the same way in every row",
+            )
+    found = sorted({text for text, _ in first.values()} - {""})
+    if not found:
+        raise InputRefused(
+            Reason.BAD_TABLE,
+            "no row has a label",
+            where=f"{table.where}, column {column}",
+            expected="a label in every row",
+            remedy="fill the column, or take it out when the folders or outlines name the classes",
+        )
+    return found
+
+
 def table_layout(
     table: Table, path: str, classes: Sequence[str], anchor: str | None = None
 ) -> TableLayout:
@@ -166,10 +198,10 @@ def table_layout(
     if "label" not in found:
         labels = None
     else:
-        texts = classes or sorted({r.values[found["label"]] for r in table.rows} - {""})
+        texts = classes or _labels(table, found["label"])
         labels = LabelMap.identity(texts)
     columns = Columns(**{**found, "image": named}, numbers=_numbers(table))
-    return TableLayout(path, columns, labels, NORMAL)
+    return TableLayout(path, columns, labels, _normal(labels))
 
 
 def picture_layout(sources: Sources, classes: Sequence[str]) -> FolderLayout:
@@ -198,7 +230,7 @@ def picture_layout(sources: Sources, classes: Sequence[str]) -> FolderLayout:
         annotations=_annotations(sources, relative),
         table=layout_table,
         label_folders=folders,
-        normal=NORMAL,
+        normal=_normal(folders),
     )
 
 
@@ -260,9 +292,9 @@ def task_of(
     """
     given = tuple(classes) or (BUSI_CLASSES if layout is Layout.BUSI else tuple(sorted(set(found))))
     if len(given) == 2 and positive is None:
-        if "malignant" not in given:
+        positive = next((c for c in given if folded(c) == "malignant"), None)
+        if positive is None:
             raise ConfigError([f"--positive: which of {' and '.join(given)} is the positive class"])
-        positive = "malignant"
     try:
         return ClassTask(given, positive)
     except ValueError as error:

@@ -350,6 +350,35 @@ def test_T06_an_unknown_label_refuses_the_table(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "cohort.toml").exists()
 
 
+@pytest.mark.parametrize("twin", ["Malignant", "malignant ", "\uff4dalignant"])
+def test_T06_labels_that_look_alike_are_not_two_classes(tmp_path: Path, twin: str) -> None:
+    table = picture_folder(tmp_path / "in") / "labels.csv"
+    table.write_text(table.read_text().replace("malignant", twin, 1))
+    with pytest.raises(InputRefused, match=r"line 4\) and 'malignant' \(line 5") as refused:
+        take(tmp_path / "in", tmp_path / "out")
+    assert refused.value.reason is Reason.UNKNOWN_LABEL
+
+
+def test_T06_a_table_of_empty_labels_is_refused(tmp_path: Path) -> None:
+    table = picture_folder(tmp_path / "in") / "labels.csv"
+    table.write_text(table.read_text().replace("malignant", "").replace("benign", ""))
+    with pytest.raises(InputRefused, match="no row has a label"):
+        take(tmp_path / "in", tmp_path / "out")
+
+
+def test_capital_letters_do_not_change_what_a_class_means(tmp_path: Path) -> None:
+    source = picture_folder(tmp_path / "in")
+    table = source / "labels.csv"
+    text = table.read_text().replace("benign", "Benign").replace("malignant", "Malignant")
+    table.write_text(text.replace(f"{CANARY}3_0.png,Malignant", f"{CANARY}3_0.png,Normal"))
+    Image.new("L", (40, 32)).save(source / "masks" / f"{CANARY}3_0.png")
+    report = take(source, tmp_path / "out", classes="Normal,Benign,Malignant")
+    assert report.refused == 0
+    assert sum(len(le.rois) for s in report.cohort.studies for le in s.lesions) == 7
+    table.write_text(text)
+    assert take(source, tmp_path / "two").cohort.task.positive == "Malignant"
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
