@@ -324,18 +324,22 @@ def _lesions(
     """The lesions of a study with their regions, in the order of their names."""
     facts: dict[str, Lesion] = {}
     regions: dict[tuple[str, int, int], list[FrameAnnotation]] = {}
-    disputed: set[str] = set()
+    drawn: dict[str, set[str]] = {}
     for clip, item in enumerate(read):
         for fact in item.picture.lesions:
             facts.setdefault(fact.name, fact.lesion)
         for region in item.annotations:
             regions.setdefault((region.lesion, clip, region.frame), []).append(region)
             if (region.mask or region.box) and item.picture.label is None:
-                facts.setdefault(region.lesion, replace(placeholder_lesion(), label=region.label))
-                if facts[region.lesion].label != region.label and not item.picture.lesions:
-                    # Two classes for one lesion: none of them can be trusted.
-                    facts[region.lesion] = replace(facts[region.lesion], label=None)
-                    disputed.add(region.lesion)
+                facts.setdefault(region.lesion, placeholder_lesion())
+                said = drawn.setdefault(region.lesion, set())
+                if region.label is not None:
+                    said.add(region.label)
+    # The table's word comes first. Two classes for one lesion: none of them can be trusted.
+    disputed = {n for n, labels in drawn.items() if len(labels) > 1 and facts[n].label is None}
+    for name, labels in drawn.items():
+        if facts[name].label is None and len(labels) == 1:
+            facts[name] = replace(facts[name], label=labels.pop())
     rois: dict[str, list[Roi]] = {}
     for (name, clip, frame), items in sorted(regions.items()):
         roi = _roi(clip, frame, items)

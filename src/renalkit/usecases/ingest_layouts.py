@@ -85,14 +85,15 @@ def find_layout(wanted: str, sources: Sources, classes: Sequence[str]) -> Layout
         return Layout.IMAGES
     if any(looks_like_dicom(p) for p in sources.files):
         return Layout.DICOM
-    if _class_folders(sources, classes):
+    if _class_folders(sources, classes) or (classes and _outlined_pictures(sources)):
         return Layout.IMAGES
     raise InputRefused(
         Reason.LAYOUT_UNKNOWN,
         f"{len(sources.files)} files in no known layout",
         where="the source folder",
         expected=f"DICOM files; or pictures with {TABLE_NAME} (columns image, label, patient); "
-        "or a folder of pictures per class named by --classes; or the BUSI names",
+        "or a folder of pictures per class named by --classes; or pictures with annotations whose "
+        "labels are named by --classes; or the BUSI names",
         remedy="add the table or give --labels, --classes or --layout",
     )
 
@@ -109,6 +110,11 @@ def _table_names_pictures(sources: Sources) -> bool:
     names = {n for p in pictures for n in (p.name, p.stem)}
     cells = {row.values[column].replace("\\", "/").rpartition("/")[2] for row in table.rows}
     return bool(names & cells)
+
+
+def _outlined_pictures(sources: Sources) -> bool:
+    relative = {sources.relative(p) for p in sources.files}
+    return any(map(_named_picture, relative)) and _annotations(sources, relative, None) is not None
 
 
 def _is_picture(path: Path) -> bool:
@@ -219,6 +225,8 @@ def picture_layout(sources: Sources, classes: Sequence[str]) -> FolderLayout:
         layout_table = table_layout(read_table(table), sources.relative(table), classes)
     by_folder = layout_table is None or layout_table.labels is None
     folders = LabelMap.identity(classes) if by_folder and _class_folders(sources, classes) else None
+    # What neither table nor folder says, the labels of the outlines say.
+    outlined = LabelMap.identity(classes) if by_folder and classes and not folders else None
     masks = None
     if any(r.startswith("masks/") for r in relative):
         masks = Beside("masks/{stem}.*")
@@ -227,36 +235,39 @@ def picture_layout(sources: Sources, classes: Sequence[str]) -> FolderLayout:
     return FolderLayout(
         images="images/**/*" if any(r.startswith("images/") for r in relative) else "**/*",
         masks=masks,
-        annotations=_annotations(sources, relative),
+        annotations=_annotations(sources, relative, outlined),
         table=layout_table,
         label_folders=folders,
         normal=_normal(folders),
     )
 
 
-def _annotations(sources: Sources, relative: Iterable[str]) -> BesideFiles | SharedFile | None:
+def _annotations(
+    sources: Sources, relative: Iterable[str], labels: LabelMap | None
+) -> BesideFiles | SharedFile | None:
     given = sources.annotations
     if given is None:
         pictures = {str(PurePosixPath(r).with_suffix("")) for r in relative if _named_picture(r)}
         beside = any(r.endswith(".json") and r[: -len(".json")] in pictures for r in relative)
-        return BesideFiles("labelme", Beside("{folder}/{stem}.json")) if beside else None
+        return BesideFiles("labelme", Beside("{folder}/{stem}.json"), labels) if beside else None
     if not given.is_relative_to(sources.root):
         raise ConfigError(["--annotations: those of a picture folder lie inside it"])
     place = sources.relative(given)
     if given.suffix.lower() == ".csv":
-        return SharedFile("boxes", place)
+        return SharedFile("boxes", place, labels)
     if given.suffix.lower() == ".json":
-        return SharedFile("coco", place)
+        return SharedFile("coco", place, labels)
     head = "" if place == "." else f"{place}/"
     if given.suffix.lower() == ".xml":
         parent = PurePosixPath(place).parent.as_posix()
-        return BesideFiles("cvat", Beside(("" if parent == "." else f"{parent}/") + "{stem}.xml"))
+        beside_it = Beside(("" if parent == "." else f"{parent}/") + "{stem}.xml")
+        return BesideFiles("cvat", beside_it, labels)
     inside = [PurePosixPath(r) for r in relative if r.startswith(head)]
     if any(p.suffix == ".xml" for p in inside):
-        return BesideFiles("cvat", Beside(head + "{stem}.xml"))
+        return BesideFiles("cvat", Beside(head + "{stem}.xml"), labels)
     per_frame = any(p.suffix == ".json" and labelme_frame(p.stem)[0] != p.stem for p in inside)
     frame = "_frame{frame}" if per_frame else ""
-    return BesideFiles("labelme", Beside(f"{head}{{stem}}{frame}.json"))
+    return BesideFiles("labelme", Beside(f"{head}{{stem}}{frame}.json"), labels)
 
 
 def _named_picture(relative: str) -> bool:

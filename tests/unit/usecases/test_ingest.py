@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -331,6 +332,48 @@ def test_folders_named_by_class_need_the_classes(tmp_path: Path) -> None:
         ["tumour", "cyst"],
     )
     assert not any(s.patient_known for s in report.cohort.studies)
+
+
+def labelme(label: str) -> str:
+    square = [[8, 8], [25, 8], [25, 20], [8, 20]]
+    shape = {"label": label, "points": square, "group_id": None, "shape_type": "polygon"}
+    return json.dumps({"imageHeight": 32, "imageWidth": 40, "shapes": [shape]})
+
+
+@pytest.mark.parametrize("patients", [True, False])
+def test_labels_of_outlines_are_the_classes_where_nothing_else_says_them(
+    tmp_path: Path, patients: bool
+) -> None:
+    root = tmp_path / "in"
+    root.mkdir()
+    for n in range(4):
+        picture(n).save(root / f"{n}.png")
+        (root / f"{n}.json").write_text(labelme("malignant" if n % 2 else "benign"))
+    with pytest.raises(InputRefused, match="named by --classes"):
+        take(root, tmp_path / "out")
+    if patients:  # 0 and 2 of one patient, 1 and 3 of another
+        rows = (f"{n}.png,{n % 2}" for n in range(4))
+        (root / "labels.csv").write_text("\n".join(["image,patient", *rows]) + "\n")
+    cohort = take(root, tmp_path / "out", classes="benign,malignant").cohort
+    lesions = [le for s in cohort.studies for le in s.lesions]
+    assert sorted(le.label for le in lesions if le.label) == sorted(
+        ["benign", "malignant"] * (1 if patients else 2)
+    )
+    assert sum(len(le.rois) for le in lesions) == 4
+
+
+def test_a_lesion_outlined_under_two_classes_has_none(tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    root.mkdir()
+    for n, label in enumerate(("benign", "malignant")):
+        picture(n).save(root / f"{n}.png")
+        (root / f"{n}.json").write_text(labelme(label))
+    (root / "labels.csv").write_text("image,patient\n0.png,1\n1.png,1\n")
+    report = take(root, tmp_path / "out", classes="benign,malignant")
+    (study,) = report.cohort.studies
+    assert [le.label for le in study.lesions] == [None]
+    assert Reason.FIELD_NULLED in {d.reason for d in study.defects}
+    assert [w.words for w in report.warnings] == ["1 of 1 studies have no class"]
 
 
 def test_two_classes_without_a_known_positive_one_are_refused(tmp_path: Path) -> None:
