@@ -189,6 +189,10 @@ def ingest(
     annotations: Annotated[
         Path | None, typer.Option(help="Boxes or masks per frame: CSV, CVAT XML or LabelMe folder.")
     ] = None,
+    masks: Annotated[
+        str | None,
+        typer.Option(help="Where masks are, e.g. '{folder}/{stem}_seg.png' (guide to ingest)."),
+    ] = None,
     keep_pixels: Annotated[
         bool, typer.Option(help="Keep DICOM images that declare no ultrasound region (recorded).")
     ] = False,
@@ -216,6 +220,7 @@ def ingest(
         positive=positive,
         groups=groups,
         annotations=annotations,
+        masks=masks,
         keep_pixels=keep_pixels,
         allow_headerless=allow_headerless,
         key_file=key_file,

@@ -43,6 +43,9 @@ from renalkit.readers.pictures import (
 from renalkit.readers.stills import read_whole
 from renalkit.readers.tables import Dialect, LabelMap
 
+BESIDE_THE_LAYOUT = "no part of the stated layout"
+"""What is said of a file that is neither picture nor belongs to one."""
+
 
 def glob_pattern(glob: str) -> str:
     """A glob as a regular expression over relative paths: `**/` any folders, `*` within one name.
@@ -73,8 +76,9 @@ class Beside:
     """Where the files that belong to a picture are: a path with `{stem}` and perhaps `{folder}`.
 
     `masks/{stem}.png`, `{folder}/{stem}_mask*.png` (several masks), `{folder}/{stem}.json`,
-    `labels/{stem}_frame{frame}.json`. `{stem}` must stand beside plain text, so that `a1` and
-    `a10` cannot be confused.
+    `labels/{stem}_frame{frame}.json`. `{folder}` at the beginning is the picture's folder; after
+    other folders (`masks/{folder}/{stem}.png`) it is counted below the folder of all pictures.
+    `{stem}` must stand beside plain text, so that `a1` and `a10` cannot be confused.
     """
 
     template: str
@@ -205,8 +209,9 @@ def _sort(files: Iterable[Path], layout: FolderLayout, context: ReadContext) -> 
     annotations, rest = _taken(rest, places)
     is_picture = re.compile(glob_pattern(layout.images))
     pictures = {r: p for r, p in rest.items() if is_picture.fullmatch(r)}
-    mask_of, lost_masks = _paired(masks, layout.masks, pictures)
-    notes_of, lost_notes = _paired(annotations, places, pictures)
+    base = layout.images.partition("*")[0].rpartition("/")[0]
+    mask_of, lost_masks = _paired(masks, layout.masks, pictures, base)
+    notes_of, lost_notes = _paired(annotations, places, pictures, base)
     return _Sorted(
         pictures,
         {r: tuple(p for p, _ in found) for r, found in mask_of.items()},
@@ -238,16 +243,18 @@ def _taken(files: Mapping[str, Path], place: Beside | None) -> tuple[_Companions
 
 
 def _paired(
-    companions: _Companions, place: Beside | None, pictures: Mapping[str, Path]
+    companions: _Companions, place: Beside | None, pictures: Mapping[str, Path], base: str
 ) -> tuple[dict[str, list[tuple[Path, int]]], list[Path]]:
     """Companion files by picture, and those whose one picture is not there."""
     if place is None:
         return {}, []
-    by_folder = "folder" in place.pattern.groupindex
+    by_folder = "{folder}" in place.template
+    below = "" if place.template.startswith("{folder}") else base
     owners: dict[tuple[str | None, str], list[str]] = {}
     for relative in pictures:
         at = PurePosixPath(relative)
-        folder = at.parent.as_posix() if by_folder and at.parent.as_posix() != "." else None
+        at_home = at.relative_to(below) if at.is_relative_to(below) else at
+        folder = at_home.parent.as_posix() if by_folder and at_home.parent.name else None
         owners.setdefault((folder, at.stem), []).append(relative)
     paired: dict[str, list[tuple[Path, int]]] = {}
     lost: list[Path] = []
@@ -342,7 +349,7 @@ def _reports(files: _Sorted, table: FolderTable | None) -> Iterator[ReadResult]:
         defect = Defect(Reason.EXTRA_FILE, "mask or annotation without its one picture")
         yield ReadResult(None, (FileReport(path, Outcome.REFUSED, (defect,)),))
     for path in files.others:
-        defect = Defect(Reason.EXTRA_FILE, "no part of the stated layout")
+        defect = Defect(Reason.EXTRA_FILE, BESIDE_THE_LAYOUT)
         yield ReadResult(None, (FileReport(path, Outcome.SKIPPED, (defect,)),))
 
 

@@ -31,7 +31,7 @@ from renalkit.readers.contract import (
 )
 from renalkit.readers.decode_worker import DecodeWorker
 from renalkit.readers.dicom_us import read_dicom_us
-from renalkit.readers.image_folder import read_image_folder
+from renalkit.readers.image_folder import BESIDE_THE_LAYOUT, Beside, read_image_folder
 from renalkit.readers.pseudonyms import Pseudonyms, load_or_create_key
 from renalkit.readers.tables import read_table
 from renalkit.readers.walk import walk_files
@@ -69,7 +69,8 @@ _KINDS = {"p": "patient", "s": "study", "f": "file"}
 class IngestRequest:
     """What the user asked for. classes: of the task, in order; empty takes those of the source.
 
-    keep: a list of the frames to take; every: without a list, the step between frames taken.
+    masks: where the masks of pictures are. keep: a list of the frames to take; every: without a
+    list, the step between frames taken.
     """
 
     source: Path
@@ -77,6 +78,7 @@ class IngestRequest:
     layout: str = "auto"
     labels: Path | None = None
     annotations: Path | None = None
+    masks: Beside | None = None
     classes: tuple[str, ...] = ()
     positive: str | None = None
     groups: str = "none"
@@ -172,6 +174,7 @@ def request_of(
     positive: str | None = None,
     groups: str = "none",
     annotations: Path | None = None,
+    masks: str | None = None,
     keep_pixels: bool = False,
     allow_headerless: bool = False,
     key_file: Path | None = None,
@@ -185,6 +188,11 @@ def request_of(
         problems.append("--classes: two or more different names, separated by commas")
     if layout not in ("auto", *Layout):
         problems.append(f"--layout: '{layout}' is not one of auto, {', '.join(Layout)}")
+    place = None
+    try:
+        place = Beside(masks) if masks is not None else None
+    except ConfigError as error:
+        problems += [f"--masks: {problem}" for problem in error.problems]
     if groups not in ("none", "manifest"):
         problems.append(f"--groups: '{groups}' is not one of none, manifest")
     root, out = source.resolve(), output.resolve()
@@ -210,6 +218,7 @@ def request_of(
         layout=layout,
         labels=labels.resolve() if labels else None,
         annotations=annotations.resolve() if annotations else None,
+        masks=place,
         classes=names,
         positive=positive,
         groups=groups,
@@ -276,8 +285,10 @@ class _Ingest:
         walked = list(walk_files(request.source))
         files = tuple(w for w in walked if isinstance(w, Path))
         passed_by = [w for w in walked if isinstance(w, FileReport)]
-        sources = Sources(request.source, files, request.labels, request.annotations)
+        given = (request.labels, request.annotations, request.masks)
+        sources = Sources(request.source, files, *given)
         layout = find_layout(request.layout, sources, request.classes)
+        _check_options(layout, request)
         identities = self._identities([*files, *(r.path for r in passed_by)])
         picks = self._picks(identities)
         staging = Staging(
@@ -298,7 +309,8 @@ class _Ingest:
         save_cohort(request.output, cohort, account)
         staging.prune()
         told = [d for r in reports if r.path == sources.table for d in r.reasons]
-        warnings = (*told, *labels.defects, *_warnings(layout, sources, labels, picks, cohort))
+        noticed = _warnings(layout, sources, labels, picks, cohort, reports)
+        warnings = (*told, *labels.defects, *noticed)
         links = request.keys_folder / LINKS_NAME
         return IngestReport(layout.value, cohort, account, warnings, links, staging.recalled)
 
@@ -485,8 +497,27 @@ class _Ingest:
         path.chmod(0o600)
 
 
+def _check_options(layout: Layout, request: IngestRequest) -> None:
+    """Raises ConfigError for options that mean nothing in this layout: they would pass unseen."""
+    problems: list[str] = []
+    if request.masks is not None and layout is not Layout.IMAGES:
+        problems.append(f"--masks: only for folders of pictures; this one is read as '{layout}'")
+    if request.groups != "none" and layout is not Layout.BUSI:
+        problems.append(f"--groups: only for the layout 'busi'; this one is read as '{layout}'")
+    if layout is Layout.BUSI:
+        named = (("--labels", request.labels), ("--annotations", request.annotations))
+        problems += [f"{name}: not used in the layout 'busi'" for name, path in named if path]
+    if problems:
+        raise ConfigError(problems)
+
+
 def _warnings(
-    layout: Layout, sources: Sources, labels: StudyLabels, picks: Picks, cohort: Cohort
+    layout: Layout,
+    sources: Sources,
+    labels: StudyLabels,
+    picks: Picks,
+    cohort: Cohort,
+    reports: Sequence[FileReport],
 ) -> Iterator[Defect]:
     """What a person should hear of before the cohort is used."""
     if labels.unmet:
@@ -500,6 +531,11 @@ def _warnings(
         if unread:
             words = f"columns of the label table that are not read: {', '.join(unread)}"
             yield Defect(Reason.NOT_RECOGNISED, words)
+    if layout is Layout.IMAGES:
+        aside = sum(d.words == BESIDE_THE_LAYOUT for r in reports for d in r.reasons)
+        if aside:
+            words = f"{aside} pictures lie outside images/ and are not read; for masks give --masks"
+            yield Defect(Reason.EXTRA_FILE, words)
     nameless = sum(not s.patient_known for s in cohort.studies)
     if nameless:
         words = f"{nameless} pictures without a patient: each is taken for another patient"

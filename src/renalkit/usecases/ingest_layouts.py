@@ -53,12 +53,16 @@ class Layout(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """The files of a source folder, with the places the user named (absolute, or None)."""
+    """The files of a source folder, with the places the user named (absolute, or None).
+
+    masks: where the masks are, as the user said; None recognises the usual places.
+    """
 
     root: Path
     files: tuple[Path, ...]
     labels: Path | None = None
     annotations: Path | None = None
+    masks: Beside | None = None
 
     def relative(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
@@ -213,8 +217,9 @@ def table_layout(
 def picture_layout(sources: Sources, classes: Sequence[str]) -> FolderLayout:
     """Where pictures, masks, annotations and labels are in a folder of pictures.
 
-    Pictures: below `images/` when there is such a folder, else everywhere. Masks: `masks/NAME.*`,
-    else `NAME_mask*.png` beside the picture. Annotations: as named, else LabelMe files beside.
+    Pictures: below `images/` when there is such a folder, else everywhere. Masks: as named, else
+    `masks/NAME.*` (in the same folders as the pictures), else `NAME_mask*.png` beside the picture.
+    Annotations: as named, else LabelMe files beside.
     """
     relative = {sources.relative(p) for p in sources.files}
     table = sources.table
@@ -227,10 +232,13 @@ def picture_layout(sources: Sources, classes: Sequence[str]) -> FolderLayout:
     folders = LabelMap.identity(classes) if by_folder and _class_folders(sources, classes) else None
     # What neither table nor folder says, the labels of the outlines say.
     outlined = LabelMap.identity(classes) if by_folder and classes and not folders else None
-    masks = None
-    if any(r.startswith("masks/") for r in relative):
-        masks = Beside("masks/{stem}.*")
-    elif any(re.search(r"_mask[^/]*\.png$", r) for r in relative):
+    masks = sources.masks
+    if masks is not None and not any(map(masks.pattern.fullmatch, relative)):
+        raise ConfigError([f"--masks: no file of the source is at '{masks.template}'"])
+    if masks is None and any(r.startswith("masks/") for r in relative):
+        inside = any(r.startswith("masks/") and r.count("/") > 1 for r in relative)
+        masks = Beside("masks/{folder}/{stem}.*" if inside else "masks/{stem}.*")
+    elif masks is None and any(re.search(r"_mask[^/]*\.png$", r) for r in relative):
         masks = Beside("{folder}/{stem}_mask*.png")
     return FolderLayout(
         images="images/**/*" if any(r.startswith("images/") for r in relative) else "**/*",

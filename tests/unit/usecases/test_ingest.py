@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -332,6 +333,51 @@ def test_folders_named_by_class_need_the_classes(tmp_path: Path) -> None:
         ["tumour", "cyst"],
     )
     assert not any(s.patient_known for s in report.cohort.studies)
+
+
+def test_masks_lie_in_the_same_folders_as_their_pictures(tmp_path: Path) -> None:
+    root = picture_folder(tmp_path / "in")
+    for kind in ("images", "masks"):
+        for n in range(4):
+            folder = root / kind / f"p{n}"
+            folder.mkdir()
+            for k in range(2):  # the same two names for every patient
+                (root / kind / f"{CANARY}{n}_{k}.png").rename(folder / f"{k}.png")
+    table = root / "labels.csv"
+    table.write_text(re.sub(rf"{CANARY}(\d)_(\d)", r"images/p\1/\2", table.read_text()))
+    report = take(root, tmp_path / "out")
+    assert report.count(Outcome.USED) == 17
+    assert sum(len(le.rois) for s in report.cohort.studies for le in s.lesions) == 8
+
+
+@pytest.mark.parametrize(
+    ("place", "where"),
+    [("labels", "labels/{folder}/{stem}.png"), ("images", "{folder}/{stem}_seg.png")],
+)
+def test_masks_elsewhere_are_named(tmp_path: Path, place: str, where: str) -> None:
+    root = picture_folder(tmp_path / "in")
+    suffix = "_seg" if place == "images" else ""
+    (root / place).mkdir(exist_ok=True)
+    for path in (root / "masks").iterdir():
+        path.rename(root / place / f"{path.stem}{suffix}.png")
+    report = take(root, tmp_path / "out", masks=where)
+    assert report.count(Outcome.USED) == 17
+    assert sum(len(le.rois) for s in report.cohort.studies for le in s.lesions) == 8
+    if place == "labels":  # unnamed they are not read, and that is said
+        words = [w.words for w in take(root, tmp_path / "bare").warnings]
+        assert words == ["8 pictures lie outside images/ and are not read; for masks give --masks"]
+
+
+def test_options_without_meaning_are_refused(tmp_path: Path) -> None:
+    root = picture_folder(tmp_path / "in")
+    with pytest.raises(ConfigError, match="--masks: no file of the source is at"):
+        take(root, tmp_path / "out", masks="{folder}/{stem}_seg.png")
+    with pytest.raises(ConfigError, match="--masks: '.*' must hold"):
+        take(root, tmp_path / "out", masks="masks")
+    with pytest.raises(ConfigError, match="--groups: only for the layout 'busi'"):
+        take(root, tmp_path / "out", groups="manifest")
+    with pytest.raises(ConfigError, match="--masks: only for folders of pictures"):
+        take(root, tmp_path / "out", masks="masks/{stem}.png", layout="dicom")
 
 
 def labelme(label: str) -> str:
