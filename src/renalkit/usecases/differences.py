@@ -20,6 +20,7 @@ from renalkit.usecases.results import (
     SystemResults,
     called_class,
     estimate_json,
+    on_folds,
     positive_class,
     thresholds_of,
 )
@@ -28,6 +29,7 @@ from renalkit.usecases.results import (
 def comparisons_of(results: RunResults, reference: str | None) -> Json:
     """The reference system against every other, on the folds and cases both have.
 
+    A frame that several of these folds test counts once, with what they say together (`pool`).
     Differences are reference minus other, so above 0 favours the reference. Dice and IoU: paired
     bootstrap of patients over frames with a lesion. AUC of two classes: paired DeLong over
     patients; of several classes and accuracy: paired bootstrap of patients.
@@ -36,17 +38,18 @@ def comparisons_of(results: RunResults, reference: str | None) -> Json:
     chosen = reference or labels[0]
     if chosen not in labels:
         raise ConfigError([f"reference: no system '{chosen}'; there are {', '.join(labels)}"])
-    first = next(s for s in results.systems if s.job.label == chosen)
+    reference_system = next(s for s in results.systems if s.job.label == chosen)
     rows: list[Json] = []
-    for second in results.systems:
-        if second is not first:
-            rows += _masks(results, first, second)
-            rows += _classes(results, first, second)
+    for other in results.systems:
+        folds = sorted(set(reference_system.folds) & set(other.folds))
+        if other is reference_system or not folds:
+            continue
+        first = on_folds(results, reference_system, folds)
+        second = on_folds(results, other, folds)
+        about: Json = {"label": other.job.label, "folds": folds}
+        rows += [about | row for row in _masks(results, first, second)]
+        rows += [about | row for row in _classes(results, first, second)]
     return {"schema": 1, "reference": chosen, "rows": rows}
-
-
-def _row(second: SystemResults, metric: str, folds: list[int]) -> Json:
-    return {"label": second.job.label, "metric": metric, "folds": folds}
 
 
 def _paired(
@@ -65,22 +68,19 @@ def _paired(
 
 
 def _masks(results: RunResults, first: SystemResults, second: SystemResults) -> list[Json]:
-    one = {
-        (c.fold, c.key): c for c in first.cases if c.note not in ("both empty", "reference empty")
-    }
-    two = {(c.fold, c.key): c for c in second.pooled_cases}
-    shared = sorted(k for k in one if k in two)
+    one = {c.key: c for c in first.pooled_cases if c.has_lesion}
+    two = {c.key: c for c in second.pooled_cases}
+    shared = sorted(one.keys() & two.keys())
     if not shared:
         return []
-    groups = [key.patient for _, key in shared]
-    folds = sorted({fold for fold, _ in shared})
+    groups = [key.patient for key in shared]
     rows: list[Json] = []
     for metric in ("dice", "iou"):
         a = np.array([one[k].scores[metric] for k in shared])
         b = np.array([two[k].scores[metric] for k in shared])
         found = _paired(results, mean_of_rows(a), mean_of_rows(b), groups)
         if found is not None:
-            rows.append(_row(second, metric, folds) | {"n_frames": len(a)} | found)
+            rows.append({"metric": metric, "n_frames": len(a)} | found)
     return rows
 
 
@@ -100,7 +100,6 @@ def _classes(results: RunResults, first: SystemResults, second: SystemResults) -
     rule = Rule(results.statistics.rule)
     cuts = [thresholds_of(results, s.validation, rule) for s in (first, second)]
     groups = [patient for _, patient in shared]
-    folds = sorted({fold for fold, _ in shared})
     truth = np.array([one[k].target for k in shared], dtype=np.intp)
     right = [
         mean_of_rows(
@@ -111,10 +110,10 @@ def _classes(results: RunResults, first: SystemResults, second: SystemResults) -
     rows: list[Json] = []
     area = _areas(results, truth, (one, two), shared)
     if area is not None:
-        rows.append(_row(second, "auc", folds) | area)
+        rows.append({"metric": "auc"} | area)
     accuracy = _paired(results, right[0], right[1], groups)
     if accuracy is not None:
-        rows.append(_row(second, "accuracy", folds) | accuracy)
+        rows.append({"metric": "accuracy"} | accuracy)
     return rows
 
 

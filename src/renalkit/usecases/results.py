@@ -30,7 +30,7 @@ from renalkit.store.predictions import load_predictions
 from renalkit.store.runs import RunFolder
 from renalkit.usecases.experiment import Experiment, Job, StatisticsSettings, jobs_of
 from renalkit.usecases.parts import load_data
-from renalkit.usecases.progress import Progress
+from renalkit.usecases.progress import Progress, Silent
 
 Json = dict[str, Any]
 CASE_SCORES = ("dice", "iou", "hd95", "assd", "nsd")
@@ -151,6 +151,29 @@ def system_results(
     pooled = pool(test)
     again = cases if pooled == test else tuple(_cases(job.label, pooled, samples, how, progress))
     return SystemResults(job, folds, test, validation, cases, pooled, again)
+
+
+def on_folds(results: RunResults, system: SystemResults, folds: Sequence[int]) -> SystemResults:
+    """The system as if only these of its folds had been trained; pooled figures change with it."""
+    if set(folds) == set(system.folds):
+        return system
+    test = tuple(p for p in system.test if p.fold in folds)
+    cases = tuple(c for c in system.cases if c.fold in folds)
+    pooled = pool(test)
+    again = cases
+    if pooled != test:
+        samples = {s.key: s for s in b_mode_samples(results.cohort)}
+        how = (results.statistics, results.task)
+        again = tuple(_cases(system.job.label, pooled, samples, how, Silent()))
+    return replace(
+        system,
+        folds=tuple(folds),
+        test=test,
+        validation=tuple(p for p in system.validation if p.fold in folds),
+        cases=cases,
+        pooled=pooled,
+        pooled_cases=again,
+    )
 
 
 def pool(test: Sequence[Prediction]) -> tuple[Prediction, ...]:

@@ -20,7 +20,7 @@ from renalkit.usecases.differences import comparisons_of
 from renalkit.usecases.evaluate import _classification, _segmentation, cohort_counts
 from renalkit.usecases.experiment import Experiment, jobs_of
 from renalkit.usecases.progress import Silent
-from renalkit.usecases.results import RunResults, pool, system_results, thresholds_of
+from renalkit.usecases.results import RunResults, SystemResults, pool, system_results, thresholds_of
 
 TASK = ClassTask(("benign", "malignant"), "malignant")
 
@@ -182,6 +182,51 @@ def test_a_hold_out_counts_each_patient_once() -> None:
     assert found["patient"]["auc"]["n"] == 12
     assert found["patient"]["accuracy"]["n"] == 12
     assert len(found["fold_mean"]["auc"]["folds"]) == 3
+
+
+def _held_out(system: SystemResults, shifts: tuple[int, ...]) -> SystemResults:
+    """The system as inner models of a hold-out: all test the same frames, each by its own shift."""
+    how = (_experiment().statistics, TASK)
+    samples = {s.key: s for s in b_mode_samples(_cohort())}
+    test = tuple(
+        replace(p, fold=k, mask=MaskRLE.encode(np.roll(p.mask.decode(), by, axis=1)))
+        for k, by in enumerate(shifts)
+        for p in system.test
+        if p.mask is not None
+    )
+    said = (system.job, tuple(range(len(shifts))), test, test)
+    return system_results(said, samples, how, Silent())
+
+
+def test_a_hold_out_compares_what_all_inner_models_say_together() -> None:
+    """Not the first inner model of one system with all of the other."""
+    results = _results()
+    shifts = (9, 0, 0)  # the first inner model is far off, the majority is not
+    pair = tuple(_held_out(s, shifts) for s in results.systems)
+    held = replace(results, systems=pair)
+    rows = {r["metric"]: r for r in comparisons_of(held, None)["rows"]}
+    pooled = [_segmentation(held, s) for s in pair]
+    assert pooled[0] is not None
+    assert rows["dice"]["reference_value"] == pytest.approx(72 / 80)
+    assert rows["dice"]["reference_value"] == pooled[0]["pooled"]["dice"]["value"]
+    assert rows["dice"]["difference"]["value"] == 0
+    for row in rows.values():
+        assert row["folds"] == [0, 1, 2]
+        assert row["difference"]["n"] == 12
+
+
+def test_a_system_with_fewer_folds_is_compared_on_these_alone() -> None:
+    results = _results()
+    first = _held_out(results.systems[0], (9, 0, 0))
+    second = _held_out(results.systems[1], (0,))
+    rows = {
+        r["metric"]: r
+        for r in comparisons_of(replace(results, systems=(first, second)), None)["rows"]
+    }
+    assert set(rows) == {"dice", "iou", "auc", "accuracy"}
+    assert all(row["folds"] == [0] for row in rows.values())
+    assert rows["dice"]["reference_value"] == 0, "the first inner model's, which missed"
+    assert rows["dice"]["value"] == pytest.approx(72 / 80)
 
 
 def test_the_mean_of_folds_is_the_mean_of_scores_and_the_majority_of_masks() -> None:
