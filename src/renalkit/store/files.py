@@ -46,12 +46,27 @@ def fsync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> Path:
-    """Create a folder and its parents; each new entry is durable."""
+    """Create a folder and its parents; each new entry is durable.
+
+    Raises StoreError when the disk refuses, or when a file is in the way.
+    """
     if not folder.is_dir():
         make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        fsync_folder(folder.parent)
+        try:
+            folder.mkdir(exist_ok=True)
+            fsync_folder(folder.parent)
+        except OSError as error:
+            raise _refused(error, folder) from error
     return folder
+
+
+def _refused(error: OSError, path: Path) -> StoreError:
+    words = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
+    return StoreError(
+        f"write refused: {words}",
+        where=path.name,
+        remedy="free space or make the folder writable, then run the same command again",
+    )
 
 
 def write_with(path: Path, fill: Callable[[Path], None]) -> None:
@@ -60,7 +75,10 @@ def write_with(path: Path, fill: Callable[[Path], None]) -> None:
     Raises StoreError when the disk refuses (full, read-only, I/O error); the old content stays.
     """
     make_folder(path.parent)
-    handle, name = tempfile.mkstemp(prefix=TMP_PREFIX, suffix=path.suffix, dir=path.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=TMP_PREFIX, suffix=path.suffix, dir=path.parent)
+    except OSError as error:
+        raise _refused(error, path) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -72,9 +90,7 @@ def write_with(path: Path, fill: Callable[[Path], None]) -> None:
         fsync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        remedy = "free space or make the folder writable, then run the same command again"
-        words = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
-        raise StoreError(f"write refused: {words}", where=path.name, remedy=remedy) from error
+        raise _refused(error, path) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -172,7 +188,10 @@ def locked(folder: Path) -> Generator[None]:
     """
     make_folder(folder)
     path = folder / ".lock"
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise _refused(error, path) from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

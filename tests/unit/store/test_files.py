@@ -36,6 +36,20 @@ def test_a_write_replaces_the_old_content(tmp_path: Path) -> None:
     assert sha256_file(path) == sha256_bytes(b"two")
 
 
+def test_a_folder_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for place in (tmp_path / "file", tmp_path / "file/deeper", Path("/proc/renalkit/x")):
+        with pytest.raises(StoreError, match="write refused"), locked(place):
+            pass
+
+
+def test_a_folder_that_cannot_be_written_is_a_store_error() -> None:
+    with pytest.raises(StoreError, match="write refused"):
+        write_bytes(Path("/proc/x.bin"), b"")
+    with pytest.raises(StoreError, match="write refused"), locked(Path("/proc")):
+        pass
+
+
 @pytest.mark.parametrize("stage", ["fill", "fsync", "replace"])
 def test_x07_a_refused_write_keeps_the_old_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
