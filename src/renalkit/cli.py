@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from renalkit import __version__
-from renalkit.errors import Exit, RenalkitError
+from renalkit.errors import Exit, MissingExtra, RenalkitError
 
 if TYPE_CHECKING:
     from renalkit.usecases.progress import Progress
 
+EXTRAS = dict.fromkeys(("torch", "lightning_fabric"), "install renalkit with the extra 'train'")
 RESEARCH_ONLY = "Research software, not a medical device."
 
 app = typer.Typer(
@@ -89,6 +90,12 @@ def main() -> None:
         sys.exit(Exit.INTERRUPTED)
     except typer.Abort:
         sys.exit(Exit.INTERRUPTED)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        say(f"renalkit: {MissingExtra(f'{package} is not installed', remedy=EXTRAS[package])}")
+        sys.exit(Exit.USAGE)
     except BrokenPipeError:
         sys.exit(Exit.OK)
     except Exception as error:

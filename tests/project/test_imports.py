@@ -129,3 +129,22 @@ def test_the_layers_hold() -> None:
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     assert "0 broken" in done.stdout
+
+
+def test_training_without_torch_names_the_extra(tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text("")
+    absent = "raise ModuleNotFoundError('No module named torch', name='torch')"
+    (tmp_path / "torch.py").write_text(absent)
+    done = subprocess.run(
+        [sys.executable, "-m", "renalkit", "run", "study.toml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "renalkit: torch is not installed; remedy: install renalkit with the extra 'train'"
+    ]

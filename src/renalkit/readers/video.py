@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from renalkit.errors import DecodeFailed, MissingExtra, Reason
+from renalkit.errors import DecodeFailed, Reason
 from renalkit.readers.contract import Limits
 from renalkit.readers.still_headers import check_size
 from renalkit.readers.stills import Array, Info, limits_from
@@ -46,10 +46,10 @@ def decode_video(path: Path, options: Mapping[str, Any]) -> tuple[Array, Info]:
     "none"), variable_rate, rotation_deg, notes, warnings (pairs of reason and words).
 
     Raises:
-        MissingExtra: PyAV is not installed.
-        DecodeFailed: REMOTE_REFERENCE (playlists, references to other files), FORMAT_REFUSED,
-            EMPTY, TRUNCATED, TOO_LARGE, TOO_SMALL, BAD_VIDEO (no or several video streams,
-            frames that do not decode, another number of frames than declared).
+        DecodeFailed: REMOTE_REFERENCE (playlists, references to other files), FORMAT_REFUSED
+            (no video that is read here, or PyAV is not installed), EMPTY, TRUNCATED, TOO_LARGE,
+            TOO_SMALL, BAD_VIDEO (no or several video streams, frames that do not decode, another
+            number of frames than declared).
     """
     limits = limits_from(options)
     with _opened(path, limits) as file:
@@ -150,9 +150,10 @@ def _decoded(file: BinaryIO, demuxer: str, limits: Limits) -> tuple[Array, Info]
         # The extra may be missing, and everything else must work without it.
         av = importlib.import_module("av")
     except ImportError as error:
-        raise MissingExtra(
+        raise _bad(
+            Reason.FORMAT_REFUSED,
             "videos need PyAV, which is not installed",
-            remedy="install renalkit with the extra 'video'",
+            remedy="install renalkit with the extra 'video', then read the files again",
         ) from error
     try:
         with av.open(

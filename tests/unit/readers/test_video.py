@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from renalkit.errors import DecodeFailed, InputRefused, MissingExtra, Reason
+from renalkit.errors import DecodeFailed, InputRefused, Reason
 from renalkit.readers.contract import Limits
 from renalkit.readers.decode_worker import DecodeWorker
 from renalkit.readers.stills import decode_options
@@ -144,5 +144,6 @@ def test_special_and_absent_files(tmp_path):
 def test_without_the_extra(tmp_path, monkeypatch):
     path = corpus.encoded(tmp_path / "a.mp4")
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(MissingExtra, match="extra 'video'"):
+    with pytest.raises(DecodeFailed, match="extra 'video'") as caught:
         decode_video(path, {})
+    assert caught.value.reason is Reason.FORMAT_REFUSED
