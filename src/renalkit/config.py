@@ -27,11 +27,13 @@ S = TypeVar("S", bound=BaseModel)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file; ConfigError when it is missing or not TOML."""
+    """The tables of a TOML file; ConfigError when it is missing, no readable file or not TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError([f"no such file: {path}"]) from error
+    except OSError as error:
+        raise ConfigError([f"no file to read: {error.strerror}"], where=path.name) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError([f"not TOML: {error}"], where=path.name) from error
 

@@ -93,6 +93,8 @@ def test_overrides_that_lead_nowhere_are_refused(item: str) -> None:
 def test_a_file_that_is_missing_or_no_toml(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         read_toml(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="no file to read"):
+        read_toml(tmp_path)
     (tmp_path / "bad.toml").write_text("a = = 3")
     with pytest.raises(ConfigError, match="not TOML"):
         read_toml(tmp_path / "bad.toml")
