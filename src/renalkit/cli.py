@@ -80,15 +80,16 @@ def progress_bar() -> Generator[Progress]:
 def main() -> None:
     """Entry point: turns every error of renalkit into its message and exit code."""
     try:
-        # Outside its standalone mode typer returns the code of typer.Exit.
-        sys.exit(app(standalone_mode=False) or Exit.OK)
+        # Outside its standalone mode typer returns the code of typer.Exit, and 130 for Ctrl-C.
+        code = app(standalone_mode=False) or Exit.OK
+        if code == Exit.INTERRUPTED:
+            raise KeyboardInterrupt
+        sys.exit(code)
     except RenalkitError as error:
         say(f"renalkit: {error}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         say("renalkit: interrupted; run the same command again to resume")
-        sys.exit(Exit.INTERRUPTED)
-    except typer.Abort:
         sys.exit(Exit.INTERRUPTED)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]

@@ -202,16 +202,16 @@ def test_ctrl_c_ends_it_at_once_and_resumably(case: Case, tmp_path: Path) -> Non
     output = tmp_path / "cohort"
     # Parallel test runners ignore SIGINT, and a child would inherit that.
     code = (
-        "import signal, sys; from pathlib import Path;"
-        "signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "from renalkit.usecases.ingest import request_of, run_ingest;"
-        "source, output, key = map(Path, sys.argv[1:]);"
-        "run_ingest(request_of(source=source, output=output, key_file=key))"
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from renalkit.cli import main; main()"
     )
-    arguments = [sys.executable, "-c", code, str(case.source), str(output), str(case.key)]
-    process = subprocess.Popen(arguments, env=environment(), stderr=subprocess.DEVNULL)
+    words = ["ingest", str(case.source), "-o", str(output), "--key-file", str(case.key)]
+    arguments = [sys.executable, "-c", code, *words]
+    process = subprocess.Popen(arguments, env=environment(), stderr=subprocess.PIPE, text=True)
     begun(output, process)
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) in (-signal.SIGINT, Exit.INTERRUPTED)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == Exit.INTERRUPTED
+    assert said.endswith("renalkit: interrupted; run the same command again to resume\n")
     assert not list(output.rglob(".tmp-*"))
     finish(case, output)
