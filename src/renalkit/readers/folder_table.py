@@ -7,6 +7,7 @@ Rows without a file and repeated rows are only reported.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -145,8 +146,9 @@ class FolderTable:
 class Names:
     """Finds the picture a table or annotation file means: by path, by name, by name without suffix.
 
-    A name that could mean two pictures is refused. Only existing pictures are ever returned, so
-    no path from a table is opened.
+    Accents count the same whether composed (as typed) or not (as macOS stores them). A name that
+    could mean two pictures is refused. Only existing pictures are ever returned, so no path from
+    a table is opened.
     """
 
     def __init__(self, pictures: Sequence[str]) -> None:
@@ -154,7 +156,7 @@ class Names:
         self._names: dict[str, list[str]] = {}
         self._stems: dict[str, list[str]] = {}
         for path in pictures:
-            name = PurePosixPath(path).name
+            name = composed(PurePosixPath(path).name)
             self._names.setdefault(name, []).append(path)
             self._stems.setdefault(PurePosixPath(name).stem, []).append(path)
 
@@ -163,7 +165,7 @@ class Names:
         wanted = text.replace("\\", "/")
         if wanted in self._paths:
             return wanted
-        name = wanted.rpartition("/")[2]
+        name = composed(wanted).rpartition("/")[2]
         hits = self._names.get(name) or self._stems.get(name) or []
         if len(hits) > 1:
             raise InputRefused(
@@ -174,6 +176,11 @@ class Names:
                 remedy="write the folder too",
             )
         return hits[0] if hits else None
+
+
+def composed(name: str) -> str:
+    """A file name with composed accents (Unicode NFC)."""
+    return unicodedata.normalize("NFC", name)
 
 
 def read_folder_table(path: Path, layout: TableLayout, names: Names) -> FolderTable:

@@ -27,6 +27,7 @@ from renalkit.readers.folder_table import (
     Names,
     PictureRow,
     TableLayout,
+    composed,
     read_folder_table,
 )
 from renalkit.readers.pictures import (
@@ -238,7 +239,8 @@ def _taken(files: Mapping[str, Path], place: Beside | None) -> tuple[_Companions
             continue
         parts = found.groupdict()
         frame = int(parts.get("frame") or 0)
-        taken.setdefault((parts.get("folder"), found.group("stem")), []).append((path, frame))
+        key = (parts.get("folder"), composed(found.group("stem")))
+        taken.setdefault(key, []).append((path, frame))
     return taken, rest
 
 
@@ -255,7 +257,7 @@ def _paired(
         at = PurePosixPath(relative)
         at_home = at.relative_to(below) if at.is_relative_to(below) else at
         folder = at_home.parent.as_posix() if by_folder and at_home.parent.name else None
-        owners.setdefault((folder, at.stem), []).append(relative)
+        owners.setdefault((folder, composed(at.stem)), []).append(relative)
     paired: dict[str, list[tuple[Path, int]]] = {}
     lost: list[Path] = []
     for key, found in companions.items():

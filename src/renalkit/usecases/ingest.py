@@ -288,7 +288,7 @@ class _Ingest:
         given = (request.labels, request.annotations, request.masks)
         sources = Sources(request.source, files, *given)
         layout = find_layout(request.layout, sources, request.classes)
-        _check_options(layout, request)
+        _check_options(layout, sources, request)
         identities = self._identities([*files, *(r.path for r in passed_by)])
         picks = self._picks(identities)
         staging = Staging(
@@ -303,7 +303,7 @@ class _Ingest:
         for report in passed_by:
             reports.append(report)
         account = self._account(reports, identities)
-        cohort = self._cohort(layout, results, labels, picks)
+        cohort = self._cohort(layout, results, labels, picks, reports)
         self.progress.stage("writing the cohort")
         self._write_links(staging, identities, cohort)
         save_cohort(request.output, cohort, account)
@@ -423,7 +423,12 @@ class _Ingest:
         return read_labels(*known, self.pseudonyms, request.classes)
 
     def _cohort(
-        self, layout: Layout, results: list[ReadResult], labels: StudyLabels, picks: Picks
+        self,
+        layout: Layout,
+        results: list[ReadResult],
+        labels: StudyLabels,
+        picks: Picks,
+        reports: Sequence[FileReport],
     ) -> Cohort:
         studies: list[Study] = []
         reasons: dict[str, str] = {}
@@ -441,10 +446,10 @@ class _Ingest:
         if not studies:
             raise InputRefused(
                 Reason.LAYOUT_UNKNOWN,
-                "no file gave a study",
+                f"none of {len(reports)} files gave a study ({_most_frequent(reports)})",
                 where="the source folder",
                 expected=f"files in the layout '{layout.value}'",
-                remedy="look at the reasons with --json, or state another --layout",
+                remedy="the guide to ingest says what to do for each reason; or state --layout",
             )
         task = task_of(layout, self.request.classes, _labels_of(studies), self.request.positive)
         for study in studies:
@@ -497,11 +502,22 @@ class _Ingest:
         path.chmod(0o600)
 
 
-def _check_options(layout: Layout, request: IngestRequest) -> None:
-    """Raises ConfigError for options that mean nothing in this layout: they would pass unseen."""
+def _most_frequent(reports: Sequence[FileReport]) -> str:
+    """What was wrong with most files that were not used, the most frequent first."""
+    bins = (Outcome.REFUSED, Outcome.SKIPPED)
+    found = [d for r in reports if r.outcome in bins for d in r.reasons[:1]]
+    told = Counter(f"{d.reason.value}: {d.words}" for d in found)
+    return "; ".join(f"{n} x {words}" for words, n in told.most_common(3))
+
+
+def _check_options(layout: Layout, sources: Sources, request: IngestRequest) -> None:
+    """Raises ConfigError for options that this layout lacks, or that would mean nothing in it."""
     problems: list[str] = []
     if request.masks is not None and layout is not Layout.IMAGES:
         problems.append(f"--masks: only for folders of pictures; this one is read as '{layout}'")
+    said = (sources.table, request.annotations, *request.classes)
+    if layout is Layout.DICOM and not any(said):
+        task_of(layout, (), (), None)  # DICOM says no class: better told before all is read
     if request.groups != "none" and layout is not Layout.BUSI:
         problems.append(f"--groups: only for the layout 'busi'; this one is read as '{layout}'")
     if layout is Layout.BUSI:

@@ -301,6 +301,12 @@ def foreign_files(sources: Sources, layout: FolderLayout) -> dict[Path, str]:
     return result
 
 
+_CLASSES_FROM = (
+    "give a label table (--labels, columns label and patient, image or file), "
+    "or name two or more classes"
+)
+
+
 def task_of(
     layout: Layout, classes: Sequence[str], found: Iterable[str], positive: str | None
 ) -> ClassTask:
@@ -310,6 +316,9 @@ def task_of(
     one that is called malignant and none named positive.
     """
     given = tuple(classes) or (BUSI_CLASSES if layout is Layout.BUSI else tuple(sorted(set(found))))
+    if len(given) < 2:
+        words = f"only the class '{given[0]}' was found" if given else "no class was found"
+        raise ConfigError([f"--classes: {words}; {_CLASSES_FROM}"])
     if len(given) == 2 and positive is None:
         positive = next((c for c in given if folded(c) == "malignant"), None)
         if positive is None:

@@ -380,6 +380,32 @@ def test_options_without_meaning_are_refused(tmp_path: Path) -> None:
         take(root, tmp_path / "out", masks="masks/{stem}.png", layout="dicom")
 
 
+def test_accents_may_be_composed_or_not(tmp_path: Path) -> None:
+    root = picture_folder(tmp_path / "in")
+    table = root / "labels.csv"
+    table.write_text(table.read_text().replace(CANARY, "\u00fc"))
+    for kind, form in (("images", "u\u0308"), ("masks", "\u00fc")):
+        for path in (root / kind).iterdir():
+            path.rename(path.with_name(path.name.replace(CANARY, form)))
+    report = take(root, tmp_path / "out")
+    assert report.count(Outcome.USED) == 17
+    assert sum(len(le.rois) for s in report.cohort.studies for le in s.lesions) == 8
+
+
+def test_one_class_or_none_is_told_with_the_way_out(tmp_path: Path) -> None:
+    root = picture_folder(tmp_path / "in")
+    table = root / "labels.csv"
+    table.write_text(table.read_text().replace("malignant", "benign"))
+    with pytest.raises(ConfigError, match="only the class 'benign' was found; give a label table"):
+        take(root, tmp_path / "out")
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    shutil.copy(get_testdata_file("examples_ybr_color.dcm"), scans)
+    with pytest.raises(ConfigError, match="no class was found"):
+        take(scans, tmp_path / "us")
+    assert not (tmp_path / "us" / "pixels").exists()
+
+
 def labelme(label: str) -> str:
     square = [[8, 8], [25, 8], [25, 20], [8, 20]]
     shape = {"label": label, "points": square, "group_id": None, "shape_type": "polygon"}
@@ -533,7 +559,7 @@ def test_a_folder_in_which_every_picture_is_refused_gives_no_cohort(tmp_path: Pa
     root = picture_folder(tmp_path / "in", 2)
     for path in (root / "images").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(InputRefused, match="no file gave a study"):
+    with pytest.raises(InputRefused, match=r"none of 9 files gave a study \(4 x empty: "):
         take(root, tmp_path / "out")
 
 
