@@ -372,7 +372,9 @@ def compare(
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="RUN/SYSTEM (mean of folds) or one fold folder.")],
-    source: Annotated[Path, typer.Argument(help="Image, DICOM file or folder.", exists=True)],
+    source: Annotated[
+        Path, typer.Argument(help="Image, DICOM file, video or folder.", exists=True)
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for results.")],
     keep_pixels: Annotated[
         bool, typer.Option(help="Accept DICOM without ultrasound regions.")

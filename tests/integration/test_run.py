@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "corpus"))
+dicom: Any = importlib.import_module("make_dicom")
+videos: Any = importlib.import_module("make_images")
 
 EXPERIMENT = """
 name = "tiny"
@@ -192,6 +199,39 @@ def test_predict_one_image_a_folder_and_what_is_no_image(place: Path) -> None:
     assert [r["file"] for r in found["frames"]] == ["a.png"]
     assert [r["file"] for r in found["refused"]] == ["note.txt"]
     assert "scores" not in found["frames"][0]
+
+
+def test_predict_every_frame_of_a_cine_and_of_a_video(place: Path) -> None:
+    """A blank frame is listed; the others of its cine are predicted all the same."""
+    clips = place / "clips"
+    clips.mkdir()
+    videos.encoded(clips / "a.mp4", count=3)
+    blank = np.zeros((dicom.ROWS, dicom.COLS), np.uint8)
+    frames = [dicom.picture(seed=1), blank, dicom.picture(seed=2)]
+    stack = {0x7FE00010: ("OB", b"".join(f.tobytes() for f in frames))}
+    (clips / "b.dcm").write_bytes(dicom.part10(dicom.cine(3, stack)))
+    (clips / "cut.mp4").write_bytes((clips / "a.mp4").read_bytes()[:300])
+    words = ("predict", "runs/tiny/unet/fold-0", "clips", "-o", "out3", "--json")
+    found = json.loads(renalkit(*words, cwd=place, expect=4).stdout)
+    told = [(r["file"], r["frame"]) for r in found["frames"]]
+    assert told == [("a.mp4", 0), ("a.mp4", 1), ("a.mp4", 2), ("b.dcm", 0), ("b.dcm", 2)]
+    assert all((place / "out3" / r["overlay"]).is_file() for r in found["frames"])
+    assert [(r["file"], r.get("frame"), r["reason"]) for r in found["refused"]] == [
+        ("b.dcm", 1, "constant-image"),
+        ("cut.mp4", None, "truncated"),
+    ]
+
+
+def test_predict_says_what_it_needs(place: Path) -> None:
+    (place / "nothing").mkdir()
+    whole = renalkit("predict", "runs/tiny", "images", "-o", "out4", cwd=place, expect=3)
+    assert "RUN/SYSTEM with one of multitask-us, unet, resnet18" in whole.stderr
+    words = ("predict", "runs/tiny/unet")
+    assert "no file" in renalkit(*words, "nothing", "-o", "out4", cwd=place, expect=3).stderr
+    inside = renalkit(*words, "images", "-o", "images/out", cwd=place, expect=2)
+    assert "inside the folder that is read" in inside.stderr
+    assert not (place / "out4").exists()
+    assert not (place / "images/out").exists()
 
 
 def test_damaged_weights_are_refused(place: Path, tmp_path: Path) -> None:

@@ -15,13 +15,14 @@ import numpy.typing as npt
 
 from renalkit.domain.cohort import ClassTask
 from renalkit.domain.geometry import SpacingMm
-from renalkit.errors import InputRefused, ModelRefused, Reason, StoreError
+from renalkit.errors import ConfigError, InputRefused, ModelRefused, Reason, StoreError
 from renalkit.learn.outputs import Net
 from renalkit.learn.predictor import load_weights, predict_arrays
 from renalkit.readers.contract import FileReport, ReadOptions
 from renalkit.readers.decode_worker import DecodeWorker
 from renalkit.readers.dicom_prescan import looks_like_dicom
 from renalkit.readers.dicom_us import read_dicom_us
+from renalkit.readers.pictures import VIDEO_SUFFIXES
 from renalkit.readers.pseudonyms import KEY_BYTES, Pseudonyms
 from renalkit.readers.stills import decode_options
 from renalkit.readers.walk import walk_files
@@ -51,7 +52,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """One frame to predict; name is the user's own file name, frame counts from 0."""
+    """One frame to predict; name is the user's own file name, frame counts from 0 in its file."""
 
     name: str
     frame: int
@@ -62,8 +63,17 @@ class Incoming:
 def load_model(path: Path) -> Model:
     """The networks of RUN/SYSTEM (every finished fold) or of one fold folder.
 
-    Raises ModelRefused when there are no weights or they differ from what training recorded.
+    Raises ModelRefused when it is a whole run, when there are no weights, or when they differ from
+    what training recorded.
     """
+    if RunFolder(path).experiment_json.exists():
+        labels = ", ".join(j.label for j in jobs_of(stored_experiment(RunFolder(path))))
+        raise ModelRefused(
+            "a run, not one of its systems",
+            where=path.name,
+            expected=f"RUN/SYSTEM with one of {labels}",
+            remedy="name the system that shall predict",
+        )
     one_fold = (path / "weights.safetensors").exists()
     system_folder = path.parent if one_fold else path
     run = RunFolder(system_folder.parent)
@@ -134,29 +144,42 @@ def predict_frame(model: Model, pixels: npt.NDArray[Any], where: str) -> Decoded
 def predict_folder(
     model_path: Path, source: Path, output: Path, keep_pixels: bool, progress: Progress
 ) -> dict[str, Any]:
-    """Predict every image below `source` and write predictions.json, masks/ and overlays/.
+    """Predict every frame below `source` and write predictions.json, masks/ and overlays/.
 
-    Files that cannot be used are listed with their reason; one bad file never stops the others.
+    Files and frames that cannot be used are listed with their reason; one bad file never stops the
+    others, and a bad frame of a cine or video not its other frames.
+
+    Raises ModelRefused (see `load_model`), InputRefused (nothing to read), ConfigError (`output` is
+    inside `source`, where the next call would read it), StoreError (it cannot be written).
     """
     model = load_model(model_path)
     root = source if source.is_dir() else source.parent
     offered: list[Path | FileReport] = [source] if source.is_file() else list(walk_files(source))
+    if not offered:
+        raise InputRefused(
+            Reason.EMPTY, "no file", where=source.name, expected="pictures, DICOM files or videos"
+        )
+    if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
+        raise ConfigError([f"-o {output}: inside the folder that is read; choose one beside it"])
     make_folder(output)
     rows: list[dict[str, Any]] = []
-    refused: list[dict[str, str]] = []
+    refused: list[dict[str, Any]] = []
     progress.stage("predict", len(offered))
     with DecodeWorker(ReadOptions().limits) as worker:
         for item in offered:
             if isinstance(item, FileReport):
-                refused.append(
-                    _refusal(item.path, root, item.reasons[0].reason, item.reasons[0].words)
-                )
+                first = item.reasons[0]
+                refused.append(_refusal(_name(item.path, root), first.reason, first.words))
                 continue
+            name = _name(item, root)
             try:
                 for frame in _frames(item, root, ReadOptions(keep_pixels=keep_pixels), worker):
-                    rows.append(_predict_one(model, frame, output))
+                    try:
+                        rows.append(_predict_one(model, frame, output))
+                    except InputRefused as error:
+                        refused.append(_refusal(name, error.reason, str(error), frame.frame))
             except InputRefused as error:
-                refused.append(_refusal(item, root, error.reason, str(error)))
+                refused.append(_refusal(name, error.reason, str(error)))
             progress.advance()
     result = {
         "use": NOTICE,
@@ -171,18 +194,25 @@ def predict_folder(
     return result
 
 
-def _refusal(path: Path, root: Path, reason: Reason, words: str) -> dict[str, str]:
-    return {"file": path.relative_to(root).as_posix(), "reason": reason.value, "words": words}
+def _name(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _refusal(name: str, reason: Reason, words: str, frame: int | None = None) -> dict[str, Any]:
+    where = {} if frame is None else {"frame": frame}
+    return {"file": name, **where, "reason": reason.value, "words": words}
 
 
 def _frames(
     path: Path, root: Path, options: ReadOptions, worker: DecodeWorker
 ) -> Iterator[Incoming]:
     """The frames of one file, decoded in the worker process."""
-    name = path.relative_to(root).as_posix()
+    name = _name(path, root)
     if not looks_like_dicom(path):
-        found = worker.run("still", path, decode_options(options.limits))
-        yield Incoming(name, 0, found.pixels, None)
+        task = "video" if path.suffix.lower() in VIDEO_SUFFIXES else "still"
+        pixels = worker.run(task, path, decode_options(options.limits)).pixels
+        for index, frame in enumerate(pixels if task == "video" else pixels[None]):
+            yield Incoming(name, index, frame, None)
         return
     nobody = Pseudonyms(bytes(KEY_BYTES))  # nothing of the header is kept here
     for result in read_dicom_us([path], root, nobody, options, worker, patient_of=lambda _: name):
@@ -249,5 +279,9 @@ def predict_words(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _refused_words(refused: Sequence[dict[str, str]]) -> list[str]:
-    return [f"refused {r['file']}: {r['words']}" for r in refused]
+def _refused_words(refused: Sequence[dict[str, Any]]) -> list[str]:
+    lines: list[str] = []
+    for r in refused:
+        frame = f"#{r['frame']}" if "frame" in r else ""
+        lines.append(f"refused {r['file']}{frame}: {r['words']}")
+    return lines
