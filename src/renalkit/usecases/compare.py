@@ -19,6 +19,9 @@ from renalkit.usecases.progress import Progress
 from renalkit.usecases.results import Json, read_results
 from renalkit.usecases.run import RunRequest, run_experiment
 
+SPLIT_PATHS = ("file", "external")
+"""Keys of [split] that name files relative to the experiment file."""
+
 
 @dataclass(frozen=True, slots=True)
 class Preset:
@@ -96,6 +99,9 @@ def _varied_file(request: CompareRequest) -> Path:
     tables["name"] = f"{tables.get('name', 'experiment')}-{name}"
     base = request.target.resolve().parent
     tables["cohort"] = str(base / str(tables.get("cohort", "")))
+    if isinstance(tables.get("split"), dict):
+        paths = {k: str(base / str(v)) for k, v in tables["split"].items() if k in SPLIT_PATHS}
+        tables["split"] = tables["split"] | paths
     path = make_folder(request.output) / f"{tables['name']}.toml"
     write_text(path, to_toml(tables))
     return path
