@@ -105,7 +105,15 @@ def stored_experiment(folder: RunFolder) -> Experiment:
             expected="the folder of a run",
             remedy="give the folder that holds experiment.json",
         )
-    found = Experiment.model_validate(read_json(folder.experiment_json)["settings"])
+    try:
+        found = Experiment.model_validate(read_json(folder.experiment_json)["settings"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(
+            "settings that are damaged or of another version",
+            where=folder.experiment_json.name,
+            expected="the settings as the run wrote them",
+            remedy="restore the file, or run the experiment again under another name",
+        ) from error
     return found.found_from(folder.path)
 
 
