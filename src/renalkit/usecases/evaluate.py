@@ -34,7 +34,6 @@ from renalkit.metrics.classification import (
     Threshold,
     binary_confusion,
     confusion_matrix,
-    macro_f1,
     roc_curve,
 )
 from renalkit.metrics.segmentation import (
@@ -211,8 +210,11 @@ def _several_classes(
         area = undefined_json(n_groups, Unit.PATIENT, "a class does not occur", plan.level)
     else:
         area = bootstrapped(MeanOfStatistics(parts), groups, plan)
-    f1 = undefined_json(n_groups, Unit.PATIENT, "interval not computed", plan.level)
-    f1["value"] = macro_f1(confusion_matrix(truth, called, len(classes)))
+    overlaps = tuple(
+        RatioOfSums(2.0 * ((truth == k) & (called == k)), 1.0 * (truth == k) + 1.0 * (called == k))
+        for k in range(len(classes))
+    )
+    f1 = bootstrapped(MeanOfStatistics(overlaps), groups, plan)
     none = dict.fromkeys(("sensitivity", "specificity", "ppv", "npv"))
     accuracy = bootstrapped(right, groups, plan)
     recall = {

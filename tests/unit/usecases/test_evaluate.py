@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from renalkit.domain.cohort import ClassTask, Cohort
 from renalkit.domain.geometry import MaskRLE
@@ -14,13 +15,21 @@ from renalkit.domain.image import Clip, Mode, Source
 from renalkit.domain.prediction import Prediction, SystemRef, Unit
 from renalkit.domain.sample import b_mode_samples
 from renalkit.domain.study import Lesion, Roi, Study
+from renalkit.errors import StoreError
 from renalkit.metrics.classification import auc
 from renalkit.store.runs import RunFolder
 from renalkit.usecases.differences import comparisons_of
 from renalkit.usecases.evaluate import _classification, _segmentation, cohort_counts
 from renalkit.usecases.experiment import Experiment, jobs_of
 from renalkit.usecases.progress import Silent
-from renalkit.usecases.results import RunResults, SystemResults, pool, system_results, thresholds_of
+from renalkit.usecases.results import (
+    RunResults,
+    SystemResults,
+    pool,
+    stored_experiment,
+    system_results,
+    thresholds_of,
+)
 
 TASK = ClassTask(("benign", "malignant"), "malignant")
 
@@ -182,6 +191,40 @@ def test_a_hold_out_counts_each_patient_once() -> None:
     assert found["patient"]["auc"]["n"] == 12
     assert found["patient"]["accuracy"]["n"] == 12
     assert len(found["fold_mean"]["auc"]["folds"]) == 3
+
+
+def test_several_classes_have_a_macro_f1_with_its_interval() -> None:
+    three = ClassTask(("benign", "malignant", "normal"))
+    results = _results()
+    system = results.systems[0]
+    rng = np.random.default_rng(3)
+    test = tuple(
+        replace(p, target=i % 3, scores=tuple(rng.dirichlet(np.ones(3))))
+        for i, p in enumerate(
+            replace(p, key=replace(p.key, patient=p.key.study)) for p in system.test
+        )
+    )
+    asked = replace(results, cohort=replace(results.cohort, task=three))
+    found = _classification(asked, replace(system, test=test, pooled=test, validation=test))
+    assert found is not None
+    f1 = found["frame"]["f1"]
+    called = [int(np.argmax(p.scores or ())) for p in test]
+    truth = [p.target for p in test]
+    assert f1["value"] == pytest.approx(f1_score(truth, called, average="macro"))
+    assert f1["low"] < f1["value"] < f1["high"]
+    assert "bootstrap" in f1["method"]
+    some = tuple(replace(p, target=0, scores=(0.9, 0.06, 0.04)) for p in test)
+    found = _classification(asked, replace(system, test=some, pooled=some, validation=some))
+    assert found is not None
+    assert found["frame"]["f1"]["value"] is None, "classes that neither occur nor are called"
+    assert found["frame"]["f1"]["note"]
+
+
+def test_damaged_settings_of_a_run_are_a_store_error(tmp_path: Path) -> None:
+    for text in ("{}", "[]", '{"settings": {"name": "e"}}'):
+        (tmp_path / "experiment.json").write_text(text)
+        with pytest.raises(StoreError, match="damaged or of another version"):
+            stored_experiment(RunFolder(tmp_path))
 
 
 def _held_out(system: SystemResults, shifts: tuple[int, ...]) -> SystemResults:
