@@ -54,6 +54,13 @@ class Box:
             return None
         return Box(self.x, self.y, x1 - self.x, y1 - self.y)
 
+    def union(self, other: Box) -> Box:
+        """The smallest box that holds both."""
+        x, y = min(self.x, other.x), min(self.y, other.y)
+        right = max(self.x + self.width, other.x + other.width)
+        bottom = max(self.y + self.height, other.y + other.height)
+        return Box(x, y, right - x, bottom - y)
+
     def grown(self, share: float, rows: int, cols: int) -> Box:
         """The box enlarged on each side by `share` of its width and height, inside the image."""
         dx, dy = round(self.width * share), round(self.height * share)

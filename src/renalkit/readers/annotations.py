@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from math import ceil, floor, isfinite
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from renalkit.domain.geometry import Box, MaskRLE
-from renalkit.domain.study import Defect, RoiOrigin
+from renalkit.domain.study import Defect, Roi, RoiOrigin
 from renalkit.errors import InputRefused, Reason
 from renalkit.readers.outlines import BoolMask
 
@@ -155,3 +156,17 @@ def box_around(
     if right <= left or bottom <= top:
         return None, (*notes, EMPTY)
     return Box(left, top, right - left, bottom - top), notes
+
+
+def joined_roi(clip: int, frame: int, items: Sequence[FrameAnnotation]) -> Roi | None:
+    """One region of interest from all annotations of a lesion on a frame: all masks together,
+    and the smallest box around all boxes."""
+    masks = [item.mask for item in items if item.mask is not None]
+    boxes = [item.box for item in items if item.box is not None]
+    if not masks and not boxes:
+        return None
+    mask = masks[0] if len(masks) == 1 else None
+    if len(masks) > 1:
+        mask = MaskRLE.encode(merged([m.decode() for m in masks]))
+    box = reduce(Box.union, boxes) if boxes else None
+    return Roi(clip, frame, mask, box, items[0].origin)

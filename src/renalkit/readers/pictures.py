@@ -22,6 +22,7 @@ from renalkit.readers.annotations import (
     as_annotation,
     bad_annotation,
     fitted,
+    joined_roi,
     mask_pixels,
     merged,
 )
@@ -342,7 +343,7 @@ def _lesions(
             facts[name] = replace(facts[name], label=labels.pop())
     rois: dict[str, list[Roi]] = {}
     for (name, clip, frame), items in sorted(regions.items()):
-        roi = _roi(clip, frame, items)
+        roi = joined_roi(clip, frame, items)
         if roi is not None:
             rois.setdefault(name, []).append(roi)
     words = f"{len(disputed)} lesions with different labels on different pictures: label removed"
@@ -356,22 +357,3 @@ def _lesions(
         for name in sorted(facts)
     )
     return lesions, defects
-
-
-def _roi(clip: int, frame: int, items: Sequence[FrameAnnotation]) -> Roi | None:
-    """One region of interest from all annotations of a lesion on a frame."""
-    masks = [item.mask for item in items if item.mask is not None]
-    boxes = [item.box for item in items if item.box is not None]
-    if not masks and not boxes:
-        return None
-    mask = masks[0] if len(masks) == 1 else None
-    if len(masks) > 1:
-        mask = type(masks[0]).encode(merged([m.decode() for m in masks]))
-    box = boxes[0] if boxes else None
-    for other in boxes[1:]:
-        assert box is not None
-        x, y = min(box.x, other.x), min(box.y, other.y)
-        right = max(box.x + box.width, other.x + other.width)
-        bottom = max(box.y + box.height, other.y + other.height)
-        box = type(box)(x, y, right - x, bottom - y)
-    return Roi(clip, frame, mask, box, items[0].origin)

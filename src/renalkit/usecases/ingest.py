@@ -198,6 +198,9 @@ def request_of(
     root, out = source.resolve(), output.resolve()
     if out == root or out.is_relative_to(root) or root.is_relative_to(out):
         problems.append("--output: must lie outside the source, and the source outside it")
+    ours = any((out / name).exists() for name in (".lock", COHORT))
+    if out.is_dir() and any(out.iterdir()) and not ours:
+        problems.append("--output: holds other files; name a new or empty folder, or a cohort")
     key = key_file.resolve() if key_file is not None else None
     if key is not None and (key.is_relative_to(out) or key.is_relative_to(root)):
         problems.append("--key-file: must lie outside the cohort and the source")

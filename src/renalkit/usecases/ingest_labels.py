@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from renalkit.domain.geometry import MaskRLE
-from renalkit.domain.study import Defect, Lesion, Roi, Study
+from renalkit.domain.study import Defect, Lesion, Study
 from renalkit.errors import InputRefused, Reason
 from renalkit.readers.annotation_files import (
     labelme_frame,
@@ -20,7 +19,7 @@ from renalkit.readers.annotation_files import (
     read_cvat_video,
     read_labelme,
 )
-from renalkit.readers.annotations import FrameAnnotation, fitted, merged
+from renalkit.readers.annotations import FrameAnnotation, fitted, joined_roi
 from renalkit.readers.contract import Limits
 from renalkit.readers.folder_table import Names, PatientRow, PictureRow, read_folder_table
 from renalkit.readers.pictures import LesionFacts, placeholder_lesion
@@ -175,18 +174,9 @@ def _lesion(
     pseudonyms: Pseudonyms,
 ) -> Lesion:
     own = sorted((c, f, items) for (n, c, f), items in regions.items() if n == name)
-    rois = tuple(_roi(c, f, items) for c, f, items in own)
+    joined = (joined_roi(c, f, items) for c, f, items in own)
+    rois = tuple(roi for roi in joined if roi is not None)
     return replace(lesion, key=pseudonyms.lesion(study.key, name), rois=rois)
-
-
-def _roi(clip: int, frame: int, items: Sequence[FrameAnnotation]) -> Roi:
-    masks = [i.mask for i in items if i.mask is not None]
-    boxes = [i.box for i in items if i.box is not None]
-    mask = masks[0] if masks else None
-    if len(masks) > 1:
-        mask = MaskRLE.encode(merged([m.decode() for m in masks]))
-    # Several boxes without a mask cannot be merged into one region: the first is kept.
-    return Roi(clip, frame, mask, boxes[0] if boxes else None, items[0].origin)
 
 
 def read_labels(

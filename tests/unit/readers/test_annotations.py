@@ -26,6 +26,7 @@ from renalkit.readers.annotations import (
     MaskValues,
     box_around,
     fitted,
+    joined_roi,
     mask_pixels,
     merged,
 )
@@ -433,3 +434,10 @@ def test_masks_must_have_one_size():
     with pytest.raises(InputRefused, match="mask of 2 x 3") as caught:
         fitted(item, 3, 2)
     assert caught.value.reason is Reason.MASK_MISMATCH
+
+
+def test_several_boxes_of_a_lesion_are_one_around_them():
+    boxes = (Box(3, 4, 5, 6), Box(10, 2, 4, 4))
+    items = [FrameAnnotation("a", 2, "1", box=box) for box in boxes]
+    assert joined_roi(0, 2, items).box == Box(3, 2, 11, 8)
+    assert joined_roi(0, 2, [FrameAnnotation("a", 2, "1")]) is None

@@ -523,6 +523,15 @@ def test_source_output_and_key_are_kept_apart(tmp_path: Path) -> None:
             request_of(source=source, output=tmp_path / "out", key_file=key)
 
 
+def test_a_folder_with_other_files_is_no_output(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".tmp-mine").write_bytes(b"mine")
+    with pytest.raises(ConfigError, match="other files"):
+        request_of(source=tmp_path / "in", output=tmp_path / "out")
+    assert (tmp_path / "out" / ".tmp-mine").read_bytes() == b"mine"
+
+
 def test_a_second_source_does_not_replace_the_first(tmp_path: Path) -> None:
     take(picture_folder(tmp_path / "a"), tmp_path / "out")
     before = tree(tmp_path / "out")
