@@ -65,7 +65,7 @@ def segmentation(source: ReportSource) -> Section | None:
     if not systems:
         return None
     blocks: list[Block] = [_dice_figure(systems), *_pooled_tables(systems)]
-    blocks += [_fold_table(systems), _class_table(systems)]
+    blocks += [_segmentation_folds(systems), _class_table(systems)]
     cases = _case_figure(source)
     if cases:
         blocks.append(cases)
@@ -197,10 +197,13 @@ def _per_fold(raw: Json) -> str:
     return ", ".join(number(finite(v)) for v in raw.get("folds", ())) or NOT_AVAILABLE
 
 
-def _fold_table(systems: Sequence[Json]) -> Table:
+def _fold_table(
+    name: str, title: str, rows: Sequence[tuple[Json, str, Json, Json]], caption: str
+) -> Table:
+    """Figures per system and measure; rows: system, measure, its fold means, pooled figures."""
     table = TableBuilder(
-        "segmentation-folds",
-        "Segmentation: fold means beside pooled figures.",
+        name,
+        title,
         (
             Column("System"),
             Column("Measure"),
@@ -210,20 +213,28 @@ def _fold_table(systems: Sequence[Json]) -> Table:
             Column("Each fold"),
         ),
     )
-    for s in systems:
-        for name in ("dice", "iou"):
-            raw = s["segmentation"]["fold_mean"][name]
-            table.add(
-                _strong(s),
-                metric_name(name),
-                estimate(s["segmentation"]["pooled"], name),
-                _mean_sd(raw),
-                count(len(raw["folds"])),
-                _per_fold(raw),
-            )
-    return table.build(
+    for system, measure, means, pooled in rows:
+        raw = means[measure]
+        table.add(
+            _strong(system),
+            metric_name(measure),
+            estimate(pooled, measure),
+            _mean_sd(raw),
+            count(len(raw["folds"])),
+            _per_fold(raw),
+        )
+    methods = methods_of(table.estimates)
+    return table.build(f"{caption} {methods}." if methods else caption)
+
+
+def _segmentation_folds(systems: Sequence[Json]) -> Table:
+    found = [(s, s["segmentation"]) for s in systems]
+    return _fold_table(
+        "segmentation-folds",
+        "Segmentation: fold means beside pooled figures.",
+        [(s, m, f["fold_mean"], f["pooled"]) for s, f in found for m in ("dice", "iou")],
         "Pooled: mean over all tested images, with its interval. Fold mean ± SD: mean and "
-        "standard deviation of the folds' means; the SD describes the folds and is no interval."
+        "standard deviation of the folds' means; the SD describes the folds and is no interval.",
     )
 
 
@@ -464,32 +475,13 @@ def _confusion_figure(source: ReportSource, systems: Sequence[Json], unit: str) 
 
 
 def _classification_folds(systems: Sequence[Json]) -> Table:
-    table = TableBuilder(
+    found = [(s, s["classification"]) for s in systems]
+    return _fold_table(
         "classification-folds",
         "Classification per patient: fold means beside pooled figures.",
-        (
-            Column("System"),
-            Column("Measure"),
-            Column("Pooled", NUMBER),
-            Column("Fold mean ± SD", NUMBER),
-            Column("Folds", NUMBER),
-            Column("Each fold"),
-        ),
-    )
-    for s in systems:
-        for name in ("auc", "accuracy"):
-            raw = s["classification"]["fold_mean"][name]
-            table.add(
-                _strong(s),
-                metric_name(name),
-                estimate(s["classification"]["patient"], name),
-                _mean_sd(raw),
-                count(len(raw["folds"])),
-                _per_fold(raw),
-            )
-    return table.build(
+        [(s, m, f["fold_mean"], f["patient"]) for s, f in found for m in ("auc", "accuracy")],
         "Pooled AUC ranks patients of different folds, hence of different networks, against one "
-        "another; the fold mean does not. The SD describes the folds and is no interval."
+        "another; the fold mean does not. The SD describes the folds and is no interval.",
     )
 
 
@@ -588,11 +580,9 @@ def comparisons(source: ReportSource) -> Section | None:
 
 
 def _pairs(row: Json, e: Estimate) -> str:
-    """Number of pairs with their unit, and the patients behind them when these differ."""
-    unit = str(row.get("unit") or e.unit)
-    n = int(row.get("n") or e.n)
-    words = plural(n, "image" if unit == "frame" else unit)
-    return words if unit == e.unit else f"{words} of {plural(e.n, e.unit)}"
+    """Number of patients, and of their images where the difference is a mean over images."""
+    people = plural(e.n, e.unit)
+    return f"{plural(int(row['n_frames']), 'image')} of {people}" if "n_frames" in row else people
 
 
 # ---- training ------------------------------------------------------------------------------
@@ -623,9 +613,12 @@ def training(source: ReportSource) -> Section | None:
                 f"Training of {label}.",
                 learning_curves(courses),
                 f"{plural(len(courses), 'fold')}, one colour each; a dot marks the epoch that "
-                "was kept, "
-                "chosen on the validation part. Dice: mean over validation images, on the "
-                "network's grid.",
+                "was kept, chosen on the validation part."
+                + (
+                    " Dice: mean over validation images, on the network's grid."
+                    if s.get("segmentation")
+                    else ""
+                ),
                 csv=csv_text(("system", "fold", "epoch", *names), rows),
                 description=f"Learning curves of {label}",
             )
