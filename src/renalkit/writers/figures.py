@@ -309,7 +309,7 @@ def confusion(matrices: Sequence[Matrix]) -> Svg:
                 linewidth=1.5,
             )
             for row, column in np.ndindex(k, k):
-                dark = parts[row, column] > 0.55
+                dark = parts[row, column] > 0.9  # from here on white is easier to read than ink
                 words = f"{int(counts[row, column])}"
                 ax.text(
                     column + 0.5,
@@ -328,7 +328,7 @@ def confusion(matrices: Sequence[Matrix]) -> Svg:
                         ha="center",
                         va="center",
                         fontsize=7,
-                        color="white" if dark else "#333333",
+                        color="white" if dark else INK,
                     )
             names = [_short(c, 14) for c in m.classes]
             ax.set_xticks(np.arange(k) + 0.5, names)
