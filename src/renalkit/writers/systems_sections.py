@@ -320,8 +320,8 @@ def _digests(source: ReportSource) -> Table:
     record = source.record
     if record:
         caption += (
-            f" Run {record['status']}, started {record['started']}, finished {record['finished']}, "
-            f"{duration(record['seconds'])} of the last call."
+            f" Run {record['status']}: last call started {record['started']}, finished "
+            f"{record['finished']}; all training together took {duration(record['seconds'])}."
         )
     return table.build(caption)
 
