@@ -78,9 +78,12 @@ def _torch() -> dict[str, Any]:
     )
     if importlib.util.find_spec("torch") is None:
         return _check("torch", False, "not installed", "pip install 'renalkit[train]'")
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
-    )
+    try:
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return _check("torch", False, "did not start within 2 minutes", "try on an idle computer")
     if done.returncode:
         return _check("torch", False, "cannot be imported", "reinstall the extra 'train'")
     version, threads, gpus = done.stdout.split()
@@ -105,13 +108,16 @@ def _disk() -> dict[str, Any]:
 
 def _worker() -> dict[str, Any]:
     """Whether pixels can be decoded in a child process here."""
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", "import renalkit.readers.decode_child"],
-        capture_output=True,
-        timeout=60,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    try:
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, "-c", "import renalkit.readers.decode_child"],
+            capture_output=True,
+            timeout=60,
+            check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+    except subprocess.TimeoutExpired:
+        return _check("decoder", False, "did not start within 1 minute", "try on an idle computer")
     ok = done.returncode == 0
     return _check(
         "decoder", ok, "child process starts" if ok else "child process fails", "reinstall"
