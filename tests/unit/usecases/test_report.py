@@ -183,6 +183,12 @@ def test_the_page_prints_the_stored_numbers(rendered: tuple[Path, Page]) -> None
             assert f"({e['low']:.2f}–{e['high']:.2f})" in text
         if system["classification"]:
             assert f"{system['classification']['patient']['auc']['value']:.3f}" in text
+    differences = json.loads((made / "comparisons.json").read_text())["rows"]
+    over_images = [r for r in differences if "n_frames" in r]
+    assert {r["metric"] for r in over_images} == {"dice", "iou"}
+    for row in over_images:
+        n = row["difference"]["n"]
+        assert f"{row['n_frames']} images of {n} patients" in text.replace("\u202f", "")
     points = csv_rows(made / "figures" / "roc-patient.csv")
     curve = metrics["systems"][0]["classification"]["patient"]["roc"]["fpr"]
     assert [float(r[2]) for r in points if r[0] == "multitask-us"] == pytest.approx(curve)
