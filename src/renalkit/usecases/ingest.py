@@ -89,7 +89,7 @@ class IngestRequest:
 
     @property
     def keys_folder(self) -> Path:
-        return self.output.parent / f"{self.output.name}.keys"
+        return _keys_of(self.output)
 
     @property
     def key_path(self) -> Path:
@@ -164,6 +164,10 @@ def ingest_words(report: IngestReport) -> str:
     return "\n".join(lines)
 
 
+def _keys_of(output: Path) -> Path:
+    return output.parent / f"{output.name}.keys"
+
+
 def request_of(
     *,
     source: Path,
@@ -198,7 +202,8 @@ def request_of(
     root, out = source.resolve(), output.resolve()
     if out == root or out.is_relative_to(root) or root.is_relative_to(out):
         problems.append("--output: must lie outside the source, and the source outside it")
-    ours = any((out / name).exists() for name in (".lock", COHORT))
+    # The folder of keys beside it is made before anything is written into the cohort.
+    ours = any(place.exists() for place in (out / ".lock", out / COHORT, _keys_of(out)))
     if out.is_dir() and any(out.iterdir()) and not ours:
         problems.append("--output: holds other files; name a new or empty folder, or a cohort")
     key = key_file.resolve() if key_file is not None else None
