@@ -12,6 +12,7 @@ C.7.6.5 (Cine), A.3 (CT Image IOD); PS3.5 A.4 (encapsulation).
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -152,6 +153,8 @@ def write_ct_series(
     description: str,
     contrast: str | None,
     reverse: bool = False,
+    tilt_deg: float = 0.0,
+    kept: Sequence[int] | None = None,
 ) -> None:
     """Write one axial CT series, a file per slice, named by slice number.
 
@@ -161,6 +164,8 @@ def write_ct_series(
         spacing_mm: (z, y, x). origin_mm: (x, y, z) centre of the first voxel, LPS.
         contrast: agent, or None for a plain scan.
         reverse: number the slices from the head down.
+        tilt_deg: of the gantry the volume was scanned with (see `phantom.faults.tilted`).
+        kept: indices of the slices that are written, all by default; numbers stay as they were.
 
     Raises:
         StoreError: the disk refused.
@@ -169,8 +174,11 @@ def write_ct_series(
     slices, rows, cols = volume.shape
     step_z, step_y, step_x = spacing_mm
     frame_of_reference = phantom_uid(identity.key, "frame of reference")
-    for number in range(1, slices + 1):
-        index = slices - number if reverse else number - 1
+    angle = math.radians(tilt_deg)
+    along_y, along_z = math.cos(angle), math.sin(angle)
+    half_mm = (rows - 1) / 2 * step_y
+    for index in range(slices) if kept is None else kept:
+        number = slices - index if reverse else index + 1
         data = _general(identity, CTImageStorage, ExplicitVRLittleEndian, (series, number))
         data.Modality, data.BodyPartExamined = "CT", "ABDOMEN"
         data.SeriesDescription = description
@@ -178,10 +186,15 @@ def write_ct_series(
         data.FrameOfReferenceUID = frame_of_reference
         data.PositionReferenceIndicator = ""
         data.PatientPosition = "FFS"
-        data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        data.ImageOrientationPatient = [1, 0, 0, 0, _decimal(along_y), _decimal(along_z)]
         x, y, z = origin_mm
-        data.ImagePositionPatient = [_decimal(v) for v in (x, y, z + index * step_z)]
-        data.SliceLocation = _decimal(z + index * step_z)
+        table_z = z + index * step_z
+        # A tilted slice is turned about its middle row.
+        first = (x, y + half_mm * (1 - along_y), table_z - half_mm * along_z)
+        data.ImagePositionPatient = [_decimal(v) for v in first]
+        data.SliceLocation = _decimal(table_z)
+        if tilt_deg:
+            data.GantryDetectorTilt = _decimal(tilt_deg)
         data.PixelSpacing = [_decimal(step_y), _decimal(step_x)]
         data.SliceThickness = _decimal(step_z)
         data.KVP, data.AcquisitionNumber = "120", series

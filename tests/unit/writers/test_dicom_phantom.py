@@ -149,15 +149,37 @@ def test_ct_series(tmp_path, reverse):
     assert np.array_equal(found, volume)
 
 
-def test_ct_passes_the_validator(tmp_path):
+def write_small_ct(folder, **options):
     write_ct_series(
-        tmp_path / "ct",
-        np.zeros((1, 32, 32), np.int16),
+        folder,
+        np.zeros((4, 33, 32), np.int16),
         IDENTITY,
         spacing_mm=(3.0, 0.8, 0.8),
         origin_mm=(0.0, 0.0, 0.0),
         series=2,
         description="non-contrast",
         contrast=None,
+        **options,
     )
+
+
+@pytest.mark.parametrize("tilt", [0.0, 12.0])
+def test_ct_passes_the_validator(tmp_path, tilt):
+    write_small_ct(tmp_path / "ct", tilt_deg=tilt)
     assert validated(tmp_path / "ct" / "0001.dcm") == []
+
+
+def test_tilted_slices_turn_about_their_middle_row(tmp_path):
+    write_small_ct(tmp_path / "ct", tilt_deg=12.0)
+    for number in (1, 4):
+        data = pydicom.dcmread(tmp_path / "ct" / f"{number:04d}.dcm")
+        position = np.asarray(data.ImagePositionPatient, float)
+        down = np.asarray(data.ImageOrientationPatient[3:], float)
+        middle = position + 16 * 0.8 * down
+        assert middle == pytest.approx([0.0, 16 * 0.8, (number - 1) * 3.0], abs=1e-5)
+
+
+def test_lost_slices_leave_a_gap_in_the_numbers(tmp_path):
+    write_small_ct(tmp_path / "ct", kept=(0, 1, 3))
+    names = sorted(f.name for f in (tmp_path / "ct").iterdir())
+    assert names == ["0001.dcm", "0002.dcm", "0004.dcm"]
