@@ -19,7 +19,7 @@ from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
+from scipy.special import ndtri
 
 Vector = npt.NDArray[np.float64]
 
@@ -47,12 +47,12 @@ class Level:
     @property
     def distance(self) -> float:
         """d: distance of the class means along the informative direction, in SD."""
-        return math.sqrt(2) * float(norm.ppf(self.auc_single))
+        return math.sqrt(2) * float(ndtri(self.auc_single))
 
     @property
     def correlation(self) -> float:
         """rho: within-class correlation of the two modalities along their directions."""
-        both = math.sqrt(2) * float(norm.ppf(self.auc_both))
+        both = math.sqrt(2) * float(ndtri(self.auc_both))
         return 2 * (self.distance / both) ** 2 - 1
 
 
@@ -89,6 +89,12 @@ def draw_latents(level: Level, *, positive: bool, rng: np.random.Generator) -> L
         return noise + (along - own + mean) * share
 
     return Latents(draw(_BMODE_SHARE), draw(_CEUS_SHARE))
+
+
+def class_mean(level: Level, *, positive: bool) -> Vector:
+    """Mean of the features (B-mode, then CEUS; (7,)) of a class."""
+    mean = level.distance / 2 if positive else -level.distance / 2
+    return mean * np.concatenate([_BMODE_SHARE, _CEUS_SHARE])
 
 
 def bmode_score(level: Level, latents: Latents) -> float:
