@@ -32,10 +32,9 @@ from renalkit.phantom.anatomy import (
     Side,
     View,
     draw_anatomy,
-    draw_features,
     draw_view,
-    malignancy_log_ratio,
 )
+from renalkit.phantom.lesion import draw_features, malignancy_log_ratio
 from renalkit.phantom.ultrasound import SCANNERS, PhantomImage, Scanner, render
 from renalkit.store.files import fsync_folder, make_folder, write_bytes, write_text
 
