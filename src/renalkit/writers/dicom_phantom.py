@@ -29,6 +29,7 @@ from pydicom.uid import (
     CTImageStorage,
     ExplicitVRLittleEndian,
     JPEGBaseline8Bit,
+    UltrasoundImageStorage,
     UltrasoundMultiFrameImageStorage,
 )
 
@@ -88,18 +89,19 @@ def write_us_clip(
     *,
     shape: tuple[int, int],
     regions: Sequence[Region],
-    times: FrameTimes,
+    times: FrameTimes | None,
     laterality: str,
     series: int = 1,
     instance: int = 1,
     jpeg_quality: int | None = 90,
 ) -> None:
-    """Write one ultrasound clip.
+    """Write one ultrasound clip, or a still.
 
     Args:
         path: of the file; appears only when it is whole.
         frames: n_frames pictures (H,W,3) uint8 RGB, taken one at a time.
         shape: (H,W). regions: at least one; spacing in mm per pixel. laterality: L or R.
+        times: of the clip's frames; None for a still, which has one frame.
         jpeg_quality: 1..100 for JPEG baseline (4:2:2), None for uncompressed RGB.
 
     Raises:
@@ -108,19 +110,13 @@ def write_us_clip(
     """
     rows, cols = shape
     syntax = ExplicitVRLittleEndian if jpeg_quality is None else JPEGBaseline8Bit
-    data = _general(identity, UltrasoundMultiFrameImageStorage, syntax, (series, instance))
+    kind = UltrasoundImageStorage if times is None else UltrasoundMultiFrameImageStorage
+    data = _general(identity, kind, syntax, (series, instance))
     data.Modality, data.BodyPartExamined, data.Laterality = "US", "KIDNEY", laterality
     data.ImageType = ["ORIGINAL", "PRIMARY", "ABDOMINAL", "0001"]
     data.SequenceOfUltrasoundRegions = [_region(region) for region in regions]
-    data.NumberOfFrames = n_frames
-    if times.vector_ms is None:
-        data.FrameTime = _decimal(times.step_ms)
-        data.FrameIncrementPointer = 0x00181063
-    else:
-        data.FrameTimeVector = [_decimal(step) for step in times.vector_ms]
-        data.FrameIncrementPointer = 0x00181065
-    if times.step_ms > 0:
-        data.CineRate = data.RecommendedDisplayFrameRate = max(1, round(1000 / times.step_ms))
+    if times is not None:
+        _time(data, n_frames, times)
     data.PatientOrientation = []
     data.SamplesPerPixel, data.PlanarConfiguration = 3, 0
     data.PhotometricInterpretation = "RGB" if jpeg_quality is None else "YBR_FULL_422"
@@ -242,8 +238,20 @@ def _general(
     data.Manufacturer, data.ManufacturerModelName = identity.manufacturer, identity.model
     data.SoftwareVersions = _SOFTWARE
     data.ImageComments = _COMMENT
-    data.BurnedInAnnotation = "YES" if sop_class == UltrasoundMultiFrameImageStorage else "NO"
+    data.BurnedInAnnotation = "NO" if sop_class == CTImageStorage else "YES"
     return data
+
+
+def _time(data: Dataset, n_frames: int, times: FrameTimes) -> None:
+    """The Multi-frame and Cine modules."""
+    data.NumberOfFrames = n_frames
+    data.CineRate = data.RecommendedDisplayFrameRate = max(1, round(1000 / times.step_ms))
+    if times.vector_ms is None:
+        data.FrameTime = _decimal(times.step_ms)
+        data.FrameIncrementPointer = 0x00181063
+    else:
+        data.FrameTimeVector = [_decimal(step) for step in times.vector_ms]
+        data.FrameIncrementPointer = 0x00181065
 
 
 def _region(region: Region) -> Dataset:

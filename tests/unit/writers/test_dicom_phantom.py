@@ -102,6 +102,15 @@ def test_clip_passes_the_validator(tmp_path, quality):
     assert validated(tmp_path / "clip.dcm") == []
 
 
+def test_a_still_is_an_image_of_its_own_class(tmp_path):
+    write(tmp_path / "still.dcm", None, pictures=frames(1), n=1)
+    data = pydicom.dcmread(tmp_path / "still.dcm")
+    assert data.SOPClassUID == "1.2.840.10008.5.1.4.1.1.6.1"
+    assert "NumberOfFrames" not in data
+    assert data.pixel_array.shape == (*SHAPE, 3)
+    assert validated(tmp_path / "still.dcm") == []
+
+
 def test_same_arguments_same_bytes(tmp_path):
     write(tmp_path / "a.dcm")
     write(tmp_path / "b.dcm")
