@@ -38,7 +38,7 @@ LABELS: Mapping[str, int] = {"kidney": KIDNEY, "tumour": TUMOUR, "cyst": CYST}
 _SLAB = 32
 
 # HU without contrast, corticomedullary, nephrographic, excretory.
-_TISSUE_HU: Mapping[str, tuple[float, float, float, float]] = {
+_TISSUE_HU: Mapping[str, tuple[float, ...]] = {
     "air": (-1000.0,) * 4,
     "gas": (-950.0,) * 4,
     "lung": (-860.0, -845.0, -845.0, -850.0),

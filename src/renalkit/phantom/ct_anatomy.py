@@ -295,7 +295,8 @@ def _draw_kidneys(
     single = layout in ("left_only", "right_only")
     size = rng.normal(1.0, 0.05)
     kidneys: list[Kidney] = []
-    for side, sign in (("right", -1.0), ("left", 1.0)):
+    sides: tuple[tuple[Side, float], ...] = (("right", -1.0), ("left", 1.0))
+    for side, sign in sides:
         drawn = _draw_kidney(side, sign, body, horseshoe, size * (1.14 if single else 1.0), rng)
         if layout != {"right": "left_only", "left": "right_only"}[side]:
             kidneys.append(drawn)
@@ -311,7 +312,7 @@ def _draw_kidneys(
 
 
 def _draw_kidney(
-    side: Literal["right", "left"],
+    side: Side,
     sign: float,
     body: Body,
     horseshoe: bool,

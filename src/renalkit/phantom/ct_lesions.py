@@ -54,7 +54,7 @@ _SOLID = {
     Histology.ONCOCYTOMA: (0.06, 0.80, 0.10),
 }
 _BOSNIAK_OF_CYSTS: tuple[tuple[Bosniak, float], ...] = (("I", 0.62), ("II", 0.28), ("IIF", 0.10))
-_SURFACE, _VOLUME = unit_sphere(300), unit_ball(1500)
+_SURFACE, _VOLUME, _FEW = unit_sphere(300), unit_ball(1500), unit_ball(400)
 _FINE_SURFACE = unit_sphere(4000)
 
 
@@ -255,6 +255,7 @@ def place(
     gap_mm = float(rng.uniform(4.0, 8.0))
     best: Lesion | None = None
     least = math.inf
+    inside = lesion.body.world(_FEW)
     for attempt in range(70):
         direction = rng.standard_normal(3)
         direction[0] *= 1.3
@@ -263,7 +264,7 @@ def place(
             continue
         if attempt == 35:  # a large mass that found no room bulges further out
             share = max(share, 0.6)
-        moved = _at_share(lesion, kidney, direction[None], share)
+        moved = lesion.moved(_centre_for(lesion, inside, kidney, direction[None], share))
         if any(_gap(moved, other) < gap_mm for other in others):
             continue
         excess = excess_mm(moved.surface())
@@ -285,12 +286,15 @@ def place_touching(
     partner, rest = others[0], others[1:]
     best: Lesion | None = None
     least = math.inf
-    for direction in rng.permutation(unit_sphere(40)):
+    surface, partner_surface = lesion.surface(), partner.surface()
+    for direction in rng.permutation(unit_sphere(30)):
         near, far = 0.0, (lesion.diameter_mm + partner.diameter_mm) * 0.8
-        for _ in range(14):
+        for _ in range(11):
             middle = (near + far) / 2
-            moved = lesion.moved(_along(partner.body.centre_mm, direction, middle))
-            near, far = (middle, far) if _gap(moved, partner) < 0.0 else (near, middle)
+            centre = np.asarray(partner.body.centre_mm) + direction * middle
+            meet = partner.depth_mm(surface + centre).max() > 0.0
+            meet = meet or lesion.depth_mm(partner_surface - centre).max() > 0.0
+            near, far = (middle, far) if meet else (near, middle)
         moved = lesion.moved(_along(partner.body.centre_mm, direction, near))
         if any(_gap(moved, other) < 2.0 for other in rest):
             continue
@@ -469,19 +473,24 @@ def exophytic_share(lesion: Lesion, kidney: Kidney) -> float:
     return float((kidney.radius(lesion.body.world(_VOLUME)) > 1.0).mean())
 
 
-def _at_share(lesion: Lesion, kidney: Kidney, direction: Points, share: float) -> Lesion:
-    """Move the mass along the normal at a point of the outline until its share is reached."""
+def _centre_for(
+    lesion: Lesion, inside: Points, kidney: Kidney, direction: Points, share: float
+) -> Vector:
+    """Centre along the normal at a point of the outline with so much of the mass outside it.
+
+    inside: points (N, 3) spread over the mass, relative to its centre.
+    """
     start, normal = kidney.surface(direction)
     radius = lesion.diameter_mm / 2
     if share <= 0.0:
         depth = min(1.15 * radius, 0.75 * kidney.hull.semi_axes_mm[2])
-        return lesion.moved(_along(_vector(start[0]), normal[0], -depth))
+        return _along(_vector(start[0]), normal[0], -depth)
     low, high = -1.2 * radius - 12.0, 1.0 * radius
-    for _ in range(12):
+    for _ in range(9):
         middle = (low + high) / 2
-        moved = lesion.moved(_along(_vector(start[0]), normal[0], middle))
-        low, high = (middle, high) if exophytic_share(moved, kidney) < share else (low, middle)
-    return lesion.moved(_along(_vector(start[0]), normal[0], (low + high) / 2))
+        outside = kidney.radius(inside + start + normal * middle) > 1.0
+        low, high = (middle, high) if float(outside.mean()) < share else (low, middle)
+    return _along(_vector(start[0]), normal[0], (low + high) / 2)
 
 
 def _located(lesion: Lesion, kidney: Kidney) -> Lesion:

@@ -185,8 +185,11 @@ def _colon(place: _Scaled, rng: np.random.Generator) -> Iterator[Part]:
             level = None
             if rng.random() < gas:
                 level = float((a[1] + b[1]) / 2 + rng.uniform(-0.5, 0.5) * wide)
+            path = (_vector(a), _vector(b))
+            # Its own fat keeps it off the liver and the kidney.
+            yield Part(Tube(path, (wide + 5.0,) * 2), "fat")
             yield Part(
-                Tube((_vector(a), _vector(b)), (wide, wide)),
+                Tube(path, (wide, wide)),
                 "bowel_wall",
                 inner="stool",
                 wall_mm=2.0,
@@ -354,7 +357,7 @@ def _great_vessels(body: Body, rng: np.random.Generator) -> Iterator[Part]:
         yield Part(_tube(branch, 5.6), "aorta", clipped=False)
         vein = [(-18.0, y + 2.0, fork - 12.0), (-12.0 + sign * 36.0, y + 13.0, fork - 85.0)]
         yield Part(_tube(vein, 7.0), "vena_cava", clipped=False)
-    flat = float(rng.uniform(2.0, 5.5))
+    flat = float(rng.uniform(1.5, 3.6))
     for shift in (-flat, flat):
         cava = [(-19.0 + shift, y - 2.0, 170.0), (-19.0 + shift, y + 1.0, fork - 12.0)]
         yield Part(_tube(cava, 12.0 - flat), "vena_cava", clipped=False)

@@ -6,6 +6,7 @@ is a table of HU by name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -35,7 +36,8 @@ from renalkit.phantom.ct_torso import Torso, lung_level, strand_cover, torso, wa
 
 KIDNEY, TUMOUR, CYST = 1, 2, 3
 _PERIRENAL_MM = 9.0
-_PYRAMID_COS = 0.925
+_PYRAMID_COS = 0.915
+_CORTEX_FROM = 0.80
 _LUNG_FROM_MM = 60.0
 
 
@@ -191,7 +193,7 @@ def _lungs(out: Slab, case: CtCase) -> None:
 
 def _perirenal_fat(out: Slab, kidney: Kidney) -> None:
     """Fat around the kidney inside a thin fascia; it keeps liver, spleen and bowel off."""
-    for grow, tissue, weight in ((_PERIRENAL_MM + 1.2, "fascia", 0.7), (_PERIRENAL_MM, "fat", 1.0)):
+    for grow, tissue, weight in ((_PERIRENAL_MM + 1.2, "fascia", 0.5), (_PERIRENAL_MM, "fat", 1.0)):
         a, b, c = (axis + grow for axis in kidney.hull.semi_axes_mm)
         level = ellipsoid(out.grid, replace(kidney.hull, semi_axes_mm=(a, b, c)))
         if level is None:
@@ -222,64 +224,72 @@ def _kidney(out: Slab, kidney: Kidney, vessels: Sequence[Part]) -> None:
     if box is None:
         return
     grid = out.grid.cut(box)
+    directions = _pyramid_directions(kidney)
     u, v, w = local_axes(grid, kidney.hull)
-    bend = np.float32(kidney.bend)
-    v = v + bend * (u * u - np.float32(0.35))
+    v = v + np.float32(kidney.bend) * (u * u - np.float32(0.35))
     radius = np.sqrt(u * u + v * v + w * w) + np.float32(1e-4)
     slope = _bent_slope(grid, kidney, (u, v, w), radius)
-    kidney_cover = Level(box, np.float32(1.0) - radius, slope, 1.0).cover()
-
-    # The sinus: a bay open to the hilum, from whose middle the pyramids fan out.
-    size = np.float32(kidney.sinus)
-    sinus_radius = np.sqrt(
-        (u / np.float32(0.56)) ** 2
-        + ((v + np.float32(0.55)) / np.float32(0.74)) ** 2
-        + (w / np.float32(0.40)) ** 2
-    )
-    fan_u, fan_v, fan_w = u * np.float32(0.75), v + np.float32(0.34), w * np.float32(1.05)
-    length = np.sqrt(fan_u**2 + fan_v**2 + fan_w**2) + np.float32(1e-4)
-    nearest = np.full(grid.shape, -1.0, np.float32)
-    directions = _pyramid_directions(kidney)
-    for a, b, c in directions.astype(np.float32):
-        np.maximum(nearest, a * fan_u + b * fan_v + c * fan_w, out=nearest)
-    nearest /= length
-    # Papillae bulge into the sinus, columns of cortex reach down between them.
-    bulge = np.float32(0.22) * np.clip((nearest - np.float32(0.90)) * 10.0, 0.0, 1.0)
-    sinus_level = size - sinus_radius - bulge
-    sinus = Level(box, sinus_level, slope * np.float32(1.8), 1.0).cover() * kidney_cover
-    pyramids = np.clip(
-        (nearest - np.float32(_PYRAMID_COS)) / np.maximum(np.float32(0.03), slope * 0.5) + 0.5, 0, 1
-    )
-    pyramids *= Level(box, np.float32(0.80) - radius, slope, 1.0).cover()
-
-    grain = texture(grid, 4.0, kidney.seed, terms=5)
-    out.paint(box, kidney_cover, "cortex", grain)
-    out.paint(box, pyramids.astype(np.float32), "medulla")
-    out.paint(box, sinus, "sinus", grain)
-    parenchyma = (kidney_cover - sinus) >= 0.5
-    _label(out, box, parenchyma, KIDNEY)
+    outside = Level(box, np.float32(1.0) - radius, slope, 1.0)
+    whole = outside.cover()
+    nearest = _nearest_pyramid((u, v, w), directions)
+    pyramids = (nearest - np.float32(_PYRAMID_COS)) / np.maximum(np.float32(0.03), slope * 0.5)
+    pyramids = np.clip(pyramids + np.float32(0.5), 0.0, 1.0)
+    pyramids *= Level(box, np.float32(_CORTEX_FROM) - radius, slope, 1.0).cover()
+    sinus = Level(box, _sinus_level((u, v, w), kidney.sinus, nearest), slope, 1.0)
+    sinus_cover = sinus.cover(softness=1.8) * whole
+    grain = texture(grid, 4.0, kidney.seed, terms=8)
+    out.paint(box, whole, "cortex", grain)
+    out.paint(box, pyramids, "medulla")
+    out.paint(box, sinus_cover, "sinus", grain)
+    _label(out, box, whole - sinus_cover >= 0.5, KIDNEY)
     for part in _collecting_system(kidney, directions):
         for level in _levels(out.grid, part.shape):
             cover = level.cover()
             out.paint(level.box, cover, part.tissue)
             # As in KiTS, what is not fat within the hilum belongs to the kidney.
-            inside = (cover >= 0.5) & (_within(kidney_cover, box, level.box) >= 0.5)
+            inside = (cover >= 0.5) & (_within(whole, box, level.box) >= 0.5)
             _label(out, level.box, inside, KIDNEY)
+
+
+def _nearest_pyramid(
+    axes: tuple[Field, Field, Field], directions: npt.NDArray[np.float64]
+) -> Field:
+    """Cosine of the angle to the nearest pyramid's axis, seen from the middle of the sinus."""
+    u, v, w = axes
+    u, v, w = u * np.float32(0.75), v + np.float32(0.34), w * np.float32(1.05)
+    length = np.sqrt(u * u + v * v + w * w) + np.float32(1e-4)
+    nearest = np.full(u.shape, -1.0, np.float32)
+    for a, b, c in directions.astype(np.float32):
+        np.maximum(nearest, a * u + b * v + c * w, out=nearest)
+    return np.divide(nearest, length, out=nearest)
+
+
+def _sinus_level(axes: tuple[Field, Field, Field], size: float, nearest: Field) -> Field:
+    """The sinus: a bay open to the hilum into which the papillae bulge."""
+    u, v, w = axes
+    radius = np.sqrt(
+        (u / np.float32(0.56)) ** 2
+        + ((v + np.float32(0.55)) / np.float32(0.74)) ** 2
+        + (w / np.float32(0.40)) ** 2
+    )
+    bulge = np.clip((nearest - np.float32(0.90)) * np.float32(10.0), 0.0, 1.0)
+    return np.float32(size) - radius - np.float32(0.22) * bulge
 
 
 def _bent_slope(
     grid: Grid, kidney: Kidney, axes: tuple[Field, Field, Field], radius: Field
 ) -> Field:
-    """Change of the normalised radius over a voxel: sum_j |dr/dx_j| h_j."""
+    """Change of the normalised radius over a voxel, as in ct_shapes."""
     u, v, w = axes
     along = u + np.float32(2.0 * kidney.bend) * u * v
     matrix = np.asarray(kidney.hull.rotation) / np.asarray(kidney.hull.semi_axes_mm)[:, None]
     slope = np.zeros_like(radius)
     for column, edge in zip(matrix.T, grid.edges_mm, strict=True):
         a, b, c = (np.float32(value * edge) for value in column)
-        slope += np.abs(a * along + b * v + c * w)
-    slope /= radius
-    return np.maximum(slope, np.float32(1e-4), out=slope)
+        change = a * along + b * v + c * w
+        slope += change * change
+    slope = np.sqrt(slope) / radius
+    return np.maximum(slope, np.float32(1e-4))
 
 
 def _pyramid_directions(kidney: Kidney) -> npt.NDArray[np.float64]:
@@ -360,7 +370,7 @@ def _lesion(out: Slab, lesion: Lesion) -> None:
             )
             nx, ny, nz = (np.float32(part) for part in septum.normal)
             plane = (nz * z + ny * y) + nx * x
-            edge = sum(abs(n) * e for n, e in zip(septum.normal, grid.edges_mm, strict=True))
+            edge = math.hypot(*np.multiply(septum.normal, grid.edges_mm).tolist())
             depth = np.float32(septum.thickness_mm / 2) - np.abs(plane - septum.offset_mm)
             sheet = np.clip(depth / np.float32(edge) + np.float32(0.5), 0.0, 1.0)
             # A sheet thinner than a voxel never covers more than its own share of it.

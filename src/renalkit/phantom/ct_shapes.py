@@ -5,10 +5,12 @@ arrays are (Z, Y, X). A shape is evaluated in its bounding box only, and from co
 a volume may be rendered in any number of slabs. Partial volume is analytic to first order: with a
 level f (positive inside, 0 on the surface) a voxel is covered by
 
-    clip(1/2 + f / sum_j |df/dx_j| h_j, 0, 1),
+    clip(1/2 + f / s, 0, 1),    s^2 = sum_j (df/dx_j h_j)^2,
 
-h_j the voxel's edge widened by the scanner's blur. It is exact for a plane along a voxel face and
-a close fit for shapes larger than a voxel; smaller ones are evaluated on a finer grid and averaged.
+h_j the voxel's edge widened by the scanner's blur: a ramp as wide, by its variance, as a voxel seen
+along the normal. It is exact for a plane along a voxel face; a ball of radius R gains a share of
+about s^2 / 4R^2 (s in mm). Shapes smaller than some voxels are evaluated on a finer grid and
+averaged.
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Field = npt.NDArray[np.float32]
+Field = npt.NDArray[np.floating[Any]]
+"""Values on a grid; float32 throughout."""
 Points = npt.NDArray[np.float64]
 Vector = tuple[float, float, float]
 Rotation = tuple[Vector, Vector, Vector]
@@ -187,15 +191,15 @@ def radius_and_slope(grid: Grid, shape: Ellipsoid) -> tuple[Field, Field]:
         half_gradient = _affine(row, x, y, z)
         term = half_gradient * offset
         square = term if square is None else np.add(square, term, out=square)
-        np.abs(half_gradient, out=half_gradient)
         half_gradient *= np.float32(edge)
+        half_gradient *= half_gradient
         slope = half_gradient if slope is None else np.add(slope, half_gradient, out=slope)
     assert square is not None
     assert slope is not None
     np.maximum(square, np.float32(1e-6), out=square)
-    radius = np.sqrt(square, out=square)
-    slope /= radius
-    return radius, np.maximum(slope, np.float32(1e-6), out=slope)
+    slope /= square
+    np.maximum(slope, np.float32(1e-8), out=slope)
+    return np.sqrt(square, out=square), np.sqrt(slope, out=slope)
 
 
 def ellipsoid(grid: Grid, shape: Ellipsoid) -> Level | None:
@@ -227,7 +231,7 @@ def cylinder(
     # In mm: the distance to the mantle is (1 - r) / |grad r|.
     gradient = np.hypot(steep_x, steep_y) / radius + np.float32(1e-6)
     mantle = (np.float32(1.0) - radius) / gradient
-    edge = (steep_x * np.float32(ex) + steep_y * np.float32(ey)) / (radius * gradient)
+    edge = np.hypot(steep_x * np.float32(ex), steep_y * np.float32(ey)) / (radius * gradient)
     edge = np.maximum(edge, np.float32(min(ex, ey)))
     end = np.float32(half_height_mm) - np.abs(z)
     at_end = end / np.float32(ez) < mantle / edge
@@ -261,7 +265,10 @@ def capsule(
     )
     distance = np.sqrt(rx * rx + ry * ry + rz * rz) + np.float32(1e-4)
     ex, ey, ez = (np.float32(edge) for edge in part.edges_mm)
-    slope = (np.abs(rx) * ex + np.abs(ry) * ey + np.abs(rz) * ez) / distance
+    rx *= ex
+    ry *= ey
+    rz *= ez
+    slope = np.sqrt(rx * rx + ry * ry + rz * rz) / distance
     # On the axis the distance has no gradient; the smallest edge stands in.
     np.maximum(slope, min(ex, ey, ez), out=slope)
     level = np.float32(last - first) * along
@@ -294,7 +301,7 @@ def texture(grid: Grid, grain_mm: float, seed: int, terms: int = 14) -> Field:
     for _ in range(terms):
         direction = rng.standard_normal(3)
         frequency = direction / np.linalg.norm(direction)
-        frequency *= rng.uniform(0.6, 1.3) * math.pi / grain_mm
+        frequency *= rng.uniform(0.4, 1.3) * math.pi / grain_mm
         fx, fy, fz = frequency.astype(np.float32)
         phase = np.float32(rng.uniform(0.0, 2.0 * math.pi))
         angle_xy = (fy * grid.y + phase) + fx * grid.x

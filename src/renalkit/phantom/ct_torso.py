@@ -151,9 +151,9 @@ def _depths(body: Body, x: Plane, y: Plane) -> tuple[Plane, Plane]:
 def _wall_thickness(body: Body, x: Plane, y: Plane) -> Plane:
     """Thickness of the muscle wall: thin in the midline and beside the straight muscles."""
     front = np.clip(-y / 40.0, 0.0, 1.0)
-    linea_alba = 0.75 * np.exp(-((x / 5.0) ** 2))
-    semilunar = 0.55 * np.exp(-(((np.abs(x) - 66.0) / 6.0) ** 2))
-    rectus = 0.25 * (np.abs(x) < 66.0)
+    linea_alba = 0.7 * np.exp(-((x / 3.0) ** 2))
+    semilunar = 0.25 * np.exp(-(((np.abs(x) - 66.0) / 5.0) ** 2))
+    rectus = 0.3 * np.clip((74.0 - np.abs(x)) / 16.0, 0.0, 1.0)
     thin = front * np.clip(linea_alba + semilunar + rectus, 0, 0.8)
     # Behind, only a sheet covers the back muscles.
     thin += np.clip((y - body.spine_y_mm) / 25.0, 0.0, 1.0) * 0.72 * (np.abs(x) < 95.0)
@@ -163,8 +163,8 @@ def _wall_thickness(body: Body, x: Plane, y: Plane) -> Plane:
 
 def _table(body: Body, x: Plane, y: Plane) -> Plane:
     """The curved table top: two thin sheets around foam, as coverage of a dense material."""
-    lowest = body.frame_mm[1] + body.fat_mm[2] + 3.0
-    surface = lowest - 3.0 - 0.0011 * x**2
+    lowest = body.frame_mm[1] + body.fat_mm[2] + 9.0
+    surface = lowest - 0.0009 * x**2
     total = np.zeros_like(x)
     for offset, weight in ((0.0, 1.0), (18.0, 0.55)):
         total += weight * np.clip(1.4 - np.abs(y - surface - offset), 0.0, 1.0)
