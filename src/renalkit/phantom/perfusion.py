@@ -342,7 +342,7 @@ def draw_perfusion(
     """Draw the curves of an examination; all but those of the mass ignore the mass.
 
     Cortex enhances 10 to 15 s after injection and fully some 6 s later, medulla from outside to
-    inside over the next 20 to 30 s, liver slowly (portal), spleen strongly and for long.
+    inside over the next half minute, liver slowly (portal), spleen strongly and for long.
     """
     arrival = float(rng.uniform(10.0, 14.5))
     rise = float(np.clip(rng.normal(6.3, 0.7), 4.8, 8.0))
@@ -355,7 +355,7 @@ def draw_perfusion(
         f = spread[row]
         return bolus_of(kind, peak * f[0], arrival + delay_s, rise_s * f[1], transit_s * f[2])
 
-    neighbour = (0.45, 4.0, 30.0, 110.0) if side == "right" else (0.85, 0.5, 13.0, 110.0)
+    neighbour = (0.22, 4.0, 32.0, 110.0) if side == "right" else (0.7, 0.5, 13.0, 110.0)
     lesion = None
     if mass is not None:
         mass_rise = rise * slower
@@ -369,11 +369,11 @@ def draw_perfusion(
         )
     return Perfusion(
         cortex=bolus_of(kind, 1.0, arrival, rise, transit),
-        outer_medulla=tissue(0, 0.65, 3.5, 10.0, 42.0),
-        inner_medulla=tissue(1, 0.5, 8.0, 16.0, 50.0),
+        outer_medulla=tissue(0, 0.5, 5.0, 15.0, 50.0),
+        inner_medulla=tissue(1, 0.4, 12.0, 21.0, 60.0),
         artery=tissue(2, 1.3, -1.2, 5.0, 26.0),
-        sinus=tissue(3, 0.05, 2.0, 10.0, 45.0),
+        sinus=tissue(3, 0.025, 2.0, 10.0, 45.0),
         neighbour=tissue(4, *neighbour),
-        soft=tissue(5, 0.035, 5.0, 14.0, 60.0),
+        soft=tissue(5, 0.005, 5.0, 14.0, 60.0),
         lesion=lesion,
     )
