@@ -183,8 +183,8 @@ class Body:
         x = points_mm[:, 0] / scale
         y = self.spine_y_mm + (points_mm[:, 1] - self.spine_y_mm) / scale
         depth, _ = self.frame_depth_mm(x, y)
-        spine = 26.0 - np.hypot(x, points_mm[:, 1] - self.spine_y_mm)
-        behind = points_mm[:, 1] - self.spine_y_mm - 34.0
+        spine = 28.0 - np.hypot(x, points_mm[:, 1] - self.spine_y_mm)
+        behind = points_mm[:, 1] - self.spine_y_mm - 27.0
         aorta_x, aorta_y = self.aorta_mm
         vessels = [
             13.0 - np.hypot(x - at_x, points_mm[:, 1] - aorta_y) for at_x in (aorta_x, -18.0)

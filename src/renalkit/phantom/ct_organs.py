@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -40,16 +39,16 @@ class Cylinder:
 class Part:
     """One organ or part of it.
 
-    inner: tissue inside a wall of wall_mm (bone marrow, bowel content), "" for none. gas_above_mm:
-    y in front of which the inside is gas. clipped: to the space inside the muscle wall. grain_mm:
-    of its texture, 0 for none.
+    inner: tissue inside a wall of wall_mm (bone marrow, bowel content), "" for none. gas_mm: the
+    inside is gas in front of a level so far behind the centre (of each segment), None for no gas.
+    clipped: to the space inside the muscle wall. grain_mm: of its texture, 0 for none.
     """
 
     shape: Ellipsoid | Tube | Cylinder
     tissue: str
     inner: str = ""
     wall_mm: float = 0.0
-    gas_above_mm: float | None = None
+    gas_mm: float | None = None
     clipped: bool = True
     grain_mm: float = 0.0
     seed: int = 0
@@ -157,7 +156,7 @@ def _upper_organs(place: _Scaled, rng: np.random.Generator) -> Iterator[Part]:
         "bowel_wall",
         inner="food",
         wall_mm=4.0,
-        gas_above_mm=float(rng.uniform(-66.0, -50.0)) * place.y,
+        gas_mm=float(rng.uniform(-24.0, -8.0)),
         grain_mm=6.0,
         seed=seed + 2,
     )
@@ -179,24 +178,22 @@ def _colon(place: _Scaled, rng: np.random.Generator) -> Iterator[Part]:
         (transverse, 16.0, 0.75),
         (descending, 12.0, 0.25),
     ):
-        for start, end in pairwise(_resampled(route, 17.0)):
-            a, b = (np.array(place(*p)) + rng.normal(0.0, 2.5, 3) for p in (start, end))
-            wide = radius * float(rng.uniform(0.8, 1.12))
-            level = None
-            if rng.random() < gas:
-                level = float((a[1] + b[1]) / 2 + rng.uniform(-0.5, 0.5) * wide)
-            path = (_vector(a), _vector(b))
-            # Its own fat keeps it off the liver and the kidney.
-            yield Part(Tube(path, (wide + 5.0,) * 2), "fat")
-            yield Part(
-                Tube(path, (wide, wide)),
-                "bowel_wall",
-                inner="stool",
-                wall_mm=2.0,
-                gas_above_mm=level,
-                grain_mm=3.5,
-                seed=int(rng.integers(0, 2**31)),
-            )
+        points = np.array([place(*point) for point in _resampled(route, 15.0)])
+        points += rng.normal(0.0, 2.5, points.shape)
+        path = tuple(_vector(point) for point in points)
+        radii = tuple((radius * rng.uniform(0.8, 1.15, len(path))).tolist())
+        level = float(rng.uniform(-0.6, 0.4) * radius) if rng.random() < gas else None
+        # Its own fat keeps it off the liver and the kidney.
+        yield Part(Tube(path, tuple(r + 5.0 for r in radii)), "fat")
+        yield Part(
+            Tube(path, radii),
+            "bowel_wall",
+            inner="stool",
+            wall_mm=2.0,
+            gas_mm=level,
+            grain_mm=3.5,
+            seed=int(rng.integers(0, 2**31)),
+        )
 
 
 def _small_bowel(place: _Scaled, body: Body, rng: np.random.Generator) -> Iterator[Part]:
@@ -212,14 +209,14 @@ def _small_bowel(place: _Scaled, body: Body, rng: np.random.Generator) -> Iterat
         middle = np.array(place(x, y, z))
         path = (middle - along * length, middle + bend, middle + along * length)
         radius = float(rng.uniform(7.5, 12.5))
-        gas = float(middle[1] - 0.35 * radius) if rng.random() < 0.12 else None
+        gas = -0.35 * radius if rng.random() < 0.12 else None
         inner = "contrast" if body.oral_contrast and rng.random() < 0.6 else "chyme"
         yield Part(
             Tube(tuple(_vector(p) for p in path), (radius,) * 3),
             "bowel_wall",
             inner=inner,
             wall_mm=float(rng.uniform(1.6, 4.0)),
-            gas_above_mm=gas,
+            gas_mm=gas,
         )
 
 

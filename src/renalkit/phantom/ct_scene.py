@@ -162,11 +162,12 @@ def _part(out: Slab, part: Part) -> None:
     for level in levels:
         cover = clip(level.cover(part.wall_mm), level.box)
         out.paint(level.box, cover, part.inner, grain(level.box))
-        if part.gas_above_mm is not None:
+        if part.gas_mm is not None:
             y, edge = out.grid.y[level.box[1]], np.float32(out.grid.edges_mm[1])
-            above = np.clip((np.float32(part.gas_above_mm) - y) / edge + 0.5, 0.0, 1.0)
+            surface = np.float32(level.centre_y_mm + part.gas_mm)
+            above = np.clip((surface - y) / edge + np.float32(0.5), 0.0, 1.0)
             if above.any():
-                out.paint(level.box, cover * above.astype(np.float32), "gas")
+                out.paint(level.box, cover * above, "gas")
 
 
 def _strands(out: Slab, section: Torso) -> None:

@@ -100,13 +100,14 @@ class Grid:
 class Level:
     """A shape on the voxels of a box: level (positive inside), its change over a voxel, its unit.
 
-    unit_mm: millimetres per unit of level near the surface.
+    unit_mm: millimetres per unit of level near the surface. centre_y_mm: of the shape.
     """
 
     box: Box
     level: Field
     slope: Field
     unit_mm: float
+    centre_y_mm: float = 0.0
 
     def cover(self, inset_mm: float = 0.0, softness: float = 1.0) -> Field:
         """Coverage 0..1 by the shape inset by so much; softness widens the edge."""
@@ -209,7 +210,8 @@ def ellipsoid(grid: Grid, shape: Ellipsoid) -> Level | None:
         return None
     radius, slope = radius_and_slope(grid.cut(box), shape)
     unit = float(np.prod(shape.semi_axes_mm)) ** (1 / 3)
-    return Level(box, np.subtract(np.float32(1.0), radius, out=radius), slope, unit)
+    level = np.subtract(np.float32(1.0), radius, out=radius)
+    return Level(box, level, slope, unit, shape.centre_mm[1])
 
 
 def cylinder(
@@ -274,7 +276,7 @@ def capsule(
     level = np.float32(last - first) * along
     level += np.float32(first)
     level -= distance
-    return Level(box, level, slope, 1.0)
+    return Level(box, level, slope, 1.0, middle[1])
 
 
 def averaged(grid: Grid, box: Box, smallest_mm: float, cover: Callable[[Grid], Field]) -> Field:

@@ -151,12 +151,16 @@ def _depths(body: Body, x: Plane, y: Plane) -> tuple[Plane, Plane]:
 def _wall_thickness(body: Body, x: Plane, y: Plane) -> Plane:
     """Thickness of the muscle wall: thin in the midline and beside the straight muscles."""
     front = np.clip(-y / 40.0, 0.0, 1.0)
-    linea_alba = 0.7 * np.exp(-((x / 3.0) ** 2))
+    linea_alba = 0.3 * np.exp(-((x / 4.0) ** 2))
     semilunar = 0.25 * np.exp(-(((np.abs(x) - 66.0) / 5.0) ** 2))
     rectus = 0.3 * np.clip((74.0 - np.abs(x)) / 16.0, 0.0, 1.0)
     thin = front * np.clip(linea_alba + semilunar + rectus, 0, 0.8)
     # Behind, only a sheet covers the back muscles.
-    thin += np.clip((y - body.spine_y_mm) / 25.0, 0.0, 1.0) * 0.72 * (np.abs(x) < 95.0)
+    thin += (
+        np.clip((y - body.spine_y_mm) / 25.0, 0.0, 1.0)
+        * 0.72
+        * np.clip((112.0 - np.abs(x)) / 40.0, 0.0, 1.0)
+    )
     uneven = 1.0 + 0.12 * np.sin(0.06 * x + 2.0) * np.cos(0.08 * y)
     return (body.wall_mm * uneven * (1.0 - np.clip(thin, 0.0, 0.8))).astype(np.float32)
 
