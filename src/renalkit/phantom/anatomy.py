@@ -6,8 +6,9 @@ pole, the diaphragm lies beyond. Echo levels are in dB relative to renal cortex.
 same for all frames of a patient; a `View` is one placement of the probe.
 
 Nothing here but the mass itself (`lesion`) looks at the class. How bright fat, muscle, liver and
-medulla are beside cortex varies from patient to patient, as does the gain over depth from view to
-view: only a mass seen against cortex at its own depth tells its echo level.
+medulla are beside cortex varies from patient to patient; the operator sets the gain by the whole
+picture, and gain over depth and contact across the probe vary from view to view. So only a mass
+seen against cortex at its own place tells its echo level.
 """
 
 from __future__ import annotations
@@ -32,14 +33,13 @@ from renalkit.phantom.field import (
     make_field,
     ramp,
 )
-from renalkit.phantom.field import smooth_noise as smooth_noise
 from renalkit.phantom.lesion import LesionFeatures, lesion_outline, paint_lesion
 
 Label = Literal["benign", "malignant", "normal"]
 Side = Literal["left", "right"]
 
 _FAR_MM = -200.0
-_TGC_SLIDERS = 8
+_TGC_SLIDERS, _CONTACT_KNOTS = 5, 5
 # What every scanner of the phantom shows: the mass is kept within.
 _FAN_RADIUS_MM, _FAN_HALF_ANGLE, _FAN_DEPTH_MM = 45.0, math.radians(29.0), 107.0
 
@@ -57,6 +57,7 @@ class Tissue(IntEnum):
     MEDULLA = 7
     SINUS = 8
     LESION = 9
+    BEYOND = 10  # behind the diaphragm: lung with mirror echoes
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,8 @@ class Anatomy:
     half_length_mm, half_width_mm: of the kidney. sinus_share: size of the central echo complex
     relative to the kidney. pyramids: their number. fat_mm: perirenal fat. wall_mm: skin to fascia.
     neighbour_db, fat_db, connective_db, sinus_db, medulla_db: echo levels of liver or spleen,
-    perirenal fat, retroperitoneal tissue, sinus fat and pyramids. lesion: None for a normal kidney.
+    perirenal fat, retroperitoneal tissue, sinus fat and pyramids. around_db: common part of the
+    levels around the kidney, wall included. lesion: None for a normal kidney.
     lesion_angle_rad: where on the kidney's outline (0 caudal, pi/2 deep, pi cranial).
     lesion_reach: distance of its centre from the kidney's centre, 1 on the outline.
     lesion_aspect: short over long axis. seed: of all details.
@@ -84,6 +86,7 @@ class Anatomy:
     connective_db: float
     sinus_db: float
     medulla_db: float
+    around_db: float
     gas: bool
     lesion: LesionFeatures | None
     lesion_angle_rad: float
@@ -99,7 +102,8 @@ class View:
     centre_x_mm, centre_z_mm, tilt_deg: pose of the kidney in the image (positive tilt: caudal end
     deeper). slice_factor: in-plane size of the mass relative to its largest section, 0.75..1.
     gain_db: deviation of the operator's gain. seed: of the speckle. tgc_db: deviation of the depth
-    gain at evenly spaced depths from face to bottom, none if empty.
+    gain at evenly spaced depths from face to bottom, none if empty. contact_db: deviation across
+    the fan, from the first beam to the last, likewise.
     """
 
     centre_x_mm: float
@@ -109,12 +113,14 @@ class View:
     gain_db: float
     seed: int
     tgc_db: tuple[float, ...] = ()
+    contact_db: tuple[float, ...] = ()
 
 
 def draw_anatomy(lesion: LesionFeatures | None, side: Side, rng: np.random.Generator) -> Anatomy:
     """Draw a kidney; everything but the lesion is independent of the class."""
     # Masses at the near and polar outline: those at the deep side lie behind the sinus.
     angle = float(rng.uniform(-math.pi - 0.35, 0.35))
+    around_db = float(rng.normal(0.0, 5.0))
     return Anatomy(
         side=side,
         half_length_mm=float(rng.normal(53.0, 3.0)),
@@ -123,11 +129,12 @@ def draw_anatomy(lesion: LesionFeatures | None, side: Side, rng: np.random.Gener
         pyramids=int(rng.integers(7, 11)),
         fat_mm=float(rng.uniform(2.0, 7.0)),
         wall_mm=float(rng.uniform(12.0, 22.0)),
-        neighbour_db=float(rng.normal(2.0 if side == "right" else 2.5, 2.5)),
-        fat_db=float(rng.normal(7.0, 3.0)),
-        connective_db=float(rng.normal(-4.0, 3.0)),
-        sinus_db=float(rng.normal(13.0, 1.8)),
+        neighbour_db=float(rng.normal(2.0 if side == "right" else 2.5, 3.0)) + around_db,
+        fat_db=float(rng.normal(7.0, 3.0)) + around_db,
+        connective_db=float(rng.normal(-4.0, 3.0)) + around_db,
+        sinus_db=float(rng.normal(13.0, 1.5)) + 0.4 * around_db,
         medulla_db=float(rng.uniform(-9.5, -5.5)),
+        around_db=around_db,
         gas=bool(rng.random() < 0.35),
         lesion=lesion,
         lesion_angle_rad=angle,
@@ -158,9 +165,10 @@ def draw_view(anatomy: Anatomy, rng: np.random.Generator) -> View:
         centre_z_mm=z,
         tilt_deg=tilt,
         slice_factor=slice_factor,
-        gain_db=float(rng.normal(0.0, 3.0)),
+        gain_db=float(rng.normal(0.0, 1.5)) - 0.9 * anatomy.around_db,
         seed=int(rng.integers(0, 2**53)),
-        tgc_db=tuple(float(v) for v in rng.normal(0.0, 2.5, _TGC_SLIDERS)),
+        tgc_db=tuple(float(v) for v in rng.normal(0.0, 3.0, _TGC_SLIDERS)),
+        contact_db=tuple(float(v) for v in rng.normal(0.0, 1.2, _CONTACT_KNOTS)),
     )
 
 
@@ -291,7 +299,12 @@ def _background(anatomy: Anatomy, view: View, field: Field) -> _Canvas:
     if anatomy.gas:
         texture = field.grain(5.0)
         deep = field.depth_mm - np.float32(anatomy.wall_mm + 15.0)
-        cap = 5.0 - np.hypot((field.x_mm - 64.0) / 3.2, deep - 1.5 * texture)
+        # The probe is held so that no gas covers the mass.
+        at_mm = 64.0
+        if anatomy.lesion is not None:
+            dx, _ = _lesion_place(anatomy, view.tilt_deg, view.slice_factor)
+            at_mm = max(at_mm, view.centre_x_mm + dx + 0.7 * anatomy.lesion.size_mm + 16.0)
+        cap = 5.0 - np.hypot((field.x_mm - at_mm) / 3.2, deep - 1.5 * texture)
         canvas.echo[:] = blend(canvas.echo, 15.0 + 3.0 * texture, cap, 2.0)
         canvas.loss[:] += 2.0 * ramp(cap - 1.0, 2.0)
         canvas.mark(cap > 0, Tissue.BOWEL)
@@ -328,7 +341,8 @@ def _paint_neighbour(anatomy: Anatomy, view: View, field: Field, canvas: _Canvas
     canvas.specular[inside] = FLOOR_DB
     np.maximum(canvas.specular, np.maximum(surface, arc), out=canvas.specular)
     canvas.mark(inside, Tissue.NEIGHBOUR)
-    canvas.mark(inside & (vessel > 0.5), Tissue.VESSEL)
+    canvas.mark(inside & (vessel > 0), Tissue.VESSEL)
+    canvas.mark(inside & (beyond > 0), Tissue.BEYOND)
 
 
 def _paint_kidney(anatomy: Anatomy, view: View, field: Field, canvas: _Canvas) -> Plane:
@@ -341,7 +355,7 @@ def _paint_kidney(anatomy: Anatomy, view: View, field: Field, canvas: _Canvas) -
     rho = np.asarray(cv2.magnitude(along, across), np.float32) + np.float32(1e-4)
     rho /= around(azimuth, _lobulation(anatomy, field.rng))
     slope_z, slope_x = (g / np.float32(field.step_mm) for g in np.gradient(rho))
-    steepness = np.asarray(cv2.magnitude(slope_x, slope_z), np.float32) + np.float32(1e-6)
+    steepness = np.hypot(slope_x, slope_z) + np.float32(1e-6)
     # The steepness falls to 0 in the middle, where the first-order distance would run away.
     organ_mm = np.clip((1.0 - rho) / steepness, _FAR_MM, b).astype(np.float32)
     facing = np.abs(slope_x * field.beam_x + slope_z * field.beam_z) / steepness
@@ -450,13 +464,13 @@ def _paint_wall(anatomy: Anatomy, field: Field, canvas: _Canvas) -> None:
     thickness = anatomy.wall_mm
     fat_to = 0.4 * thickness
     layer = np.where(wavy < fat_to, -1.0 + 3.5 * strands, -4.0 + 4.5 * strands)
-    layer = np.where(wavy < 2.0, 6.0, layer)
+    layer = np.where(wavy < 2.0, 6.0, layer) + anatomy.around_db
     canvas.echo[:] = blend(canvas.echo, layer, thickness - wavy, 1.0)
     weight = np.clip((thickness - wavy) + 0.5, 0.0, 1.0)
     canvas.specular[:] += FLOOR_DB * weight
     # Septa and fascial planes: bright where they run square to the beam, broken elsewhere.
     for at, gain in ((0.2, 2.0), (0.4, 6.0), (0.55, 3.0), (0.7, 5.0), (0.86, 2.0), (1.0, 7.0)):
         bent = wavy - np.float32(at * thickness) + 0.5 * field.grain(18.0, 40.0)
-        line = line_db(bent, 0.4) + gain + 5.0 * field.grain(12.0, 4.0)
+        line = line_db(bent, 0.4) + gain + anatomy.around_db + 5.0 * field.grain(12.0, 4.0)
         np.maximum(canvas.specular, line, out=canvas.specular)
     canvas.mark(wavy < thickness, Tissue.WALL)

@@ -2,8 +2,8 @@
 
 Three features follow the latent ones of `levels` (standard normal but for the class):
 
-    echo level            0.5 - 2.5 z dB relative to cortex      (z > 0: darker)
-    texture               2.4 exp(0.55 z) dB standard deviation  (z > 0: more uneven)
+    echo level            0.5 - 2.2 z dB relative to cortex      (z > 0: darker)
+    texture               3.0 exp(0.6 z) dB standard deviation   (z > 0: more uneven)
     outline               0.05 exp(0.5 z) of the radius          (z > 0: more irregular)
 
 The maps are one-to-one, so the ideal observer of a level reads the latents from the features.
@@ -32,8 +32,8 @@ from renalkit.phantom.levels import LEVELS, Latents, Level, bmode_score, draw_la
 
 Vector = npt.NDArray[np.float64]
 
-_ECHO_DB, _ECHO_STEP_DB = 0.5, 2.5
-_TEXTURE_DB, _TEXTURE_STEP = 2.4, 0.55
+_ECHO_DB, _ECHO_STEP_DB = 0.5, 2.2
+_TEXTURE_DB, _TEXTURE_STEP = 3.0, 0.6
 _OUTLINE, _OUTLINE_STEP = 0.05, 0.5
 _SMALLEST_MM, _LARGEST_MM = 10.0, 70.0
 _HALO_SHARE, _CALCIFICATION_SHARE = 0.25, 0.12
@@ -77,7 +77,7 @@ def lesion_features(bmode: Vector, rng: np.random.Generator) -> LesionFeatures:
         irregularity=_OUTLINE * math.exp(_OUTLINE_STEP * margin),
         halo=bool(halo < _HALO_SHARE),
         calcification=bool(calcification < _CALCIFICATION_SHARE),
-        through_db_cm=float(rng.normal(0.0, 0.6)),
+        through_db_cm=float(rng.normal(0.0, 0.4)),
         edge_shadow=float(rng.uniform(0.0, 0.5)),
     )
 
@@ -221,15 +221,18 @@ def paint_lesion(
 
 
 def _texture(features: LesionFeatures, level: Plane, field: Field) -> Plane:
-    """Uneven level inside, of mean 0 and the stated deviation over this section; with necrosis."""
-    grain_mm = max(2.0, features.size_mm / 9.0)
-    raw = 0.9 * field.grain(grain_mm) + 0.4 * field.grain(1.6)
-    within = raw[level > 0]
-    if within.size > 8:
-        raw = (raw - within.mean()) / max(float(within.std()), 1e-3)
+    """Uneven level inside, with necrosis, of mean 0 and the stated deviation over this section.
+
+    What counts is the section but for its rim, where a halo or partial volume would show.
+    """
+    raw = 0.95 * field.grain(max(3.0, features.size_mm / 5.5)) + 0.3 * field.grain(1.8)
     # Where a very uneven mass is darkest it is liquid.
     values = np.float32(features.heterogeneity_db) * raw
-    return values - 8.0 * ramp(-values - 8.0, 1.5)
+    values = values - 8.0 * ramp(-values - 8.0, 1.5)
+    within = values[level > min(2.5, 0.25 * float(level.max()))]
+    if within.size > 8 and features.heterogeneity_db > 0:
+        values = (values - within.mean()) * (features.heterogeneity_db / float(within.std()))
+    return values
 
 
 def _star(rng: np.random.Generator) -> npt.NDArray[np.float64]:

@@ -45,7 +45,6 @@ from renalkit.phantom.anatomy import (
     Anatomy,
     Label,
     Side,
-    Tissue,
     TissueMap,
     View,
     draw_anatomy,
@@ -140,8 +139,9 @@ SCANNERS = (
 class PhantomImage:
     """A simulated B-mode picture and its truth.
 
-    pixels: (S, S) uint8, 0 outside the fan. lesion_mask, kidney_mask, cortex_mask: (S, S) bool;
-    the kidney includes sinus and mass; all end at the fan's border. mm_per_px: of both axes.
+    pixels: (S, S) uint8, 0 outside the fan. lesion_mask, kidney_mask: (S, S) bool; the kidney
+    includes sinus and mass; both end at the fan's border. kind: (S, S) uint8 of `Tissue`, also
+    beyond the border. mm_per_px: of both axes.
     label: benign | malignant | normal. size_mm: longest diameter of the mass in its largest
     section, None without a mass. parameters: plain values that give the picture again.
     """
@@ -149,7 +149,7 @@ class PhantomImage:
     pixels: npt.NDArray[np.uint8]
     lesion_mask: npt.NDArray[np.bool_]
     kidney_mask: npt.NDArray[np.bool_]
-    cortex_mask: npt.NDArray[np.bool_]
+    kind: npt.NDArray[np.uint8]
     mm_per_px: float
     label: Label
     size_mm: float | None
@@ -208,12 +208,12 @@ def render(
         cv2.remap(grey, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     )
     pixels = np.where(fan, np.rint(pixels), 0).astype(np.uint8)
-    lesion_mask, kidney_mask, cortex_mask = _masks(tissue, size, fan)
+    lesion_mask, kidney_mask = _masks(tissue, size, fan)
     return PhantomImage(
         pixels=pixels,
         lesion_mask=lesion_mask,
         kidney_mask=kidney_mask,
-        cortex_mask=cortex_mask,
+        kind=np.asarray(cv2.resize(tissue.kind, (size, size), interpolation=cv2.INTER_NEAREST)),
         mm_per_px=scanner.field_mm / size,
         label=label,
         size_mm=None if anatomy.lesion is None else anatomy.lesion.size_mm,
@@ -301,7 +301,7 @@ def _lateral_exponent(
     transmit = wave_number / 2 * (rayleigh_mm + 1j * beyond) / (beyond**2 + rayleigh_mm**2)
     receive_f = np.maximum(_RECEIVE_F, depth_mm / _APERTURE_MM)
     receive = receive_f * wavelength / (2 * math.sqrt(math.log(2)))
-    return transmit + 1 / receive**2
+    return np.asarray(transmit + 1 / receive**2, np.complex128)
 
 
 def _pulse_mm(scanner: Scanner) -> float:
@@ -386,11 +386,14 @@ def _compress(envelope: Plane, scanner: Scanner, view: View, rng: np.random.Gene
     )
     if view.tgc_db:
         sliders = np.array(view.tgc_db, np.float32)[:, None]
-        gain_db += cv2.resize(sliders, (1, samples), interpolation=cv2.INTER_LINEAR)
+        gain_db += cv2.resize(sliders, (1, samples), interpolation=cv2.INTER_CUBIC)
+    if view.contact_db:
+        knots = np.array(view.contact_db, np.float32)[None, :]
+        gain_db = gain_db + cv2.resize(knots, (beams, 1), interpolation=cv2.INTER_CUBIC)
     # Fat and muscle of the wall defocus single beams a little more than others.
     streaks = rng.standard_normal((1, 28), dtype=np.float32)
     streaks = np.asarray(cv2.resize(streaks, (beams, 1), interpolation=cv2.INTER_CUBIC))
-    gain_db = gain_db + 0.8 * streaks * np.minimum(depth_mm / np.float32(40.0), 1.0)
+    gain_db = gain_db + 0.6 * streaks * np.minimum(depth_mm / np.float32(40.0), 1.0)
     noise_db = scanner.noise_db + 0.35 * scanner.frequency_mhz * (
         (depth_mm - scanner.depth_mm / 2) / 10.0
     )
@@ -412,14 +415,14 @@ def _compress(envelope: Plane, scanner: Scanner, view: View, rng: np.random.Gene
 
 def _masks(
     tissue: TissueMap, size: int, fan: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     interpolation = cv2.INTER_AREA if size < _TISSUE_GRID else cv2.INTER_LINEAR
-    cortex = (tissue.kind == Tissue.CORTEX).astype(np.float32) - np.float32(0.5)
-    lesion, kidney, cortex = (
-        np.asarray(cv2.resize(level, (size, size), interpolation=interpolation)) > 0
-        for level in (np.maximum(tissue.lesion_mm, -20), np.maximum(tissue.kidney_mm, -20), cortex)
+    lesion, kidney = (
+        np.asarray(cv2.resize(np.maximum(level, -20), (size, size), interpolation=interpolation))
+        > 0
+        for level in (tissue.lesion_mm, tissue.kidney_mm)
     )
-    return lesion & fan, kidney & fan, cortex & kidney & fan & ~lesion
+    return lesion & fan, kidney & fan
 
 
 @lru_cache(maxsize=16)
