@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -54,15 +54,7 @@ class Phase(StrEnum):
 DistractorKind = Literal[
     "extrarenal_pelvis", "splenule", "bowel_loop", "adrenal_nodule", "vessel", "liver_cyst", "stone"
 ]
-DISTRACTORS: tuple[DistractorKind, ...] = (
-    "extrarenal_pelvis",
-    "splenule",
-    "bowel_loop",
-    "adrenal_nodule",
-    "vessel",
-    "liver_cyst",
-    "stone",
-)
+DISTRACTORS: tuple[DistractorKind, ...] = get_args(DistractorKind)
 KidneyPlan = Literal["drawn", "both", "left_only", "right_only", "horseshoe"]
 
 
@@ -122,8 +114,9 @@ class CtPlan:
         ):
             if sizes is not None and not low <= sizes[0] <= sizes[1] <= high:
                 problems.append(f"{name} is {sizes}, expected (least, most) in {low:g}..{high:g}")
-        if self.kidneys not in ("drawn", "both", "left_only", "right_only", "horseshoe"):
-            problems.append(f"kidneys is {self.kidneys!r}, expected one of {KidneyPlan}")
+        if self.kidneys not in get_args(KidneyPlan):
+            known = ", ".join(get_args(KidneyPlan))
+            problems.append(f"kidneys is {self.kidneys!r}, expected one of {known}")
         if not self.phases or len(set(self.phases)) != len(self.phases):
             problems.append(f"phases is {self.phases}, expected one or more different phases")
         problems += [

@@ -53,6 +53,7 @@ _SOLID = {
     Histology.CHRCC: (0.09, 0.64, 0.09),
     Histology.ONCOCYTOMA: (0.06, 0.80, 0.10),
 }
+_MOST_ENHANCING_OF_CYSTIC = 0.22
 _BOSNIAK_OF_CYSTS: tuple[tuple[Bosniak, float], ...] = (("I", 0.62), ("II", 0.28), ("IIF", 0.10))
 _SURFACE, _VOLUME, _FEW = unit_sphere(300), unit_ball(1500), unit_ball(400)
 _FINE_SURFACE = unit_sphere(4000)
@@ -353,7 +354,7 @@ def _solid(lesion: Lesion, rng: np.random.Generator) -> Lesion:
         cores = tuple(
             Ellipsoid(
                 _along((0.0, 0.0, 0.0), np.asarray(_unit(rng)), 0.28 * radius),
-                _axes(rng.uniform(0.25, 0.5, 3) * radius),
+                _vector(rng.uniform(0.25, 0.5, 3) * radius),
                 random_rotation(rng),
             )
             for _ in range(int(rng.integers(2, 5)))
@@ -403,13 +404,11 @@ def _cystic(lesion: Lesion, rng: np.random.Generator) -> Lesion:
         "III": (int(rng.integers(2, 5)), float(rng.uniform(3.0, 4.5)), 3.0),
         "IV": (int(rng.integers(1, 4)), 2.5, 2.5),
     }[bosniak]
-    # In a small mass thick septa would leave no fluid: the class is one of shares.
-    thickness, wall = min(thickness, 0.10 * radius), min(wall, 0.06 * radius)
     nodule = None
     if bosniak == "IV":
         where = _along((0.0, 0.0, 0.0), np.asarray(_unit(rng)), 0.72 * radius)
         size = rng.uniform(0.24, 0.36, 3) * radius
-        nodule = Ellipsoid(where, _axes(size), random_rotation(rng))
+        nodule = Ellipsoid(where, _vector(size), random_rotation(rng))
     lesion = replace(
         lesion,
         histology=histology,
@@ -424,7 +423,13 @@ def _cystic(lesion: Lesion, rng: np.random.Generator) -> Lesion:
         wall_mm=wall,
         calcifications=_specks(lesion, 0.0 if bosniak == "I" else 0.3, 0.95, rng),
     )
-    return replace(lesion, enhancing_share=_enhancing_share(lesion))
+    # In a small mass septa of that thickness leave no fluid: thinner ones keep the class.
+    while (share := _enhancing_share(lesion)) > _MOST_ENHANCING_OF_CYSTIC:
+        septa = tuple(
+            replace(septum, thickness_mm=0.75 * septum.thickness_mm) for septum in lesion.septa
+        )
+        lesion = replace(lesion, septa=septa, wall_mm=0.75 * lesion.wall_mm)
+    return replace(lesion, enhancing_share=share)
 
 
 def _specks(
@@ -437,7 +442,7 @@ def _specks(
     return tuple(
         Ellipsoid(
             _along((0.0, 0.0, 0.0), np.asarray(_unit(rng)), reach * 0.9 * radius),
-            _axes(rng.uniform(0.7, 2.0, 3)),
+            _vector(rng.uniform(0.7, 2.0, 3)),
             random_rotation(rng),
         )
         for _ in range(int(rng.integers(1, 5)))
@@ -518,9 +523,6 @@ def _unit(rng: np.random.Generator) -> Vector:
 def _vector(values: Points) -> Vector:
     x, y, z = values.tolist()
     return x, y, z
-
-
-_axes = _vector
 
 
 def _along(start_mm: Vector, direction: Points, distance_mm: float) -> Vector:
