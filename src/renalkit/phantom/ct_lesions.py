@@ -56,7 +56,7 @@ _SOLID = {
 _MOST_ENHANCING_OF_CYSTIC = 0.22
 _BOSNIAK_OF_CYSTS: tuple[tuple[Bosniak, float], ...] = (("I", 0.62), ("II", 0.28), ("IIF", 0.10))
 _SURFACE, _VOLUME, _FEW = unit_sphere(300), unit_ball(1500), unit_ball(400)
-_FINE_SURFACE = unit_sphere(4000)
+_FINE_SURFACE = unit_sphere(2000)
 
 
 @dataclass(frozen=True, slots=True)

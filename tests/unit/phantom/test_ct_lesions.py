@@ -26,9 +26,9 @@ def lesions(label, n=200, diameter_mm=40.0, seed=0, aml_share=0.1):
 )
 def test_diameters_follow_the_percentiles_of_kits(label, anchors):
     rng = np.random.default_rng(1)
-    drawn = [draw_diameter(label, rng) for _ in range(8000)]
+    drawn = [draw_diameter(label, rng) for _ in range(4000)]
     found = np.percentile(drawn, PERCENTS[1:-1])
-    assert np.allclose(found, anchors[1:-1], rtol=0.06)
+    assert np.allclose(found, anchors[1:-1], rtol=0.09)
 
 
 @pytest.mark.parametrize("label", ["tumour", "cyst"])
@@ -42,12 +42,12 @@ def test_the_analytic_volume_is_that_of_the_shape(label):
 
 
 def test_classes_keep_their_definitions():
-    drawn = lesions("tumour", n=400) + lesions("cyst", n=200)
+    drawn = lesions("tumour", n=200) + lesions("cyst", n=100)
     kinds = {
         kind: [one for one in drawn if one.lesion_class == kind]
         for kind in ("AML", "cystic", "solid")
     }
-    assert all(len(members) > 10 for members in kinds.values())
+    assert all(len(members) > 5 for members in kinds.values())
     for one in kinds["cystic"]:
         assert one.enhancing_share <= 0.25
         assert 2.0 <= one.base_hu <= 18.0
@@ -63,9 +63,9 @@ def test_classes_keep_their_definitions():
 
 
 def test_enhancement_of_solid_masses_is_uniform_and_orders_the_histologies():
-    solid = [one for one in lesions("tumour", n=1500) if one.lesion_class == "solid"]
+    solid = [one for one in lesions("tumour", n=900) if one.lesion_class == "solid"]
     values = np.array([one.enhancement for one in solid])
-    assert np.allclose(np.percentile(values, [25, 50, 75]), [0.6125, 0.725, 0.8375], atol=0.03)
+    assert np.allclose(np.percentile(values, [25, 50, 75]), [0.6125, 0.725, 0.8375], atol=0.045)
     mean = {
         kind: values[[one.histology is kind for one in solid]].mean()
         for kind in (Histology.CCRCC, Histology.CHRCC, Histology.PRCC)
@@ -82,7 +82,7 @@ def test_only_large_masses_are_necrotic():
 
 
 def test_a_higher_bosniak_class_shows_more():
-    drawn = lesions("cyst", n=300) + lesions("tumour", n=400)
+    drawn = lesions("cyst", n=150) + lesions("tumour", n=200)
     by = {
         kind: [one for one in drawn if one.bosniak == kind]
         for kind in ("I", "II", "IIF", "III", "IV")
