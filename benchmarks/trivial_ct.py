@@ -30,8 +30,8 @@ from scipy import ndimage
 from renalkit.phantom.ct import CtPlan, Phase, draw_case, render
 
 REGIONS = ("body", "box", "organ")
-LOW_HU = (-150, -100, -60, -20, 0, 30, 60, 90, 120)
-HIGH_HU = (-20, 0, 20, 30, 40, 60, 80, 100, 120, 140, 200)
+LOW_HU = (-150, -60, 0, 30, 60, 90)
+HIGH_HU = (-10, 30, 60, 90, 120, 150)
 BANDS = tuple((low, high) for low, high in itertools.product(LOW_HU, HIGH_HU) if low < high)
 LEAST_MM3, IOU = 50.0, 0.1
 CUBE = np.ones((3, 3, 3), bool)
@@ -131,11 +131,11 @@ def summary(results: list[dict], region: str) -> dict[str, dict]:
 def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scans", type=int, default=40)
-    parser.add_argument("--matrix", type=int, default=256)
+    parser.add_argument("--scans", type=int, default=30)
+    parser.add_argument("--matrix", type=int, default=160)
     parser.add_argument("--seed", type=int, default=100)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--phases", nargs="+", default=["nephrographic", "corticomedullary"])
+    parser.add_argument("--phases", nargs="+", default=["nephrographic"])
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     report = {"scans": args.scans, "matrix": args.matrix, "phases": {}}
