@@ -66,7 +66,8 @@ class Displacement:
     """Where deep tissue is at some times, relative to end expiration without drift.
 
     right_mm, deep_mm: (T,) in the image plane. elevation_mm: (T,) out of it. out_of_plane: (T,)
-    share of the slice that shows a neighbouring section, 0..1: |elevation| / SLICE_MM.
+    share of the slice that shows a neighbouring section, 0..1: s^2 (3 - 2 s) with
+    s = min(1, |elevation| / SLICE_MM), for the slice is most sensitive in its middle.
     """
 
     right_mm: Times
@@ -99,7 +100,7 @@ def draw_motion(duration_s: float, rng: np.random.Generator) -> Motion:
     return Motion(
         along_mm=float(rng.uniform(3.0, 9.0)),
         deep_mm=float(rng.normal(0.0, 1.2)),
-        elevation_mm=float(rng.uniform(0.0, 1.0)),
+        elevation_mm=float(rng.uniform(0.0, 0.7)),
         breaths=tuple(breaths),
         excursions=excursions,
         drift_mm=(float(rng.uniform(0.3, 1.5)), float(rng.uniform(0.1, 0.7))),
@@ -126,5 +127,5 @@ def displacement(motion: Motion, times_s: npt.ArrayLike) -> Displacement:
             (motion.along_mm, motion.deep_mm), motion.drift_mm, motion.drift_phase, strict=True
         )
     )
-    out_of_plane = np.clip(np.abs(elevation) / SLICE_MM, 0.0, 1.0)
-    return Displacement(right, deep, elevation, out_of_plane)
+    s = np.clip(np.abs(elevation) / SLICE_MM, 0.0, 1.0)
+    return Displacement(right, deep, elevation, s * s * (3.0 - 2.0 * s))
