@@ -120,7 +120,7 @@ def draw_anatomy(lesion: LesionFeatures | None, side: Side, rng: np.random.Gener
     """Draw a kidney; everything but the lesion is independent of the class."""
     # Masses at the near and polar outline: those at the deep side lie behind the sinus.
     angle = float(rng.uniform(-math.pi - 0.35, 0.35))
-    around_db = float(rng.normal(0.0, 5.0))
+    around_db = float(np.clip(rng.normal(0.0, 6.0), -10.0, 10.0))
     return Anatomy(
         side=side,
         half_length_mm=float(rng.normal(53.0, 3.0)),
@@ -165,10 +165,10 @@ def draw_view(anatomy: Anatomy, rng: np.random.Generator) -> View:
         centre_z_mm=z,
         tilt_deg=tilt,
         slice_factor=slice_factor,
-        gain_db=float(rng.normal(0.0, 1.5)) - 0.9 * anatomy.around_db,
+        gain_db=float(rng.normal(0.0, 1.2)) - 0.8 * anatomy.around_db,
         seed=int(rng.integers(0, 2**53)),
-        tgc_db=tuple(float(v) for v in rng.normal(0.0, 3.0, _TGC_SLIDERS)),
-        contact_db=tuple(float(v) for v in rng.normal(0.0, 1.2, _CONTACT_KNOTS)),
+        tgc_db=tuple(float(v) for v in rng.normal(0.0, 2.5, _TGC_SLIDERS)),
+        contact_db=tuple(float(v) for v in rng.normal(0.0, 0.8, _CONTACT_KNOTS)),
     )
 
 

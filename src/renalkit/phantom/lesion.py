@@ -77,7 +77,7 @@ def lesion_features(bmode: Vector, rng: np.random.Generator) -> LesionFeatures:
         irregularity=_OUTLINE * math.exp(_OUTLINE_STEP * margin),
         halo=bool(halo < _HALO_SHARE),
         calcification=bool(calcification < _CALCIFICATION_SHARE),
-        through_db_cm=float(rng.normal(0.0, 0.4)),
+        through_db_cm=float(rng.normal(0.0, 0.3)),
         edge_shadow=float(rng.uniform(0.0, 0.5)),
     )
 
