@@ -23,7 +23,7 @@ from renalkit.phantom.ultrasound import SCANNERS
 sizes = st.tuples(st.integers(300, 1100), st.integers(400, 1920))
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.sampled_from(Layout), sizes, st.sampled_from(SCANNERS))
 def test_panels_lie_as_the_layout_says(layout, size, scanner):
     rows, cols = size

@@ -11,7 +11,7 @@ def moved(seed, times, duration=60.0):
     return displacement(draw_motion(duration, np.random.default_rng(seed)), times)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.lists(st.floats(0, 60), min_size=1, max_size=20))
 def test_a_time_has_one_displacement_at_any_frame_rate(seed, times):
     together = moved(seed, times)
@@ -21,7 +21,7 @@ def test_a_time_has_one_displacement_at_any_frame_rate(seed, times):
         assert alone.elevation_mm[0] == together.elevation_mm[index]
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000))
 def test_motion_is_bounded_smooth_and_in_plane_for_most_of_the_time(seed):
     times = np.arange(0, 60, 0.01)

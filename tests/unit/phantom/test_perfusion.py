@@ -54,7 +54,7 @@ def test_published_figures_of_a_lognormal_bolus():
     assert values.wash_in_index == pytest.approx(82.276 / values.rise_s, rel=1e-4)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.one_of(lognormals, gammas))
 def test_figures_describe_the_curve(bolus):
     values = curve_values(bolus)
@@ -74,7 +74,7 @@ def test_figures_describe_the_curve(bolus):
     assert bolus.power(t0 - 1.0) == pytest.approx(bolus.offset, abs=1e-9)
 
 
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)
 @given(gammas)
 def test_mean_transit_of_a_gamma_variate_is_its_first_moment(bolus):
     t0, end = bolus.arrival_s, bolus.arrival_s + 60 * bolus.beta_s
@@ -85,7 +85,7 @@ def test_mean_transit_of_a_gamma_variate_is_its_first_moment(bolus):
     assert bolus.total() == pytest.approx(np.trapezoid(curve, grid), rel=1e-4)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.one_of(lognormals, gammas), positive)
 def test_a_mixture_of_one_is_that_one_scaled(bolus, weight):
     one, mixed = curve_values(bolus), mixture_values([(weight, bolus)])
@@ -95,7 +95,7 @@ def test_a_mixture_of_one_is_that_one_scaled(bolus, weight):
         assert getattr(mixed, name) == pytest.approx(weight * getattr(one, name), rel=1e-6)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(lognormals, lognormals, positive)
 def test_a_mixture_has_the_moments_of_the_sum(one, other, weight):
     mixed = mixture_values([(1.0, one), (weight, other), (0.0, other)])
@@ -107,7 +107,7 @@ def test_a_mixture_has_the_moments_of_the_sum(one, other, weight):
     assert mixed.peak >= total.max() * (1 - 1e-9)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.sampled_from(BolusKind), positive, st.floats(0, 20), st.floats(3, 15), st.floats(1.2, 6))
 def test_a_bolus_has_the_peak_and_transit_asked_for(kind, peak, arrival, rise, ratio):
     values = curve_values(bolus_of(kind, peak, arrival, rise, rise * ratio))
