@@ -430,6 +430,7 @@ def test_memory_does_not_grow_with_the_length():
     def peak(count):
         study = CeusStudy(plan_of(16))
         list(study.frames([0.0]))
+        study.scene.plane(aside=True)
         tracemalloc.start()
         for _ in study.frames(np.arange(count) * 0.5):
             pass
