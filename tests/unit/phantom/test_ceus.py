@@ -438,4 +438,5 @@ def test_memory_does_not_grow_with_the_length():
         tracemalloc.stop()
         return found
 
-    assert peak(30) < 1.1 * peak(5) + 500_000
+    # Thirty frames hold some out of plane already, whose mixing takes room of its own.
+    assert peak(90) < 1.1 * peak(30)
