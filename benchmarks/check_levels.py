@@ -164,7 +164,7 @@ def _echo_and_texture(image: PhantomImage, scanner: Scanner) -> tuple[float, flo
         region.append(np.full(len(way), number))
     matrix, target = np.concatenate(design), np.concatenate(values)
     weight, number = np.concatenate(weights), np.concatenate(region)
-    prior_db = [20.0] * len(regions) + [0.3] + [2.5] * len(knots) + [0.8] * len(across)
+    prior_db = [20.0] * len(regions) + [0.3] + [3.0, *[2.0] * 6, 4.0, 6.0, 3.0, *[0.8] * 4, 3.0]
     prior = np.diag(1 / np.array(prior_db) ** 2)
     # Mass and the tissue around are uneven; their blocks are not independent.
     noise = np.array([3.0, 1.8, *[5.0] * (len(regions) - 2)])[number] ** 2

@@ -39,7 +39,10 @@ Label = Literal["benign", "malignant", "normal"]
 Side = Literal["left", "right"]
 
 _FAR_MM = -200.0
-_TGC_SLIDERS, _CONTACT_KNOTS = 5, 5
+# Deviations of the depth gain from face to bottom and of the contact across the probe: small where
+# the kidney lies, larger in the near and far field and at the edges of the fan.
+_TGC_SD_DB = (7.0, 2.0, 1.6, 2.0, 9.0)
+_CONTACT_SD_DB = (4.0, 0.6, 0.6, 0.6, 4.0)
 # What every scanner of the phantom shows: the mass is kept within.
 _FAN_RADIUS_MM, _FAN_HALF_ANGLE, _FAN_DEPTH_MM = 45.0, math.radians(29.0), 107.0
 
@@ -129,9 +132,9 @@ def draw_anatomy(lesion: LesionFeatures | None, side: Side, rng: np.random.Gener
         pyramids=int(rng.integers(7, 11)),
         fat_mm=float(rng.uniform(2.0, 7.0)),
         wall_mm=float(rng.uniform(12.0, 22.0)),
-        neighbour_db=float(rng.normal(2.0 if side == "right" else 2.5, 3.0)) + around_db,
-        fat_db=float(rng.normal(7.0, 3.0)) + around_db,
-        connective_db=float(rng.normal(-4.0, 3.0)) + around_db,
+        neighbour_db=float(rng.normal(2.0 if side == "right" else 2.5, 4.5)) + around_db,
+        fat_db=float(rng.normal(7.0, 4.0)) + around_db,
+        connective_db=float(rng.normal(-4.0, 5.0)) + around_db,
         sinus_db=float(rng.normal(13.0, 1.5)) + 0.4 * around_db,
         medulla_db=float(rng.uniform(-9.5, -5.5)),
         around_db=around_db,
@@ -167,8 +170,8 @@ def draw_view(anatomy: Anatomy, rng: np.random.Generator) -> View:
         slice_factor=slice_factor,
         gain_db=float(rng.normal(0.0, 1.2)) - 0.8 * anatomy.around_db,
         seed=int(rng.integers(0, 2**53)),
-        tgc_db=tuple(float(v) for v in rng.normal(0.0, 2.5, _TGC_SLIDERS)),
-        contact_db=tuple(float(v) for v in rng.normal(0.0, 0.8, _CONTACT_KNOTS)),
+        tgc_db=tuple(float(v) for v in rng.normal(0.0, _TGC_SD_DB)),
+        contact_db=tuple(float(v) for v in rng.normal(0.0, _CONTACT_SD_DB)),
     )
 
 
