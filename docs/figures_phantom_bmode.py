@@ -9,7 +9,6 @@ draws them. --plain leaves the outlines out.
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -57,8 +56,7 @@ def pictures() -> list[tuple[str, PhantomImage]]:
 
 
 def show(anatomy: Anatomy, rng: np.random.Generator, scanner: int) -> PhantomImage:
-    view = replace(draw_view(anatomy, rng), gain_db=0.0)
-    return render((anatomy, "malignant"), view, SCANNERS[scanner], SIZE)
+    return render((anatomy, "malignant"), draw_view(anatomy, rng), SCANNERS[scanner], SIZE)
 
 
 def main() -> None:
