@@ -164,7 +164,11 @@ def _echo_and_texture(image: PhantomImage, scanner: Scanner) -> tuple[float, flo
         region.append(np.full(len(way), number))
     matrix, target = np.concatenate(design), np.concatenate(values)
     weight, number = np.concatenate(weights), np.concatenate(region)
-    prior_db = [20.0] * len(regions) + [0.3] + [3.0, *[2.0] * 6, 4.0, 6.0, 3.0, *[0.8] * 4, 3.0]
+    over_depth, over_beams = (
+        [7.0, 7.0, 3.0, 2.0, 1.6, 2.0, 3.0, 8.0, 9.0],
+        [4.0, 2.0, 0.7, 0.7, 2.0, 4.0],
+    )
+    prior_db = [20.0] * len(regions) + [0.3] + over_depth + over_beams
     prior = np.diag(1 / np.array(prior_db) ** 2)
     # Mass and the tissue around are uneven; their blocks are not independent.
     noise = np.array([3.0, 1.8, *[5.0] * (len(regions) - 2)])[number] ** 2
@@ -233,7 +237,7 @@ def easy_values(image: PhantomImage) -> dict[str, list[float]]:
     return {
         "mean grey of the picture": [grey.mean()],
         "mean grey of the mass": [grey[mask].mean()],
-        "size": [math.log(mask.sum()), bottom - top, right - left],
+        "size": [math.log(mask.sum())],
         "place": [rows.mean(), columns.mean()],
         "margin of the picture": [grey[frame].mean(), grey[frame & shown].std()],
         "margin of the mass's box": [grey[box].mean(), grey[box].std()],

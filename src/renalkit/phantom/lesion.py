@@ -35,7 +35,7 @@ Vector = npt.NDArray[np.float64]
 _ECHO_DB, _ECHO_STEP_DB = 0.5, 2.3
 _TEXTURE_DB, _TEXTURE_STEP = 3.0, 0.65
 _OUTLINE, _OUTLINE_STEP = 0.05, 0.5
-_SMALLEST_MM, _LARGEST_MM = 10.0, 70.0
+_SMALLEST_MM, _LARGEST_MM = 12.0, 70.0
 _HALO_SHARE, _CALCIFICATION_SHARE = 0.25, 0.12
 _ORDERS = np.arange(3, 10)
 
@@ -44,7 +44,7 @@ _ORDERS = np.arange(3, 10)
 class LesionFeatures:
     """How a mass looks.
 
-    size_mm: longest diameter, 10..70. echo_db: mean echo level relative to cortex.
+    size_mm: longest diameter, 12..70. echo_db: mean echo level relative to cortex.
     heterogeneity_db: standard deviation of the level inside. irregularity: standard deviation of
     the outline's radius as a share of the radius. halo: dark rim. calcification: bright specks
     with shadows. through_db_cm: gain of sound per cm of mass, beside the same way through
@@ -70,7 +70,7 @@ def lesion_features(bmode: Vector, rng: np.random.Generator) -> LesionFeatures:
     halo, calcification = rng.random(2)
     return LesionFeatures(
         size_mm=float(
-            np.clip(28.0 * math.exp(0.38 * rng.standard_normal()), _SMALLEST_MM, _LARGEST_MM)
+            np.clip(32.0 * math.exp(0.35 * rng.standard_normal()), _SMALLEST_MM, _LARGEST_MM)
         ),
         echo_db=_ECHO_DB - _ECHO_STEP_DB * echo,
         heterogeneity_db=_TEXTURE_DB * math.exp(_TEXTURE_STEP * texture),

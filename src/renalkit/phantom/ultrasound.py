@@ -213,7 +213,9 @@ def render(
         pixels=pixels,
         lesion_mask=lesion_mask,
         kidney_mask=kidney_mask,
-        kind=np.asarray(cv2.resize(tissue.kind, (size, size), interpolation=cv2.INTER_NEAREST)),
+        kind=np.asarray(
+            cv2.resize(tissue.kind, (size, size), interpolation=cv2.INTER_NEAREST), np.uint8
+        ),
         mm_per_px=scanner.field_mm / size,
         label=label,
         size_mm=None if anatomy.lesion is None else anatomy.lesion.size_mm,

@@ -113,7 +113,7 @@ def test_picture_masks_and_fan(scanner, size):
     assert image.lesion_mask.dtype == image.kidney_mask.dtype == np.bool_
     assert image.kind.shape == (size, size)
     of_mass = image.kind == Tissue.LESION
-    assert (of_mass & image.lesion_mask).sum() > 0.9 * image.lesion_mask.sum()
+    assert (of_mass & image.lesion_mask).sum() > 0.8 * image.lesion_mask.sum()
     assert image.mm_per_px == pytest.approx(scanner.field_mm / size)
     assert not (image.lesion_mask & ~image.kidney_mask).any()
     corner = size // 12
