@@ -60,7 +60,8 @@ def renalkit(*words: object, cwd: Path, expect: int = 0) -> subprocess.Completed
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a phantom cohort that was trained and reported."""
     folder = tmp_path_factory.mktemp("road")
-    renalkit("phantom", "images", "--patients", 16, "--size", 96, "--seed", 5, cwd=folder)
+    options = ("--pictures", "-o", "images", "-n", 16, "--size", 96, "--seed", 5)
+    renalkit("phantom", "us", *options, cwd=folder)
     renalkit("ingest", "images", "-o", "cohorts/phantom", cwd=folder)
     (folder / "tiny.toml").write_text(EXPERIMENT)
     renalkit("run", "tiny.toml", "-o", "runs", cwd=folder)

@@ -1,14 +1,32 @@
 """What would a curvilinear probe show of this kidney? A B-mode generator with known truth.
 
 The chain is that of a scanner: scatterers -> point-spread function -> envelope -> attenuation and
-gain -> log compression -> scan conversion. It works at baseband: demodulation removes the carrier,
-so scatterers are complex Gaussian numbers and the pulse a real Gaussian in depth. Many scatterers
-share one resolution cell, hence fully developed speckle with a Rayleigh envelope (mean over
-deviation 1.91; Goodman, Statistical Optics, 2nd ed., section 2.9; Wagner et al., IEEE Trans. Sonics
-Ultrason. 30, 156, 1983). Across the beam the function widens away from the focus; it is applied
-in depth zones that are blended. Smooth surfaces add a coherent part.
+depth gain -> log compression -> scan conversion. It works at baseband: demodulation removes the
+carrier, so scatterers are complex Gaussian numbers. Many of them share one resolution cell, hence
+fully developed speckle with a Rayleigh envelope (mean over deviation 1.91; Goodman, Statistical
+Optics, 2nd ed., section 2.9; Wagner et al., IEEE Trans. Sonics Ultrason. 30, 156, 1983).
 
-What it does not model: multiple scattering, refraction, side lobes, motion.
+The point-spread function is separable and varies with depth. Along the beam it is a Gaussian pulse.
+Across, it is the product of a transmit beam of fixed focus, a Gaussian beam with its curved
+wavefront, and a receive beam focused at every depth:
+
+    h(x, z) = exp(-a(z) x^2),  a = (k/2) (z_R + i (z - z_f)) / ((z - z_f)^2 + z_R^2) + 1 / w_r^2
+
+with wave number k, focus z_f, Rayleigh range z_R (A. Siegman, Lasers, ch. 17, read for sound) and
+w_r from the receive f-number, which rises once the whole aperture is in use. The intensity of
+speckle is then correlated over exp(-|a|^2 x^2 / Re a) (Siegert relation): `speckle_size_mm`.
+Between depth zones the kernels are blended; the mixture is scaled to unit power.
+
+A machine that averages L independent looks (compounding) raises the signal-to-noise ratio of its
+speckle from 1.91 to 1.91 sqrt(L) and leaves the correlation lengths; the statistics of one look are
+those of `looks=1`. Smooth surfaces add a coherent part. Grey values are
+
+    255 u^gamma,  u = 1 + (L - TOP_SHARE * DR) / DR clipped to 0..1
+
+of the level L in dB over cortex at nominal gain and the dynamic range DR; `levels_db` undoes it.
+
+What it does not model: multiple scattering, refraction but for shadows at the flanks of a mass,
+grating lobes, motion.
 """
 
 from __future__ import annotations
@@ -26,18 +44,24 @@ import numpy.typing as npt
 from renalkit.phantom.anatomy import (
     Anatomy,
     Label,
-    Plane,
     Side,
     TissueMap,
     View,
     draw_anatomy,
-    draw_features,
     draw_view,
     tissue_map,
 )
+from renalkit.phantom.field import Plane
+from renalkit.phantom.lesion import draw_features
+
+TOP_SHARE = 0.56
+"""White lies this share of the dynamic range above cortex at nominal gain."""
 
 _TISSUE_GRID = 400
-_ZONES = 7
+_ZONES = 8
+_FOCUS_SHARE = 0.45
+_TRANSMIT_F, _RECEIVE_F, _APERTURE_MM = 3.0, 2.2, 22.0
+_CLUTTER = 10 ** (-28.0 / 20.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +140,8 @@ class PhantomImage:
     """A simulated B-mode picture and its truth.
 
     pixels: (S, S) uint8, 0 outside the fan. lesion_mask, kidney_mask: (S, S) bool; the kidney
-    includes sinus and mass; both end at the fan's border. mm_per_px: of both axes.
+    includes sinus and mass; both end at the fan's border. kind: (S, S) uint8 of `Tissue`, also
+    beyond the border. mm_per_px: of both axes.
     label: benign | malignant | normal. size_mm: longest diameter of the mass in its largest
     section, None without a mass. parameters: plain values that give the picture again.
     """
@@ -124,6 +149,7 @@ class PhantomImage:
     pixels: npt.NDArray[np.uint8]
     lesion_mask: npt.NDArray[np.bool_]
     kidney_mask: npt.NDArray[np.bool_]
+    kind: npt.NDArray[np.uint8]
     mm_per_px: float
     label: Label
     size_mm: float | None
@@ -162,8 +188,11 @@ def render(
     )
     rng = np.random.default_rng([view.seed, 7])
     loss_db = np.cumsum(loss, axis=0) * np.float32(scanner.depth_mm / scanner.samples)
-    amplitude = np.power(np.float32(10.0), (echo - loss_db) / np.float32(20.0))
-    coherent = np.power(np.float32(10.0), (specular - loss_db) / np.float32(20.0))
+    amplitude = _from_db(echo - loss_db)
+    # The slice has a thickness: a little of the neighbourhood fills what is free of echoes.
+    around = np.asarray(cv2.blur(amplitude, (9, 25)), np.float32)
+    amplitude = np.maximum(amplitude, np.float32(_CLUTTER) * around)
+    coherent = _from_db(specular - loss_db)
     envelope = np.zeros_like(amplitude)
     for _ in range(scanner.looks):
         envelope += speckle_envelope(amplitude, scanner, rng, coherent=coherent)
@@ -171,6 +200,10 @@ def render(
     grey = _compress(envelope, scanner, view, rng)
 
     rows, columns, fan = _screen_maps(scanner, size)
+    # Several samples share a pixel of a small picture: their mean is shown.
+    shared = round(scanner.field_mm / size / (scanner.depth_mm / scanner.samples))
+    if shared > 1:
+        grey = np.asarray(cv2.blur(grey, (1, shared | 1)), np.float32)
     pixels = np.asarray(
         cv2.remap(grey, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     )
@@ -180,6 +213,9 @@ def render(
         pixels=pixels,
         lesion_mask=lesion_mask,
         kidney_mask=kidney_mask,
+        kind=np.asarray(
+            cv2.resize(tissue.kind, (size, size), interpolation=cv2.INTER_NEAREST), np.uint8
+        ),
         mm_per_px=scanner.field_mm / size,
         label=label,
         size_mm=None if anatomy.lesion is None else anatomy.lesion.size_mm,
@@ -211,66 +247,130 @@ def speckle_envelope(
         (samples, beams) float32. Over uniform amplitude A the mean square is A^2 and the
         envelope is Rayleigh distributed.
     """
-    parts = rng.standard_normal((2, *amplitude.shape), dtype=np.float32)
-    parts *= amplitude * np.float32(math.sqrt(0.5))
+    field = rng.standard_normal((*amplitude.shape, 2), dtype=np.float32)
+    field *= (amplitude * np.float32(math.sqrt(0.5)))[..., None]
     axial = _axial_kernel(scanner)
     if coherent is not None:
         # Kernels keep the power of noise; a coherent line would be enlarged by their sum.
-        parts[0] += coherent / np.float32(axial.sum())
-    parts = np.stack([_along_beams(part, axial, scanner) for part in parts])
-    return np.asarray(cv2.magnitude(parts[0], parts[1]), dtype=np.float32)
+        field[..., 0] += coherent / np.float32(axial.sum())
+    field = _along_beams(field, axial, scanner)
+    return np.asarray(cv2.magnitude(field[..., 0], field[..., 1]), dtype=np.float32)
 
 
 def beam_width_mm(scanner: Scanner, depth_mm: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Full width at half maximum of the beam across the scan plane.
+    """Full width at half maximum of |h| across the scan plane at the depths, any shape."""
+    return 2 * np.sqrt(math.log(2) / _lateral_exponent(scanner, depth_mm).real)
 
-    Diffraction sets the width at the focus (45 % of the depth, f-number 3), beyond which and
-    before which the beam opens as a Gaussian beam does.
+
+def speckle_size_mm(
+    scanner: Scanner, depth_mm: npt.NDArray[np.float64]
+) -> tuple[float, npt.NDArray[np.float64]]:
+    """Full width at half maximum of the correlation of speckle intensity, axial and lateral.
+
+    The axial one is the same at all depths; the lateral ones belong to the depths, any shape.
+    For h = exp(-a x^2) the field is correlated over exp(-|a|^2 x^2 / (2 Re a)) and its intensity
+    over the square of that.
     """
+    exponent = _lateral_exponent(scanner, depth_mm)
+    lateral = 2 * np.sqrt(math.log(2) * exponent.real) / np.abs(exponent)
+    # A Gaussian pulse of deviation s: correlation of the intensity exp(-x^2 / (2 s^2)).
+    return 2 * math.sqrt(2 * math.log(2)) * _pulse_mm(scanner), lateral
+
+
+def levels_db(
+    grey: npt.NDArray[Any], scanner: Scanner, gain_db: float = 0.0
+) -> npt.NDArray[np.float32]:
+    """Level in dB over cortex of grey values 0..255 of any shape: the log compression undone.
+
+    Values 0 and 255 stand for anything beyond the dynamic range. gain_db: the operator's, if known.
+    """
+    share = np.power(np.asarray(grey, np.float32) / np.float32(255.0), 1 / scanner.gamma)
+    level = (share - 1.0 + TOP_SHARE) * scanner.dynamic_range_db - scanner.gain_db - gain_db
+    return level.astype(np.float32)
+
+
+def _lateral_exponent(
+    scanner: Scanner, depth_mm: npt.NDArray[np.float64]
+) -> npt.NDArray[np.complex128]:
+    """a of h = exp(-a x^2), 1/mm^2."""
+    depth_mm = np.asarray(depth_mm, np.float64)
     wavelength = 1.54 / scanner.frequency_mhz
-    waist = 3.0 * wavelength
-    opening_mm = math.pi * waist**2 / wavelength * 1.1
-    return waist * np.sqrt(1 + ((depth_mm - 0.45 * scanner.depth_mm) / opening_mm) ** 2)
+    # A Gaussian of full width F lambda at half maximum falls to 1/e at F lambda / (2 sqrt ln 2).
+    waist = _TRANSMIT_F * wavelength / (2 * math.sqrt(math.log(2)))
+    rayleigh_mm = math.pi * waist**2 / wavelength
+    beyond = depth_mm - _FOCUS_SHARE * scanner.depth_mm
+    wave_number = 2 * math.pi / wavelength
+    transmit = wave_number / 2 * (rayleigh_mm + 1j * beyond) / (beyond**2 + rayleigh_mm**2)
+    receive_f = np.maximum(_RECEIVE_F, depth_mm / _APERTURE_MM)
+    receive = receive_f * wavelength / (2 * math.sqrt(math.log(2)))
+    return np.asarray(transmit + 1 / receive**2, np.complex128)
+
+
+def _pulse_mm(scanner: Scanner) -> float:
+    """Standard deviation along depth of a pulse of about two periods."""
+    return 1.3 * 1.54 / scanner.frequency_mhz / 2.355
 
 
 def _axial_kernel(scanner: Scanner) -> npt.NDArray[np.float32]:
-    """Pulse of about two periods as a Gaussian over depth samples, of unit energy."""
-    full_width_mm = 2.0 * 1.54 / scanner.frequency_mhz / 2 * 1.3
-    sigma = full_width_mm / 2.355 / (scanner.depth_mm / scanner.samples)
-    return _gauss(sigma)
-
-
-def _gauss(sigma: float) -> npt.NDArray[np.float32]:
+    """The pulse over depth samples, of unit energy."""
+    sigma = _pulse_mm(scanner) / (scanner.depth_mm / scanner.samples)
     reach = max(1, math.ceil(3 * sigma))
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     return (kernel / np.sqrt((kernel**2).sum())).astype(np.float32)
 
 
+@lru_cache(maxsize=16)
+def _lateral_kernels(
+    scanner: Scanner,
+) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.float32]]:
+    """Kernel over beams in each depth zone (zones, taps), and each sample's weights (.., zones).
+
+    Between two zones the field is a mixture of both; the weights are scaled so that its power is
+    that of the scatterers.
+    """
+    samples = scanner.samples
+    places = np.linspace(0.0, 1.0, _ZONES) ** 1.3
+    depth_mm = places * scanner.depth_mm
+    pitch_mm = (scanner.radius_mm + depth_mm) * math.radians(2 * scanner.half_angle_deg)
+    pitch_mm /= scanner.beams - 1
+    exponent = _lateral_exponent(scanner, depth_mm)
+    reach = math.ceil(float((2.6 / np.sqrt(2 * exponent.real) / pitch_mm).max()))
+    taps = np.arange(-reach, reach + 1)
+    kernels = np.exp(-exponent[:, None] * (taps * pitch_mm[:, None]) ** 2)
+    kernels /= np.sqrt((np.abs(kernels) ** 2).sum(axis=1, keepdims=True))
+    at = (np.arange(samples) + 0.5) / samples
+    weights = np.stack([np.interp(at, places, row) for row in np.eye(_ZONES)], axis=1)
+    power = np.einsum("si,it,sj,jt->s", weights, kernels, weights, kernels.conj()).real
+    weights /= np.sqrt(power)[:, None]
+    return kernels.astype(np.complex64), weights.astype(np.float32)
+
+
 def _along_beams(field: Plane, axial: npt.NDArray[np.float32], scanner: Scanner) -> Plane:
-    """Convolve with the pulse along depth and with the widening beam across it."""
-    samples = field.shape[0]
+    """Convolve (samples, beams, 2) with the pulse along depth and the varying beam across it."""
     one = np.ones(1, np.float32)
     pulsed = np.asarray(cv2.sepFilter2D(field, cv2.CV_32F, one, axial), dtype=np.float32)
-    centres = (np.arange(_ZONES) + 0.5) / _ZONES * scanner.depth_mm
-    pitch_mm = (
-        (scanner.radius_mm + centres) * math.radians(2 * scanner.half_angle_deg) / scanner.beams
-    )
-    sigmas = beam_width_mm(scanner, centres) / 2.355 / pitch_mm
-    edges = np.clip((np.arange(_ZONES) + 0.5) / _ZONES * samples, 0, samples - 1)
+    kernels, weights = _lateral_kernels(scanner)
     result = np.zeros_like(pulsed)
-    power = np.zeros(samples, np.float32)
-    index = np.arange(samples, dtype=np.float32)
-    for zone in range(_ZONES):
-        # Tent weights: each depth is a mixture of its two nearest zones.
-        weight = np.interp(index, edges, np.eye(_ZONES)[zone]).astype(np.float32)
+    for kernel, weight in zip(kernels, weights.T, strict=True):
         (used,) = np.nonzero(weight)
         rows = slice(int(used[0]), int(used[-1]) + 1)
-        blurred = cv2.sepFilter2D(
-            np.ascontiguousarray(pulsed[rows]), cv2.CV_32F, _gauss(max(sigmas[zone], 0.6)), one
+        # Correlation and convolution agree: the kernel is symmetric.
+        real, imaginary = (
+            np.asarray(
+                cv2.sepFilter2D(pulsed[rows], cv2.CV_32F, np.ascontiguousarray(part), one),
+                dtype=np.float32,
+            )
+            for part in (kernel.real, kernel.imag)
         )
-        result[rows] += weight[rows, None] * np.asarray(blurred)
-        power[rows] += weight[rows]
-    return result / power[:, None]
+        real[..., 0] -= imaginary[..., 1]
+        real[..., 1] += imaginary[..., 0]
+        real *= weight[rows, None, None]
+        result[rows] += real
+    return result
+
+
+def _from_db(level_db: Plane) -> Plane:
+    return np.asarray(cv2.exp(level_db * np.float32(math.log(10.0) / 20.0)), np.float32)
 
 
 def _compress(envelope: Plane, scanner: Scanner, view: View, rng: np.random.Generator) -> Plane:
@@ -278,13 +378,24 @@ def _compress(envelope: Plane, scanner: Scanner, view: View, rng: np.random.Gene
     samples, beams = envelope.shape
     depth_mm = np.linspace(0.0, scanner.depth_mm, samples, dtype=np.float32)[:, None]
     across = np.linspace(-1.0, 1.0, beams, dtype=np.float32)[None, :]
-    # Signal falls with depth; the depth gain restores it but for a slope, and lifts the noise.
+    # Signal falls with depth; the depth gain restores it but for a slope and what the operator's
+    # sliders add, and lifts the noise.
     gain_db = (
         scanner.gain_db
         + view.gain_db
         + scanner.tgc_db_cm * (depth_mm - scanner.depth_mm / 2) / 10.0
         - 3.0 * across**4
     )
+    if view.tgc_db:
+        sliders = np.array(view.tgc_db, np.float32)[:, None]
+        gain_db += cv2.resize(sliders, (1, samples), interpolation=cv2.INTER_CUBIC)
+    if view.contact_db:
+        knots = np.array(view.contact_db, np.float32)[None, :]
+        gain_db = gain_db + cv2.resize(knots, (beams, 1), interpolation=cv2.INTER_CUBIC)
+    # Fat and muscle of the wall defocus single beams a little more than others.
+    streaks = rng.standard_normal((1, 28), dtype=np.float32)
+    streaks = np.asarray(cv2.resize(streaks, (beams, 1), interpolation=cv2.INTER_CUBIC))
+    gain_db = gain_db + 0.6 * streaks * np.minimum(depth_mm / np.float32(40.0), 1.0)
     noise_db = scanner.noise_db + 0.35 * scanner.frequency_mhz * (
         (depth_mm - scanner.depth_mm / 2) / 10.0
     )
@@ -293,11 +404,15 @@ def _compress(envelope: Plane, scanner: Scanner, view: View, rng: np.random.Gene
     total = envelope + noise * np.power(np.float32(10.0), noise_db / np.float32(20.0))
     # Weak reverberation haze under the face.
     total += np.float32(0.35) * np.exp(-depth_mm / np.float32(4.0))
-    level_db = np.float32(20.0) * np.log10(total + np.float32(1e-6)) + gain_db
-    # Cortex (0 dB) is shown somewhat below the middle of the grey scale.
-    top_db = 0.45 * scanner.dynamic_range_db
+    level_db = np.asarray(cv2.log(total + np.float32(1e-6)), np.float32)
+    level_db *= np.float32(20.0 / math.log(10.0))
+    level_db += gain_db
+    # Cortex (0 dB) is shown below the middle of the grey scale.
+    top_db = TOP_SHARE * scanner.dynamic_range_db
     unit = np.clip((level_db - top_db) / scanner.dynamic_range_db + 1.0, 0.0, 1.0)
-    return (np.power(unit, np.float32(scanner.gamma)) * np.float32(255.0)).astype(np.float32)
+    if scanner.gamma != 1.0:
+        unit = np.asarray(cv2.pow(unit, scanner.gamma), np.float32)
+    return (unit * np.float32(255.0)).astype(np.float32)
 
 
 def _masks(
@@ -305,7 +420,8 @@ def _masks(
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     interpolation = cv2.INTER_AREA if size < _TISSUE_GRID else cv2.INTER_LINEAR
     lesion, kidney = (
-        np.asarray(cv2.resize(level, (size, size), interpolation=interpolation)) > 0
+        np.asarray(cv2.resize(np.maximum(level, -20), (size, size), interpolation=interpolation))
+        > 0
         for level in (tissue.lesion_mm, tissue.kidney_mm)
     )
     return lesion & fan, kidney & fan

@@ -21,7 +21,8 @@ from renalkit.domain.sample import Sample, b_mode_samples
 from renalkit.domain.splits import Plan, SplitOptions, make_split, patient_facts
 from renalkit.domain.study import Lesion, Roi, Scanner, Study
 from renalkit.errors import Reason
-from renalkit.phantom.cohort import CohortPlan, PhantomPatient, draw_patients
+from renalkit.phantom.patients import Patient, PatientPlan, draw_patient
+from renalkit.phantom.ultrasound import render
 from renalkit.store.cohorts import AccountLine, load_cohort, save_cohort
 from renalkit.store.files import make_folder, write_json, write_text
 from renalkit.store.predictions import save_predictions
@@ -51,9 +52,10 @@ def key(prefix: str, number: int) -> str:
     return f"{prefix}-{number:020x}"
 
 
-def _study(patient: PhantomPatient, number: int, size: int) -> Study:
+def _study(patient: Patient, number: int, size: int) -> Study:
     clips, rois = [], []
-    for frame in patient.frames(size):
+    for view in patient.views:
+        frame = render((patient.anatomy, patient.label), view, patient.scanner, size)
         pixels = np.ascontiguousarray(frame.pixels)[None]
         if patient.anatomy.lesion is not None and frame.lesion_mask.any():
             rois.append(Roi(len(clips), 0, MaskRLE.encode(frame.lesion_mask)))
@@ -74,8 +76,8 @@ def _study(patient: PhantomPatient, number: int, size: int) -> Study:
 def make_cohort(folder: Path, n_patients: int, size: int, classes: Sequence[str]) -> Cohort:
     """Save a phantom cohort with two exclusions and an account."""
     normal = 0.2 if "normal" in classes else 0.0
-    plan = CohortPlan(n_patients, (1, 3), size, 5, normal_share=normal)
-    studies = tuple(_study(p, i, size) for i, p in enumerate(draw_patients(plan)))
+    plan = PatientPlan(n_patients, seed=5, normal_share=normal, views=(1, 3))
+    studies = tuple(_study(draw_patient(plan, i), i, size) for i in range(n_patients))
     gone = tuple(
         Exclusion(key("s", 9000 + i), key("p", 9000 + i), reason)
         for i, reason in enumerate(

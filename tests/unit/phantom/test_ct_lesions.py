@@ -1,0 +1,103 @@
+import math
+
+import numpy as np
+import pytest
+
+from renalkit.phantom.ct_lesions import (
+    CYST_DIAMETERS_MM,
+    PERCENTS,
+    SOLID_SHARE_OF_PARENCHYMA,
+    TUMOUR_DIAMETERS_MM,
+    draw_diameter,
+    draw_lesion,
+)
+from renalkit.phantom.ct_scene import lesion_cover
+from renalkit.phantom.ct_shapes import Grid
+from renalkit.phantom.histology import Histology
+
+
+def lesions(label, n=200, diameter_mm=40.0, seed=0, aml_share=0.1):
+    rng = np.random.default_rng(seed)
+    return [draw_lesion(1, label, diameter_mm, aml_share, rng) for _ in range(n)]
+
+
+@pytest.mark.parametrize(
+    ("label", "anchors"), [("tumour", TUMOUR_DIAMETERS_MM), ("cyst", CYST_DIAMETERS_MM)]
+)
+def test_diameters_follow_the_percentiles_of_kits(label, anchors):
+    rng = np.random.default_rng(1)
+    drawn = [draw_diameter(label, rng) for _ in range(4000)]
+    found = np.percentile(drawn, PERCENTS[1:-1])
+    assert np.allclose(found, anchors[1:-1], rtol=0.09)
+
+
+@pytest.mark.parametrize("label", ["tumour", "cyst"])
+def test_the_analytic_volume_is_that_of_the_shape(label):
+    for lesion in lesions(label, n=5, diameter_mm=24.0):
+        step = (0.6, 0.6, 0.6)
+        grid = Grid.regular((-24.0,) * 3, step, (80, 80, 80))
+        _, cover = lesion_cover(grid, lesion)
+        assert float(cover.sum()) * math.prod(step) == pytest.approx(lesion.volume_mm3, rel=0.01)
+        assert lesion.volume_mm3 == pytest.approx(math.pi / 6 * 24.0**3)
+
+
+def test_classes_keep_their_definitions():
+    drawn = lesions("tumour", n=200) + lesions("cyst", n=100)
+    kinds = {
+        kind: [one for one in drawn if one.lesion_class == kind]
+        for kind in ("AML", "cystic", "solid")
+    }
+    assert all(len(members) > 5 for members in kinds.values())
+    for one in kinds["cystic"]:
+        assert one.enhancing_share <= 0.25
+        assert 2.0 <= one.base_hu <= 18.0
+        assert (one.label == "tumour") == (one.bosniak in ("III", "IV"))
+    for one in kinds["solid"]:
+        assert one.enhancing_share > 0.25
+        low, high = SOLID_SHARE_OF_PARENCHYMA
+        assert low <= one.enhancement <= high
+        assert one.bosniak == ""
+    for one in kinds["AML"]:
+        assert one.histology is Histology.AML
+        assert not one.calcifications
+
+
+def test_enhancement_of_solid_masses_is_uniform_and_orders_the_histologies():
+    solid = [one for one in lesions("tumour", n=900) if one.lesion_class == "solid"]
+    values = np.array([one.enhancement for one in solid])
+    assert np.allclose(np.percentile(values, [25, 50, 75]), [0.6125, 0.725, 0.8375], atol=0.045)
+    mean = {
+        kind: values[[one.histology is kind for one in solid]].mean()
+        for kind in (Histology.CCRCC, Histology.CHRCC, Histology.PRCC)
+    }
+    assert mean[Histology.PRCC] < mean[Histology.CHRCC] < mean[Histology.CCRCC]
+
+
+def test_only_large_masses_are_necrotic():
+    small = lesions("tumour", n=150, diameter_mm=25.0)
+    large = lesions("tumour", n=150, diameter_mm=80.0)
+    assert not any(one.core_kind == "necrosis" for one in small)
+    solid = [one for one in large if one.lesion_class == "solid"]
+    assert np.mean([one.core_kind == "necrosis" for one in solid]) > 0.6
+
+
+def test_a_higher_bosniak_class_shows_more():
+    drawn = lesions("cyst", n=150) + lesions("tumour", n=200)
+    by = {
+        kind: [one for one in drawn if one.bosniak == kind]
+        for kind in ("I", "II", "IIF", "III", "IV")
+    }
+    assert all(by.values())
+    assert not any(one.septa or one.calcifications for one in by["I"])
+    assert all(1 <= len(one.septa) <= 3 for one in by["II"])
+    assert all(len(one.septa) > 3 for one in by["IIF"])
+    assert all(one.nodule is not None for one in by["IV"])
+    assert not any(one.nodule for kind in ("I", "II", "IIF", "III") for one in by[kind])
+
+
+def test_the_depth_is_positive_inside_only():
+    (lesion,) = lesions("tumour", n=1)
+    assert np.allclose(lesion.depth_mm(lesion.surface()), 0.0, atol=1e-9)
+    assert lesion.depth_mm(np.zeros((1, 3)))[0] > 10.0
+    moved = lesion.moved((100.0, 0.0, 0.0))
+    assert moved.depth_mm(np.zeros((1, 3)))[0] < -50.0

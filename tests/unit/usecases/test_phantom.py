@@ -1,0 +1,222 @@
+"""Phantom cohorts on disk: bytes by seed whatever the workers, resumption, bad arguments."""
+
+import csv
+import hashlib
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pydicom
+import pytest
+
+from renalkit.errors import ConfigError, InputRefused, StoreError
+from renalkit.phantom.ceus import CeusOptions
+from renalkit.phantom.ct_anatomy import CtPlan, Phase
+from renalkit.phantom.faults import FaultDials
+from renalkit.phantom.patients import PatientPlan
+from renalkit.usecases.phantom import ceus_plan, ct_plan, make_phantom, patient_plan
+from renalkit.usecases.phantom_studies import PhantomPlan
+from renalkit.usecases.progress import Silent
+
+PICTURES = PhantomPlan(
+    "us", PatientPlan(5, seed=5, normal_share=0.2, views=(1, 2)), pictures=True, size=64
+)
+
+
+def make(plan, folder, workers=1):
+    return make_phantom(plan, folder, Silent(), workers)
+
+
+def digests(folder):
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
+
+
+def rows_of(file):
+    with file.open(newline="") as text:
+        return list(csv.DictReader(text))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantom") / "images-of-a-user"
+    return folder, make(PICTURES, folder)
+
+
+def test_same_seed_same_bytes_for_any_number_of_workers(pictures, tmp_path):
+    folder, summary = pictures
+    assert make(PICTURES, tmp_path / "b", workers=2) == summary
+    assert digests(tmp_path / "b") == digests(folder)
+
+
+def test_the_label_table_describes_exactly_the_pictures(pictures):
+    folder, summary = pictures
+    rows = rows_of(folder / "labels.csv")
+    assert len(rows) == summary["n_images"]
+    named = {r["image"] for r in rows} | {r["mask"] for r in rows if r["mask"]}
+    assert named == {n for n in digests(folder) if n.endswith(".png")}
+    for row in rows:
+        picture = cv2.imread(str(folder / row["image"]), cv2.IMREAD_UNCHANGED)
+        assert picture.shape == (64, 64)
+        if row["label"] == "normal":
+            assert row["mask"] == row["size_mm"] == ""
+            continue
+        mask = cv2.imread(str(folder / row["mask"]), cv2.IMREAD_UNCHANGED)
+        assert set(np.unique(mask)) == {0, 255}
+
+
+def test_called_again_nothing_changes(pictures):
+    folder, summary = pictures
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    assert make(PICTURES, folder) == summary
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
+
+
+def test_an_interrupted_call_leaves_nothing_that_looks_whole_and_goes_on(
+    pictures, tmp_path, monkeypatch
+):
+    import renalkit.usecases.phantom as module
+
+    target, done = tmp_path / "c", []
+
+    def interrupted(plan, index, folder):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(index)
+        real(plan, index, folder)
+
+    real = module.write_patient
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "write_patient", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            make(PICTURES, target)
+    assert not target.exists()
+    done.clear()
+    monkeypatch.setattr(module, "write_patient", lambda *a: (done.append(a[1]), real(*a)))
+    make(PICTURES, target)
+    assert len(done) == 2
+    assert digests(target) == digests(pictures[0])
+    assert [p.name for p in tmp_path.iterdir()] == ["c"]
+
+
+def test_the_rest_of_another_plan_is_not_kept(pictures, tmp_path):
+    partial = tmp_path / ".c.phantom-partial"
+    shutil.copytree(pictures[0], partial)
+    (partial / "settings.json").write_text("{}")
+    make(PICTURES, tmp_path / "c")
+    assert digests(tmp_path / "c") == digests(pictures[0])
+
+
+def test_an_occupied_place_is_refused_and_left_alone(pictures, tmp_path):
+    (tmp_path / "mine.png").write_bytes(b"mine")
+    with pytest.raises(InputRefused, match="with files in it"):
+        make(PICTURES, tmp_path)
+    with pytest.raises(InputRefused, match="a file of that name"):
+        make(PICTURES, tmp_path / "mine.png")
+    assert (tmp_path / "mine.png").read_bytes() == b"mine"
+    other = PhantomPlan("us", PatientPlan(5, seed=6), pictures=True, size=64)
+    with pytest.raises(InputRefused, match="another plan"):
+        make(other, pictures[0])
+
+
+def test_a_full_disk_is_said_and_leaves_no_cohort(tmp_path, monkeypatch):
+    def full(*_):
+        raise StoreError("write refused: the disk is full")
+
+    monkeypatch.setattr("renalkit.usecases.phantom_studies.write_json", full)
+    with pytest.raises(StoreError, match="disk is full"):
+        make(PICTURES, tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+def test_b_mode_stills_are_dicom_with_faults_as_dialled(tmp_path):
+    dials = FaultDials(duplicates=1.0, wrong_units=1.0, leaking_calipers=1.0)
+    plan = PhantomPlan("us", PatientPlan(2, seed=1, views=(1, 1), dials=dials), size=128)
+    summary = make(plan, tmp_path / "c")
+    assert summary["faults"]["duplicated"] == 2
+    for row in rows_of(tmp_path / "c" / "labels.csv"):
+        data = pydicom.dcmread(tmp_path / "c" / "dicom" / row["patient"] / "bmode-1.dcm")
+        assert data.PatientID == row["patient"]
+        item = data.SequenceOfUltrasoundRegions[0]
+        assert item.PhysicalDeltaX > 0.5, "cm per pixel, ten times too large"
+    first, copy = (
+        pydicom.dcmread(tmp_path / "c" / "dicom" / name / "bmode-1.dcm")
+        for name in ("P0001", "P0001B")
+    )
+    assert first.StudyInstanceUID != copy.StudyInstanceUID
+    assert np.array_equal(first.pixel_array, copy.pixel_array)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ceus") / "c"
+    options = CeusOptions(duration_s=3.0, rate_hz=4.0, rows=240, cols=320)
+    plan = PhantomPlan("ceus", PatientPlan(1, seed=3), ceus=options)
+    return folder, make(plan, folder)
+
+
+def test_a_contrast_clip_has_its_regions_times_and_truth(clip):
+    folder, summary = clip
+    data = pydicom.dcmread(folder / "dicom" / "P0001" / "ceus.dcm")
+    assert data.NumberOfFrames == summary["n_frames"] == 12
+    assert float(data.FrameTime) == pytest.approx(250)
+    assert len(data.SequenceOfUltrasoundRegions) == 2
+    rows = rows_of(folder / "truth" / "P0001" / "frames.csv")
+    assert [int(r["frame"]) for r in rows] == list(range(12))
+    assert float(rows[-1]["time_s"]) == pytest.approx(2.75)
+    truth = json.loads((folder / "truth" / "P0001" / "patient.json").read_text())
+    assert {"lesion", "cortex"} <= set(truth["ceus"]["rois"])
+    boxes = rows_of(folder / "boxes.csv")
+    assert {r["file"] for r in boxes} == {"dicom/P0001/ceus.dcm"}
+
+
+def test_lost_frames_are_gone_from_clip_and_truth(tmp_path):
+    options = CeusOptions(duration_s=5.0, rate_hz=4.0, rows=240, cols=320)
+    people = PatientPlan(1, seed=3, dials=FaultDials(missing_frames=1.0))
+    summary = make(PhantomPlan("ceus", people, ceus=options), tmp_path / "c")
+    assert summary["n_frames"] == 18
+    rows = rows_of(tmp_path / "c" / "truth" / "P0001" / "frames.csv")
+    times = np.array([float(r["time_s"]) for r in rows])
+    assert np.diff(times).max() == pytest.approx(0.75)
+
+
+def test_pairs_instead_of_a_clip(tmp_path):
+    options = CeusOptions(duration_s=30.0, rate_hz=2.0, rows=240, cols=320)
+    plan = PhantomPlan("ceus", PatientPlan(1, seed=3), ceus=options, pairs=3)
+    make(plan, tmp_path / "c")
+    rows = rows_of(tmp_path / "c" / "pairs.csv")
+    assert 1 <= len(rows) <= 3
+    for row in rows:
+        shapes = {cv2.imread(str(tmp_path / "c" / row[k])).shape for k in ("bmode", "ceus")}
+        assert len(shapes) == 1
+
+
+def test_ct_series_with_masks(tmp_path):
+    scan = CtPlan(phases=(Phase.NEPHROGRAPHIC,), matrix=64, slice_spacing_mm=8.0, tumours=1)
+    make(PhantomPlan("ct", PatientPlan(1, seed=1), ct=scan), tmp_path / "c")
+    files = sorted((tmp_path / "c" / "dicom" / "P0001" / "ct-nephrographic").iterdir())
+    masks = np.load(tmp_path / "c" / "truth" / "P0001" / "masks.npz")
+    assert masks["labels"].shape == (len(files), 64, 64)
+    truth = json.loads((tmp_path / "c" / "truth" / "P0001" / "patient.json").read_text())
+    assert len(truth["lesions"]) >= 1
+
+
+def test_options_are_checked_together():
+    with pytest.raises(ConfigError) as caught:
+        patient_plan(3, 0, "default", "malignancy", (0.5, 0.0), ["tilt=2", "dust=0.1", "tilt"])
+    assert len(caught.value.problems) == 3
+    people = patient_plan(3, 0, "easy", "grade", (0.5, 0.0), ["label_noise=0.1"])
+    assert people.dials.label_noise == 0.1
+    with pytest.raises(ConfigError) as caught:
+        ceus_plan(
+            people, clip=(0, 100, 0.5), screen=(10, 20, "beside"), pairs=None, uncompressed=False
+        )
+    assert len(caught.value.problems) == 6
+    with pytest.raises(ConfigError, match="phases"):
+        ct_plan(
+            1, 0, [], phases=["arterial"], normal_share=0, matrix=64, slice_mm=None, kidneys="drawn"
+        )
