@@ -23,10 +23,10 @@ import cv2
 import imagecodecs
 import numpy as np
 
-from renalkit.phantom.anatomy import draw_anatomy, draw_view
-from renalkit.phantom.ceus import CeusOptions, CeusStudy, crop_pairs, draw_ceus, pair_times
-from renalkit.phantom.lesion import lesion_features
-from renalkit.phantom.ultrasound import SCANNERS
+from renalkit.phantom.bmode.anatomy import draw_anatomy, draw_view
+from renalkit.phantom.bmode.lesion import lesion_features
+from renalkit.phantom.bmode.picture import SCANNERS
+from renalkit.phantom.ceus.study import CeusOptions, CeusStudy, crop_pairs, draw_ceus, pair_times
 
 
 def one_patient(task: tuple[int, float]) -> dict[str, float]:

@@ -30,8 +30,9 @@ import numpy as np
 import numpy.typing as npt
 
 from renalkit.metrics.auc_inference import delong
-from renalkit.phantom.anatomy import Tissue, draw_anatomy, draw_view
-from renalkit.phantom.lesion import lesion_features
+from renalkit.phantom.bmode.anatomy import Tissue, draw_anatomy, draw_view
+from renalkit.phantom.bmode.lesion import lesion_features
+from renalkit.phantom.bmode.picture import SCANNERS, PhantomImage, Scanner, levels_db, render
 from renalkit.phantom.levels import (
     LEVELS,
     Latents,
@@ -41,7 +42,6 @@ from renalkit.phantom.levels import (
     class_mean,
     draw_latents,
 )
-from renalkit.phantom.ultrasound import SCANNERS, PhantomImage, Scanner, levels_db, render
 
 Vector = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

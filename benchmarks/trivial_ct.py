@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from renalkit.phantom.ct import CtPlan, Phase, draw_case, render
+from renalkit.phantom.ct.volume import CtPlan, Phase, draw_case, render
 
 REGIONS = ("body", "box", "organ")
 LOW_HU = (-150, -60, 0, 30, 60, 90)

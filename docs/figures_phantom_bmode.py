@@ -15,11 +15,11 @@ import cv2
 import matplotlib
 import numpy as np
 
-from renalkit.phantom.anatomy import Anatomy, draw_anatomy, draw_view
+from renalkit.phantom.bmode.anatomy import Anatomy, draw_anatomy, draw_view
+from renalkit.phantom.bmode.lesion import lesion_features, typical_lesion
+from renalkit.phantom.bmode.picture import SCANNERS, PhantomImage, render
 from renalkit.phantom.histology import Histology, choose_histology
-from renalkit.phantom.lesion import lesion_features, typical_lesion
 from renalkit.phantom.levels import LEVELS, draw_latents
-from renalkit.phantom.ultrasound import SCANNERS, PhantomImage, render
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402

@@ -17,8 +17,13 @@ import cv2
 import matplotlib as mpl
 import numpy as np
 
-from renalkit.phantom.anatomy import draw_anatomy, draw_view
-from renalkit.phantom.ceus import (
+from renalkit.phantom.bmode.anatomy import draw_anatomy, draw_view
+from renalkit.phantom.bmode.lesion import lesion_features
+from renalkit.phantom.bmode.picture import SCANNERS
+from renalkit.phantom.ceus.console import Layout, Panel
+from renalkit.phantom.ceus.motion import STILL
+from renalkit.phantom.ceus.perfusion import BolusKind, bolus_of, curve_values
+from renalkit.phantom.ceus.study import (
     SILENT,
     CeusOptions,
     CeusPlan,
@@ -27,11 +32,6 @@ from renalkit.phantom.ceus import (
     draw_ceus,
     linear_power,
 )
-from renalkit.phantom.console import Layout, Panel
-from renalkit.phantom.lesion import lesion_features
-from renalkit.phantom.motion import STILL
-from renalkit.phantom.perfusion import BolusKind, bolus_of, curve_values
-from renalkit.phantom.ultrasound import SCANNERS
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402

@@ -18,7 +18,7 @@ import numpy as np
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-from renalkit.phantom.ct import CtCase, CtPlan, CtVolume, Phase, draw_case, render_phases
+from renalkit.phantom.ct.volume import CtCase, CtPlan, CtVolume, Phase, draw_case, render_phases
 
 OUT = Path(__file__).parent / "images"
 WINDOW_HU = (-160, 240)

@@ -14,11 +14,12 @@ from typing import Any, Literal
 import numpy as np
 
 from renalkit.errors import ConfigError
-from renalkit.phantom.anatomy import Anatomy, Side, View, draw_anatomy, draw_view
+from renalkit.phantom.bmode.anatomy import Anatomy, Side, View, draw_anatomy, draw_view
+from renalkit.phantom.bmode.lesion import lesion_features
+from renalkit.phantom.bmode.picture import SCANNERS, Scanner
 from renalkit.phantom.covariates import Covariates, Target, draw_covariates
 from renalkit.phantom.faults import FaultDials, Faults, draw_faults
 from renalkit.phantom.histology import Histology, choose_histology
-from renalkit.phantom.lesion import lesion_features
 from renalkit.phantom.levels import (
     LEVELS,
     Latents,
@@ -29,7 +30,6 @@ from renalkit.phantom.levels import (
     joint_score,
 )
 from renalkit.phantom.readings import READERS, Reading, read_case
-from renalkit.phantom.ultrasound import SCANNERS, Scanner
 
 Label = Literal["benign", "malignant", "low", "high", "normal"]
 

@@ -22,10 +22,10 @@ import numpy as np
 
 from renalkit import __version__
 from renalkit.errors import ConfigError, InputRefused, Reason, StoreError
-from renalkit.phantom.ceus import CeusOptions
-from renalkit.phantom.console import Layout
+from renalkit.phantom.ceus.console import Layout
+from renalkit.phantom.ceus.study import CeusOptions
 from renalkit.phantom.covariates import Target
-from renalkit.phantom.ct_anatomy import CtPlan, KidneyPlan, Phase
+from renalkit.phantom.ct.anatomy import CtPlan, KidneyPlan, Phase
 from renalkit.phantom.faults import FaultDials
 from renalkit.phantom.levels import LEVELS
 from renalkit.phantom.patients import PatientPlan

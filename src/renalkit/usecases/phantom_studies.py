@@ -25,7 +25,9 @@ import numpy as np
 import numpy.typing as npt
 
 from renalkit.domain.geometry import Box, MaskRLE, Region
-from renalkit.phantom.ceus import (
+from renalkit.phantom.bmode.picture import PhantomImage, render
+from renalkit.phantom.ceus.console import Panel
+from renalkit.phantom.ceus.study import (
     CeusOptions,
     CeusStudy,
     FrameTruth,
@@ -33,13 +35,11 @@ from renalkit.phantom.ceus import (
     draw_ceus,
     pair_times,
 )
-from renalkit.phantom.console import Panel
-from renalkit.phantom.ct import CtVolume, render_phases
-from renalkit.phantom.ct_anatomy import CtPlan, Phase, draw_case
+from renalkit.phantom.ct.anatomy import CtPlan, Phase, draw_case
+from renalkit.phantom.ct.volume import CtVolume, render_phases
 from renalkit.phantom.faults import Faults, kept_frames, leave_calipers, tilted
 from renalkit.phantom.patients import Patient, PatientPlan, Stream, draw_patient
 from renalkit.phantom.readings import READERS, bounding_box, draw_outline
-from renalkit.phantom.ultrasound import PhantomImage, render
 from renalkit.store.files import make_folder, write_bytes, write_json, write_text, write_with
 from renalkit.writers.dicom_phantom import (
     FrameTimes,

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from renalkit.phantom.anatomy import Tissue, draw_anatomy, draw_view, tissue_map
-from renalkit.phantom.field import line_db, make_field, ramp, smooth_noise
-from renalkit.phantom.lesion import draw_features
+from renalkit.phantom.bmode.anatomy import Tissue, draw_anatomy, draw_view, tissue_map
+from renalkit.phantom.bmode.field import line_db, make_field, ramp, smooth_noise
+from renalkit.phantom.bmode.lesion import draw_features
 
 
 def grid(step=0.5):

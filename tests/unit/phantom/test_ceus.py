@@ -8,8 +8,14 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from renalkit.phantom.anatomy import draw_anatomy, draw_view
-from renalkit.phantom.ceus import (
+from renalkit.phantom.bmode.anatomy import draw_anatomy, draw_view
+from renalkit.phantom.bmode.lesion import lesion_features
+from renalkit.phantom.bmode.picture import SCANNERS
+from renalkit.phantom.ceus.console import Layout, Panel, background, clock_patch
+from renalkit.phantom.ceus.contrast import BeamGrid, BubbleSpeckle
+from renalkit.phantom.ceus.motion import STILL, displacement
+from renalkit.phantom.ceus.perfusion import BolusKind, curve_values, mixture_values
+from renalkit.phantom.ceus.study import (
     SILENT,
     CeusOptions,
     CeusStudy,
@@ -19,12 +25,6 @@ from renalkit.phantom.ceus import (
     linear_power,
     pair_times,
 )
-from renalkit.phantom.console import Layout, Panel, background, clock_patch
-from renalkit.phantom.contrast import BeamGrid, BubbleSpeckle
-from renalkit.phantom.lesion import lesion_features
-from renalkit.phantom.motion import STILL, displacement
-from renalkit.phantom.perfusion import BolusKind, curve_values, mixture_values
-from renalkit.phantom.ultrasound import SCANNERS
 
 SMALL = CeusOptions(rows=300, cols=400, rate_hz=2.0, layout=Layout.LEFT)
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from renalkit.phantom.console import (
+from renalkit.phantom.bmode.picture import SCANNERS
+from renalkit.phantom.ceus.console import (
     STYLES,
     Caliper,
     Layout,
@@ -18,7 +19,6 @@ from renalkit.phantom.console import (
     panel_places,
     plain_screen,
 )
-from renalkit.phantom.ultrasound import SCANNERS
 
 sizes = st.tuples(st.integers(300, 1100), st.integers(400, 1920))
 

@@ -6,8 +6,11 @@ import pytest
 from scipy import ndimage
 
 from renalkit.errors import ConfigError
-from renalkit.phantom import ct, ct_scene
-from renalkit.phantom.ct import (
+from renalkit.phantom.ct import scene as ct_scene
+from renalkit.phantom.ct import volume as ct
+from renalkit.phantom.ct.organs import Cylinder, hard_parts
+from renalkit.phantom.ct.shapes import Grid
+from renalkit.phantom.ct.volume import (
     LABELS,
     CtPlan,
     Phase,
@@ -17,8 +20,6 @@ from renalkit.phantom.ct import (
     render_phases,
     tissue_hu,
 )
-from renalkit.phantom.ct_organs import Cylinder, hard_parts
-from renalkit.phantom.ct_shapes import Grid
 
 SMALL = {"matrix": 128, "slices": 48, "normal_share": 0.0}
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from renalkit.errors import ConfigError
-from renalkit.phantom.ct_anatomy import LEAST_FIELD_MM, CtPlan, Phase, draw_case
+from renalkit.phantom.ct.anatomy import LEAST_FIELD_MM, CtPlan, Phase, draw_case
 
 N = 40
 

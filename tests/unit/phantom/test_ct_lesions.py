@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from renalkit.phantom.ct_lesions import (
+from renalkit.phantom.ct.lesions import (
     CYST_DIAMETERS_MM,
     PERCENTS,
     SOLID_SHARE_OF_PARENCHYMA,
@@ -11,8 +11,8 @@ from renalkit.phantom.ct_lesions import (
     draw_diameter,
     draw_lesion,
 )
-from renalkit.phantom.ct_scene import lesion_cover
-from renalkit.phantom.ct_shapes import Grid
+from renalkit.phantom.ct.scene import lesion_cover
+from renalkit.phantom.ct.shapes import Grid
 from renalkit.phantom.histology import Histology
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from renalkit.phantom.ct_shapes import (
+from renalkit.phantom.ct.shapes import (
     Ellipsoid,
     Grid,
     averaged,

@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
-from renalkit.phantom.field import FLOOR_DB, make_field
-from renalkit.phantom.histology import Histology
-from renalkit.phantom.lesion import (
+from renalkit.phantom.bmode.field import FLOOR_DB, make_field
+from renalkit.phantom.bmode.lesion import (
     LesionFeatures,
     draw_features,
     latent_features,
@@ -21,6 +20,7 @@ from renalkit.phantom.lesion import (
     paint_lesion,
     typical_lesion,
 )
+from renalkit.phantom.histology import Histology
 from renalkit.phantom.levels import LEVELS
 
 N = 1500

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from renalkit.phantom.motion import SLICE_MM, STILL, displacement, draw_motion
+from renalkit.phantom.ceus.motion import SLICE_MM, STILL, displacement, draw_motion
 
 
 def moved(seed, times, duration=60.0):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from renalkit.errors import ConfigError
+from renalkit.phantom.bmode.picture import SCANNERS
 from renalkit.phantom.faults import FaultDials
 from renalkit.phantom.patients import CLASSES, PatientPlan, Stream, draw_patient
 from renalkit.phantom.readings import READERS
-from renalkit.phantom.ultrasound import SCANNERS
 
 
 def drawn(plan):

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
-from renalkit.phantom.levels import CEUS_FEATURES
-from renalkit.phantom.perfusion import (
+from renalkit.phantom.ceus.perfusion import (
     BolusKind,
     GammaVariate,
     Lognormal,
@@ -19,6 +18,7 @@ from renalkit.phantom.perfusion import (
     enhancement,
     mixture_values,
 )
+from renalkit.phantom.levels import CEUS_FEATURES
 
 positive = st.floats(0.2, 5.0)
 lognormals = st.builds(

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from renalkit.phantom.anatomy import Tissue, draw_anatomy, draw_view
-from renalkit.phantom.lesion import LesionFeatures
-from renalkit.phantom.ultrasound import (
+from renalkit.phantom.bmode.anatomy import Tissue, draw_anatomy, draw_view
+from renalkit.phantom.bmode.lesion import LesionFeatures
+from renalkit.phantom.bmode.picture import (
     SCANNERS,
     TOP_SHARE,
     Scanner,

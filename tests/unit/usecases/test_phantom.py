@@ -11,8 +11,8 @@ import pydicom
 import pytest
 
 from renalkit.errors import ConfigError, InputRefused, StoreError
-from renalkit.phantom.ceus import CeusOptions
-from renalkit.phantom.ct_anatomy import CtPlan, Phase
+from renalkit.phantom.ceus.study import CeusOptions
+from renalkit.phantom.ct.anatomy import CtPlan, Phase
 from renalkit.phantom.faults import FaultDials
 from renalkit.phantom.patients import PatientPlan
 from renalkit.usecases.phantom import ceus_plan, ct_plan, make_phantom, patient_plan

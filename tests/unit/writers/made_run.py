@@ -21,8 +21,8 @@ from renalkit.domain.sample import Sample, b_mode_samples
 from renalkit.domain.splits import Plan, SplitOptions, make_split, patient_facts
 from renalkit.domain.study import Lesion, Roi, Scanner, Study
 from renalkit.errors import Reason
+from renalkit.phantom.bmode.picture import render
 from renalkit.phantom.patients import Patient, PatientPlan, draw_patient
-from renalkit.phantom.ultrasound import render
 from renalkit.store.cohorts import AccountLine, load_cohort, save_cohort
 from renalkit.store.files import make_folder, write_json, write_text
 from renalkit.store.predictions import save_predictions

@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from renalkit.phantom.anatomy import Anatomy, Tissue, TissueMap, View, tissue_map
-from renalkit.phantom.field import smooth_noise
-from renalkit.phantom.perfusion import LesionPerfusion
-from renalkit.phantom.ultrasound import Scanner
+from renalkit.phantom.bmode.anatomy import Anatomy, Tissue, TissueMap, View, tissue_map
+from renalkit.phantom.bmode.field import smooth_noise
+from renalkit.phantom.bmode.picture import TISSUE_GRID, Scanner, pixel_points
+from renalkit.phantom.ceus.perfusion import LesionPerfusion
 
 Plane = npt.NDArray[np.floating[Any]]
 F32 = npt.NDArray[np.float32]
@@ -30,8 +30,6 @@ TISSUES = (*KIDNEY_TISSUES, "neighbour", "soft", "lesion_early", "lesion_mid", "
 _DELAY_STEP = math.sqrt(1.5)  # three equal parts at -step, 0, +step have a deviation of 1
 _AXIAL_MM = 0.45
 _BEAM_RAD = 0.0105
-GRID = 400
-"""Points along a side of the tissue grid, as in `ultrasound`: other grids give other detail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +100,7 @@ class SectionMap:
 
 def map_section(anatomy: Anatomy, view: View, scanner: Scanner) -> SectionMap:
     """Lay out a section on the grid on which B-mode lays it out, so that both show the same."""
-    x_mm, z_mm = lattice(scanner)
+    x_mm, z_mm = pixel_points(scanner, TISSUE_GRID)
     healthy = tissue_map(replace(anatomy, lesion=None), view, x_mm, z_mm, scanner.radius_mm)
     tissue = healthy
     if anatomy.lesion is not None:
@@ -123,7 +121,7 @@ def mix_tissues(
         onto: grid of the result, and what draws vessels and the unevenness of the mass.
     """
     grid, rng = onto
-    step_mm = scanner.field_mm / GRID
+    step_mm = scanner.field_mm / TISSUE_GRID
     inside = section.tissue.kidney_mm
 
     def share(*kinds: Tissue) -> Plane:
@@ -133,8 +131,8 @@ def mix_tissues(
     cortex, medulla = share(Tissue.CORTEX), share(Tissue.MEDULLA)
     sinus, neighbour = share(Tissue.SINUS), share(Tissue.NEIGHBOUR, Tissue.VESSEL)
     inner = np.clip((inside - 9.0) / 5.0, 0.0, 1.0)
-    course = smooth_noise(GRID, 11.0 / step_mm, rng)
-    here = np.clip(2.0 * smooth_noise(GRID, 14.0 / step_mm, rng) + 0.5, 0.0, 1.0)
+    course = smooth_noise(TISSUE_GRID, 11.0 / step_mm, rng)
+    here = np.clip(2.0 * smooth_noise(TISSUE_GRID, 14.0 / step_mm, rng) + 0.5, 0.0, 1.0)
     vessel = np.clip((0.12 - np.abs(course)) / 0.1, 0.0, 1.0) * here * sinus
     soft = 1.0 - cortex - medulla - sinus - neighbour
     shares = [
@@ -178,19 +176,9 @@ def delays_s(lesion: LesionPerfusion) -> tuple[float, float, float]:
     return -step, 0.0, step
 
 
-def lattice(scanner: Scanner) -> tuple[F32, F32]:
-    """x and z in mm of the points of the scanner's tissue grid."""
-    step = scanner.field_mm / GRID
-    at = (np.arange(GRID) + 0.5) * step
-    x, z = np.meshgrid(
-        (at - scanner.field_mm / 2).astype(np.float32), (at + scanner.top_mm).astype(np.float32)
-    )
-    return x, z
-
-
 def grid_places(scanner: Scanner, x_mm: Plane, z_mm: Plane) -> tuple[F32, F32]:
     """(column, row) of points in the scanner's tissue grid, for cv2.remap."""
-    step = scanner.field_mm / GRID
+    step = scanner.field_mm / TISSUE_GRID
     columns = (x_mm + scanner.field_mm / 2) / step - 0.5
     rows = (z_mm - scanner.top_mm) / step - 0.5
     return columns.astype(np.float32), rows.astype(np.float32)

@@ -26,11 +26,11 @@ import numpy as np
 import numpy.typing as npt
 
 from renalkit.errors import ConfigError
-from renalkit.phantom.ct_anatomy import CtCase, CtPlan, Phase, draw_case
-from renalkit.phantom.ct_lesions import Lesion
-from renalkit.phantom.ct_scene import CYST, KIDNEY, TUMOUR, Anatomy, Slab, anatomy, slab
-from renalkit.phantom.ct_shapes import Field, Grid, Vector
-from renalkit.phantom.ct_torso import warped
+from renalkit.phantom.ct.anatomy import CtCase, CtPlan, Phase, draw_case
+from renalkit.phantom.ct.lesions import Lesion
+from renalkit.phantom.ct.scene import CYST, KIDNEY, TUMOUR, Anatomy, Slab, anatomy, slab
+from renalkit.phantom.ct.shapes import Field, Grid, Vector
+from renalkit.phantom.ct.torso import warped
 from renalkit.phantom.histology import Histology
 
 PHASES = tuple(Phase)

@@ -15,10 +15,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from renalkit.phantom.ceus_plan import CeusPlan
-from renalkit.phantom.console import Panel, PanelPlace, panel_places
-from renalkit.phantom.contrast import (
-    GRID,
+from renalkit.phantom.bmode.picture import TISSUE_GRID, Scanner, render
+from renalkit.phantom.ceus.console import Panel, PanelPlace, panel_places
+from renalkit.phantom.ceus.contrast import (
     TISSUES,
     BeamGrid,
     Mixture,
@@ -27,8 +26,8 @@ from renalkit.phantom.contrast import (
     map_section,
     mix_tissues,
 )
-from renalkit.phantom.perfusion import Bolus, CurveValues, Perfusion, mixture_values
-from renalkit.phantom.ultrasound import Scanner, render
+from renalkit.phantom.ceus.perfusion import Bolus, CurveValues, Perfusion, mixture_values
+from renalkit.phantom.ceus.plan import CeusPlan
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -262,8 +261,8 @@ class Scene:
         size = math.ceil(wide.field_mm / self.mm_per_px)
         image = render((anatomy, "normal"), view, faint, size)
         columns, rows = grid_places(wide, *self.source_mm)
-        # Pixel centres of a picture of another size: (c + 1/2) size / GRID - 1/2.
-        zoom, half = np.float32(size / GRID), np.float32(0.5)
+        # Pixel centres of a picture of another size: (c + 1/2) size / TISSUE_GRID - 1/2.
+        zoom, half = np.float32(size / TISSUE_GRID), np.float32(0.5)
         in_picture = ((columns + half) * zoom - half, (rows + half) * zoom - half)
         picture = cv2.remap(image.pixels, *in_picture, cv2.INTER_CUBIC, None, cv2.BORDER_REPLICATE)
         section = map_section(anatomy, view, wide)

@@ -41,7 +41,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from renalkit.phantom.anatomy import (
+from renalkit.phantom.bmode.anatomy import (
     Anatomy,
     Label,
     Side,
@@ -51,13 +51,15 @@ from renalkit.phantom.anatomy import (
     draw_view,
     tissue_map,
 )
-from renalkit.phantom.field import Plane
-from renalkit.phantom.lesion import draw_features
+from renalkit.phantom.bmode.field import Plane
+from renalkit.phantom.bmode.lesion import draw_features
 
 TOP_SHARE = 0.56
 """White lies this share of the dynamic range above cortex at nominal gain."""
 
-_TISSUE_GRID = 400
+TISSUE_GRID = 400
+"""Points along a side of the square on which tissue is laid out: other grids give other detail."""
+
 _ZONES = 8
 _FOCUS_SHARE = 0.45
 _TRANSMIT_F, _RECEIVE_F, _APERTURE_MM = 3.0, 2.2, 22.0
@@ -181,7 +183,7 @@ def render(
         scanner: the machine. size: side S of the picture in px.
     """
     anatomy, label = subject
-    tissue = tissue_map(anatomy, view, *_grid(scanner, _TISSUE_GRID), scanner.radius_mm)
+    tissue = tissue_map(anatomy, view, *pixel_points(scanner, TISSUE_GRID), scanner.radius_mm)
     echo, specular, loss = (
         _to_beams(plane, scanner)
         for plane in (tissue.echo_db, tissue.specular_db, tissue.attenuation_db_mm)
@@ -418,7 +420,7 @@ def _compress(envelope: Plane, scanner: Scanner, view: View, rng: np.random.Gene
 def _masks(
     tissue: TissueMap, size: int, fan: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    interpolation = cv2.INTER_AREA if size < _TISSUE_GRID else cv2.INTER_LINEAR
+    interpolation = cv2.INTER_AREA if size < TISSUE_GRID else cv2.INTER_LINEAR
     lesion, kidney = (
         np.asarray(cv2.resize(np.maximum(level, -20), (size, size), interpolation=interpolation))
         > 0
@@ -428,7 +430,7 @@ def _masks(
 
 
 @lru_cache(maxsize=16)
-def _grid(scanner: Scanner, size: int) -> tuple[Plane, Plane]:
+def pixel_points(scanner: Scanner, size: int) -> tuple[Plane, Plane]:
     """Coordinates (x, z) in mm of the pixel centres of a picture of size x size px."""
     step = scanner.field_mm / size
     x = (np.arange(size) + 0.5) * step - scanner.field_mm / 2
@@ -447,7 +449,7 @@ def _beam_maps(scanner: Scanner) -> tuple[Plane, Plane]:
     angle = np.linspace(-half, half, scanner.beams)
     x = radius[:, None] * np.sin(angle)[None, :]
     z = radius[:, None] * np.cos(angle)[None, :] - scanner.radius_mm
-    step = scanner.field_mm / _TISSUE_GRID
+    step = scanner.field_mm / TISSUE_GRID
     columns = (x + scanner.field_mm / 2) / step - 0.5
     rows = (z - scanner.top_mm) / step - 0.5
     return columns.astype(np.float32), rows.astype(np.float32)
@@ -464,7 +466,7 @@ def _to_beams(plane: Plane, scanner: Scanner) -> Plane:
 @lru_cache(maxsize=16)
 def _screen_maps(scanner: Scanner, size: int) -> tuple[Plane, Plane, npt.NDArray[np.bool_]]:
     """For each pixel: sample and beam to show, and whether it lies in the fan."""
-    x, z = (plane.astype(np.float64) for plane in _grid(scanner, size))
+    x, z = (plane.astype(np.float64) for plane in pixel_points(scanner, size))
     radius = np.hypot(x, z + scanner.radius_mm)
     angle = np.arctan2(x, z + scanner.radius_mm)
     half = math.radians(scanner.half_angle_deg)

@@ -14,12 +14,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from renalkit.phantom.anatomy import Anatomy, View
-from renalkit.phantom.console import STYLES, Caliper, Layout, Screen
-from renalkit.phantom.contrast import lattice, map_section
-from renalkit.phantom.motion import STILL, Motion, draw_motion
-from renalkit.phantom.perfusion import BolusKind, Perfusion, draw_perfusion, enhancement
-from renalkit.phantom.ultrasound import Scanner
+from renalkit.phantom.bmode.anatomy import Anatomy, View
+from renalkit.phantom.bmode.picture import TISSUE_GRID, Scanner, pixel_points
+from renalkit.phantom.ceus.console import STYLES, Caliper, Layout, Screen
+from renalkit.phantom.ceus.contrast import map_section
+from renalkit.phantom.ceus.motion import STILL, Motion, draw_motion
+from renalkit.phantom.ceus.perfusion import BolusKind, Perfusion, draw_perfusion, enhancement
 
 Times = npt.NDArray[np.float64]
 
@@ -216,7 +216,7 @@ def draw_ceus(
 def _calipers(subject: tuple[Anatomy, View], scanner: Scanner) -> tuple[Caliper, ...]:
     """The longest diameter of the mass as measured on the screen."""
     level = map_section(*subject, scanner).tissue.lesion_mm
-    x_mm, z_mm = lattice(scanner)
+    x_mm, z_mm = pixel_points(scanner, TISSUE_GRID)
     points = np.stack([x_mm[level > 0], z_mm[level > 0]], axis=1)
     if len(points) < 3:
         return ()

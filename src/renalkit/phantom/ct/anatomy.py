@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from renalkit.errors import ConfigError
-from renalkit.phantom.ct_lesions import (
+from renalkit.phantom.ct.lesions import (
     Kidney,
     Lesion,
     LesionLabel,
@@ -29,7 +29,7 @@ from renalkit.phantom.ct_lesions import (
     place,
     place_touching,
 )
-from renalkit.phantom.ct_shapes import Ellipsoid, Points, Vector, random_rotation, rotation_of
+from renalkit.phantom.ct.shapes import Ellipsoid, Points, Vector, random_rotation, rotation_of
 
 LEAST_FIELD_MM = 340.0
 HIGHEST_MM, LOWEST_MM = 150.0, -170.0

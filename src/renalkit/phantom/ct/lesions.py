@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import ndtri
 
-from renalkit.phantom.ct_shapes import (
+from renalkit.phantom.ct.shapes import (
     Ellipsoid,
     Points,
     Vector,

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from renalkit.phantom.ct_anatomy import Body, CtCase
-from renalkit.phantom.ct_lesions import Kidney
-from renalkit.phantom.ct_shapes import Ellipsoid, Vector, rotation_of
+from renalkit.phantom.ct.anatomy import Body, CtCase
+from renalkit.phantom.ct.lesions import Kidney
+from renalkit.phantom.ct.shapes import Ellipsoid, Vector, rotation_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from renalkit.phantom.ct_anatomy import Body
-from renalkit.phantom.ct_shapes import Field, Grid
+from renalkit.phantom.ct.anatomy import Body
+from renalkit.phantom.ct.shapes import Field, Grid
 
 Plane = npt.NDArray[np.floating[Any]]
 _FINE = 3

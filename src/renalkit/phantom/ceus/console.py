@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from renalkit.domain.geometry import Box, Region
-from renalkit.phantom.ultrasound import Scanner
+from renalkit.phantom.bmode.picture import Scanner
 
 Colour = tuple[int, int, int]
 Pixels = npt.NDArray[np.uint8]
@@ -143,7 +143,7 @@ def panel_places(screen: Screen, scanner: Scanner) -> dict[Panel, PanelPlace]:
     """Both panels; same size and scale, so one moves onto the other by the offset of their boxes.
 
     Example:
-        >>> from renalkit.phantom.ultrasound import SCANNERS
+        >>> from renalkit.phantom.bmode.picture import SCANNERS
         >>> screen = plain_screen(Layout.LEFT)
         >>> [p.box.x for p in panel_places(screen, SCANNERS[0]).values()]
         [4, 402]

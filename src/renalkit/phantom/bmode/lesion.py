@@ -26,7 +26,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from renalkit.phantom.field import FLOOR_DB, Field, Plane, around, blend, line_db, ramp
+from renalkit.phantom.bmode.field import FLOOR_DB, Field, Plane, around, blend, line_db, ramp
 from renalkit.phantom.histology import Histology
 from renalkit.phantom.levels import LEVELS, Latents, Level, bmode_score, draw_latents
 

@@ -27,7 +27,18 @@ import numpy as np
 import numpy.typing as npt
 
 from renalkit.domain.geometry import Box, Region
-from renalkit.phantom.ceus_plan import (
+from renalkit.phantom.ceus.console import (
+    STYLES,
+    Panel,
+    PanelPlace,
+    background,
+    clock_patch,
+    clock_text,
+    show_index,
+)
+from renalkit.phantom.ceus.contrast import TISSUES, BubbleSpeckle, Mixture
+from renalkit.phantom.ceus.motion import displacement
+from renalkit.phantom.ceus.plan import (
     SILENT,
     CeusOptions,
     CeusPlan,
@@ -37,18 +48,7 @@ from renalkit.phantom.ceus_plan import (
     Timing,
     draw_ceus,
 )
-from renalkit.phantom.ceus_scene import ROIS, Maps, RoiTruth, Scene
-from renalkit.phantom.console import (
-    STYLES,
-    Panel,
-    PanelPlace,
-    background,
-    clock_patch,
-    clock_text,
-    show_index,
-)
-from renalkit.phantom.contrast import TISSUES, BubbleSpeckle, Mixture
-from renalkit.phantom.motion import displacement
+from renalkit.phantom.ceus.scene import ROIS, Maps, RoiTruth, Scene
 
 __all__ = [
     "ROIS",

@@ -14,10 +14,10 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from renalkit.phantom.ct_anatomy import CtCase, Distractor
-from renalkit.phantom.ct_lesions import Kidney, Lesion
-from renalkit.phantom.ct_organs import Cylinder, Part, Tube, hard_parts, renal_parts, soft_parts
-from renalkit.phantom.ct_shapes import (
+from renalkit.phantom.ct.anatomy import CtCase, Distractor
+from renalkit.phantom.ct.lesions import Kidney, Lesion
+from renalkit.phantom.ct.organs import Cylinder, Part, Tube, hard_parts, renal_parts, soft_parts
+from renalkit.phantom.ct.shapes import (
     Box,
     Ellipsoid,
     Field,
@@ -32,7 +32,7 @@ from renalkit.phantom.ct_shapes import (
     texture,
     unit_sphere,
 )
-from renalkit.phantom.ct_torso import Torso, lung_level, strand_cover, torso, warped
+from renalkit.phantom.ct.torso import Torso, lung_level, strand_cover, torso, warped
 
 KIDNEY, TUMOUR, CYST = 1, 2, 3
 _PERIRENAL_MM = 9.0

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from renalkit.phantom.field import (
+from renalkit.phantom.bmode.field import (
     FLOOR_DB,
     Field,
     Plane,
@@ -33,7 +33,7 @@ from renalkit.phantom.field import (
     make_field,
     ramp,
 )
-from renalkit.phantom.lesion import LesionFeatures, lesion_outline, paint_lesion
+from renalkit.phantom.bmode.lesion import LesionFeatures, lesion_outline, paint_lesion
 
 Label = Literal["benign", "malignant", "normal"]
 Side = Literal["left", "right"]

@@ -1,0 +1,1 @@
+"""Contrast clips of simulated kidneys: perfusion, bubbles, breathing, the console's screen."""

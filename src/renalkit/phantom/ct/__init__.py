@@ -1,0 +1,1 @@
+"""CT volumes of simulated abdomens: anatomy, renal masses, look-alikes, the scanner."""
