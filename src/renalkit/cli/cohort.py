@@ -1,0 +1,53 @@
+"""Looking at a cohort, checking it, and taking its folds elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from renalkit.cli.common import AsJson, RunArgument, Waive, give, say
+from renalkit.errors import Exit
+
+app = typer.Typer(help="Look at a cohort and check it for leaks.", no_args_is_help=True)
+
+
+@app.command("show")
+def show(
+    folder: Annotated[Path, typer.Argument(help="Cohort folder.", exists=True)],
+    as_json: AsJson = False,
+) -> None:
+    """Flow chart counts, classes, scanners, sizes, defects and the account of files."""
+    from renalkit.usecases.cohort import show, show_words
+
+    summary = show(folder)
+    give(summary.as_json(), as_json, lambda: show_words(summary))
+
+
+@app.command("check")
+def check(
+    folder: Annotated[Path, typer.Argument(help="Cohort folder.", exists=True)],
+    waive: Waive = None,
+    as_json: AsJson = False,
+) -> None:
+    """Leaks, duplicates, label conflicts, outlying masks, burned-in marks, shortcut probes."""
+    from renalkit.store.cohorts import load_cohort
+    from renalkit.usecases.check import check
+
+    report = check(load_cohort(folder), frozenset(waive or ()))
+    give(report.to_json(), as_json, report.to_table)
+    if report.blocking:
+        raise typer.Exit(Exit.CHECK_FAILED)
+
+
+@app.command("export-splits")
+def export_splits(
+    folder: RunArgument,
+    output: Annotated[Path, typer.Option("-o", "--output", help="splits_final.json to write.")],
+) -> None:
+    """The folds of a run in nnU-Net's form."""
+    from renalkit.usecases.run import export_splits
+
+    export_splits(folder, output)
+    say(f"wrote {output}")

@@ -1,0 +1,51 @@
+"""What the commands share: options, results, words, progress."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from renalkit.usecases.progress import Progress
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. train.epochs=10."),
+]
+Waive = Annotated[
+    list[str] | None,
+    typer.Option(help="Guard to waive by name, e.g. L03. The report prints every waiver."),
+]
+RunArgument = Annotated[Path, typer.Argument(help="Folder of one run.", exists=True)]
+
+
+def say(words: str) -> None:
+    """Words for a person, on standard error."""
+    typer.echo(words, err=True)
+
+
+def give(result: Any, as_json: bool, words: Callable[[], str]) -> None:
+    """The result of a command: one JSON object, or words."""
+    if as_json:
+        typer.echo(json.dumps(result, indent=2, sort_keys=True, allow_nan=False, default=str))
+    else:
+        typer.echo(words())
+
+
+@contextmanager
+def progress_bar() -> Generator[Progress]:
+    """A progress display on standard error; plain lines when it is not a terminal."""
+    from renalkit.progress_display import Display, Lines
+
+    if sys.stderr.isatty():
+        with Display() as display:
+            yield display
+    else:
+        yield Lines()

@@ -1,0 +1,115 @@
+"""Training, figures, comparison and report of an experiment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from renalkit.cli.common import AsJson, Overrides, RunArgument, Waive, give, progress_bar
+
+RunsFolder = Annotated[
+    Path, typer.Option("-o", "--output", help="Folder of runs; the run gets its own inside.")
+]
+
+ExperimentFile = Annotated[Path, typer.Argument(help="Experiment file (TOML).", exists=True)]
+Processes = Annotated[int, typer.Option(min=1, max=64, help="Folds trained at the same time.")]
+
+
+def run(
+    experiment: ExperimentFile,
+    output: RunsFolder = Path("runs"),
+    overrides: Overrides = None,
+    waive: Waive = None,
+    processes: Processes = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Everything: check, split, train, evaluate, compare, report. Resumes per fold and inside."""
+    from renalkit.usecases.run import RunRequest, run_experiment, run_words
+
+    request = RunRequest(experiment, output, tuple(overrides or ()), tuple(waive or ()), processes)
+    with progress_bar() as progress:
+        found = run_experiment(request, progress)
+    give(found, as_json, lambda: run_words(found))
+
+
+def train(
+    experiment: ExperimentFile,
+    output: RunsFolder = Path("runs"),
+    overrides: Overrides = None,
+    waive: Waive = None,
+    processes: Processes = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Check, split and train; predictions of every fold are kept. Resumes."""
+    from renalkit.usecases.run import RunRequest, train_experiment, train_words
+
+    request = RunRequest(experiment, output, tuple(overrides or ()), tuple(waive or ()), processes)
+    with progress_bar() as progress:
+        found = train_experiment(request, progress)
+    give(found, as_json, lambda: train_words(found))
+
+
+def evaluate(
+    folder: RunArgument,
+    cohort: Annotated[Path | None, typer.Option(help="Cohort folder, when it has moved.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Figures from the stored predictions, with intervals over patients. Needs no torch."""
+    from renalkit.usecases.evaluate import evaluate_run, metrics_words
+
+    with progress_bar() as progress:
+        found = evaluate_run(folder, progress, cohort)
+    give(found, as_json, lambda: metrics_words(found))
+
+
+def compare(
+    target: Annotated[Path, typer.Argument(help="A run folder, or an experiment file to vary.")],
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=A,B,C", help="Train a variant per value, e.g. input.size=64,128."
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="P1-ablation or P1-input-size, on an experiment file.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="System the others are compared with; default the first.")
+    ] = None,
+    output: RunsFolder = Path("runs"),
+    overrides: Overrides = None,
+    waive: Waive = None,
+    as_json: AsJson = False,
+) -> None:
+    """Several systems on the same folds in one table, with paired differences."""
+    from renalkit.usecases.compare import CompareRequest, compare_words, run_compare
+
+    request = CompareRequest(
+        target,
+        tuple(vary or ()),
+        preset,
+        reference,
+        output,
+        tuple(overrides or ()),
+        tuple(waive or ()),
+    )
+    with progress_bar() as progress:
+        found = run_compare(request, progress)
+    give(found, as_json, lambda: compare_words(found))
+
+
+def report(
+    folder: RunArgument,
+    cohort: Annotated[
+        Path | None, typer.Option(help="Cohort folder, when it has moved; pictures need it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write report.html again from the stored predictions. Needs no torch."""
+    from renalkit.usecases.report import write_report
+
+    with progress_bar() as progress:
+        path = write_report(folder, cohort, progress)
+    give({"report": str(path)}, as_json, lambda: f"Open {path}")
