@@ -3,16 +3,20 @@
 Frames of one patient resemble each other, so the patient is drawn, with all its rows. A resample
 is a row of counts (how often each patient was drawn), and a statistic turns a whole matrix of
 counts (resamples x patients) into numbers at once: sums per patient times counts, or, for the
-AUC, a matrix of won comparisons between every two patients. Only `AnyStatistic` loops.
+AUC, a matrix of won comparisons between every two patients. Only `AnyStatistic` loops. The same
+resamples serve any number of statistics, so that systems are compared on the same patients.
+
+Drawing the rows of a drawn patient again as well (hierarchical) counts the variation between
+frames a second time; it is offered because papers use it, and is a little too wide.
 
 Sources: Efron and Tibshirani 1993 (percentile; BCa, chapter 14); Field and Welsh 2007, JRSS B
-69:369 (resampling of clusters).
+69:369 (resampling of clusters, and of rows within them); Davison and Hinkley 1997, section 3.8.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import isfinite
 from typing import Protocol
@@ -47,6 +51,13 @@ class IntervalMethod(StrEnum):
     BCA = "bca"
 
 
+class Drawing(StrEnum):
+    """cluster: patients with all their rows. hierarchical: patients, then rows of each of them."""
+
+    CLUSTER = "cluster"
+    HIERARCHICAL = "hierarchical"
+
+
 @dataclass(frozen=True, slots=True)
 class BootstrapPlan:
     """How patients are resampled. The seed is part of the result's method text."""
@@ -55,6 +66,7 @@ class BootstrapPlan:
     seed: int = 0
     method: IntervalMethod = IntervalMethod.PERCENTILE
     level: float = 0.95
+    drawing: Drawing = Drawing.CLUSTER
 
     def __post_init__(self) -> None:
         check_level(self.level)
@@ -107,24 +119,15 @@ def mean_of_rows(values: Floats) -> RatioOfSums:
     return RatioOfSums(values, np.ones_like(values))
 
 
-@dataclass(frozen=True, slots=True)
-class MeanOfPatientMeans:
-    """Mean over patients of each patient's own mean of `values` (n,): patients weigh the same."""
+def mean_of_patient_means(values: Floats, groups: AnyArray) -> RatioOfSums:
+    """Mean over patients of each patient's own mean: patients weigh the same, whatever their rows.
 
-    values: Floats
-
-    @property
-    def n_rows(self) -> int:
-        return len(self.values)
-
-    def prepare(self, codes: Codes, n_groups: int) -> Evaluate:
-        sums = np.bincount(codes, weights=_finite(self.values), minlength=n_groups)
-        means = sums / np.bincount(codes, minlength=n_groups)
-
-        def evaluate(counts: Floats) -> Floats:
-            return (counts @ means) / counts.sum(axis=1)
-
-        return evaluate
+    values (n,), groups (n,). Each row weighs one over the number of rows of its patient.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    codes, _ = group_codes(groups, values.size)
+    weight = 1 / np.bincount(codes)[codes]
+    return RatioOfSums(values * weight, weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +244,61 @@ class PairedBootstrap:
     p_value: float
 
 
+@dataclass(frozen=True, slots=True)
+class Resamples:
+    """One statistic: its value in the sample, in each resample, and with one patient left out.
+
+    draws (B,): NaN where a resample does not have the statistic. without (G,): for BCa, else None.
+    how: the drawing in words. n: patients.
+    """
+
+    value: float
+    draws: Floats
+    without: Floats | None
+    n: int
+    plan: BootstrapPlan
+    how: str
+
+    def minus(self, other: Resamples) -> Resamples:
+        """The difference to another statistic of the same `resample`."""
+        pair = (self.without, other.without)
+        without = None if pair[0] is None or pair[1] is None else pair[0] - pair[1]
+        return replace(
+            self, value=self.value - other.value, draws=self.draws - other.draws, without=without
+        )
+
+    def defined(self) -> Floats:
+        """The resamples in which the statistic exists; refuses if those are below 95 %."""
+        found = self.draws[np.isfinite(self.draws)]
+        lost = self.draws.size - found.size
+        if lost > 0.05 * self.draws.size:
+            raise StatisticUndefined(
+                f"{lost} of {self.draws.size} resamples do not have the statistic",
+                expected="at most 5 %",
+                remedy="draw within classes (strata), or gather more patients of the rare class",
+            )
+        return found
+
+    def estimate(self) -> Estimate:
+        """Value and interval; refuses as `cluster_bootstrap` does."""
+        found = self.defined()
+        tails = ((1 - self.plan.level) / 2, (1 + self.plan.level) / 2)
+        if self.without is not None:
+            tails = _bca_tails(self.value, found, self.without, tails)
+        low, high = np.quantile(found, tails)
+        lost = self.draws.size - found.size
+        words = [self.how, *([f"{lost} undefined"] if lost else []), f"seed {self.plan.seed}"]
+        return Estimate(
+            self.value,
+            float(low),
+            float(high),
+            self.plan.level,
+            self.n,
+            Unit.PATIENT,
+            ", ".join(words),
+        )
+
+
 def cluster_bootstrap(
     statistic: Statistic,
     groups: AnyArray,
@@ -251,7 +309,8 @@ def cluster_bootstrap(
 
     groups (n,): patient key of each row. strata (n,): class of each row's patient; patients are
     then drawn within their class, so that every resample has the sample's mix (constant within a
-    patient). The result depends on keys, values and seed, not on the order of rows.
+    patient). The result depends on keys, values and seed, not on the order of rows; hierarchical
+    drawing depends on the order of the rows within a patient.
 
     Resamples in which the statistic does not exist (no positive case drawn) are left out and
     counted in the method text; beyond 5 % the interval is refused.
@@ -264,8 +323,7 @@ def cluster_bootstrap(
     >>> e.n, e.unit.word, e.low < e.value < e.high
     (20, 'patient', True)
     """
-    plan = plan or BootstrapPlan()
-    return _run(statistic, groups, plan, strata)[0]
+    return resample((statistic,), groups, plan, strata)[0].estimate()
 
 
 def paired_cluster_bootstrap(
@@ -276,48 +334,57 @@ def paired_cluster_bootstrap(
     strata: AnyArray | None = None,
 ) -> PairedBootstrap:
     """Two systems and their difference on the same resampled patients; as `cluster_bootstrap`."""
-    plan = plan or BootstrapPlan()
-    difference, draws = _run(Difference(first, second), groups, plan, strata)
+    one, two = resample((first, second), groups, plan, strata)
+    apart = one.minus(two)
+    draws = apart.defined()
     tie = _ROUNDING * max(1.0, float(np.abs(draws).max()))
     beyond = min(int((draws <= tie).sum()), int((draws >= -tie).sum()))
     p = min(1.0, 2 * (beyond + 1) / (draws.size + 1))
-    one, two = (_run(s, groups, plan, strata)[0] for s in (first, second))
-    return PairedBootstrap(one, two, difference, p)
+    return PairedBootstrap(one.estimate(), two.estimate(), apart.estimate(), p)
 
 
-def _run(
-    statistic: Statistic, groups: AnyArray, plan: BootstrapPlan, strata: AnyArray | None
-) -> tuple[Estimate, Floats]:
-    """The estimate, and the values of the resamples in which the statistic exists."""
-    codes, n_groups = group_codes(groups, statistic.n_rows)
+def resample(
+    statistics: Sequence[Statistic],
+    groups: AnyArray,
+    plan: BootstrapPlan | None = None,
+    strata: AnyArray | None = None,
+) -> tuple[Resamples, ...]:
+    """Every statistic in the same resamples of patients; arguments as `cluster_bootstrap`.
+
+    Raises: StatisticUndefined as `cluster_bootstrap`, for what does not hang on the interval.
+    """
+    plan = plan or BootstrapPlan()
+    n_rows = statistics[0].n_rows
+    codes, n_groups = group_codes(groups, n_rows)
     if n_groups < 2:
         raise StatisticUndefined(
             f"resampling of {n_groups} patient", expected="at least two patients"
         )
-    evaluate = statistic.prepare(codes, n_groups)
-    value = float(evaluate(np.ones((1, n_groups)))[0])
-    if not isfinite(value):
-        raise StatisticUndefined("the statistic does not exist in the sample itself")
+    for other in statistics:
+        if other.n_rows != n_rows:
+            raise StatisticUndefined(
+                f"{n_rows} and {other.n_rows} rows",
+                expected="all statistics on the same rows in the same order",
+            )
     pools = _pools(codes, n_groups, strata)
-    draws = np.concatenate([evaluate(c) for c in _counts(pools, n_groups, plan)])
-    defined = draws[np.isfinite(draws)]
-    lost = draws.size - defined.size
-    if lost > 0.05 * draws.size:
-        raise StatisticUndefined(
-            f"{lost} of {draws.size} resamples do not have the statistic",
-            expected="at most 5 %",
-            remedy="draw within classes (strata), or gather more patients of the rare class",
-        )
-    tails = ((1 - plan.level) / 2, (1 + plan.level) / 2)
-    if plan.method is IntervalMethod.BCA:
-        tails = _bca_tails(value, defined, _leave_one_out(evaluate, n_groups), tails)
-    low, high = np.quantile(defined, tails)
-    words = [f"{plan.method.value} cluster bootstrap", f"{plan.n_boot} resamples"]
-    words += ["within classes"] if strata is not None else []
-    words += [f"{lost} undefined"] if lost else []
-    method = ", ".join([*words, f"seed {plan.seed}"])
-    estimate = Estimate(value, float(low), float(high), plan.level, n_groups, Unit.PATIENT, method)
-    return estimate, defined
+    if plan.drawing is Drawing.CLUSTER:
+        columns, blocks = np.arange(n_groups), _counts(pools, n_groups, plan)
+        evaluates = [s.prepare(codes, n_groups) for s in statistics]
+    else:
+        columns, blocks = codes, _row_counts(pools, codes, plan)
+        evaluates = [s.prepare(np.arange(n_rows), n_rows) for s in statistics]
+    values = [float(e(np.ones((1, columns.size)))[0]) for e in evaluates]
+    if not all(isfinite(v) for v in values):
+        raise StatisticUndefined("the statistic does not exist in the sample itself")
+    draws = np.concatenate([[e(counts) for e in evaluates] for counts in blocks], axis=1)
+    bca = plan.method is IntervalMethod.BCA
+    without = [_leave_one_out(e, columns) if bca else None for e in evaluates]
+    words = [f"{plan.method.value} {plan.drawing.value} bootstrap", f"{plan.n_boot} resamples"]
+    how = ", ".join([*words, *(["within classes"] if strata is not None else [])])
+    return tuple(
+        Resamples(value, drawn, left, n_groups, plan, how)
+        for value, drawn, left in zip(values, draws, without, strict=True)
+    )
 
 
 def _pools(codes: Codes, n_groups: int, strata: AnyArray | None) -> list[Codes]:
@@ -352,14 +419,36 @@ def _counts(pools: list[Codes], n_groups: int, plan: BootstrapPlan) -> Iterator[
         yield counts.reshape(size, n_groups)
 
 
-def _leave_one_out(evaluate: Evaluate, n_groups: int) -> Floats:
-    step = max(1, _CHUNK // n_groups)
-    parts: list[Floats] = []
-    for start in range(0, n_groups, step):
-        out = np.arange(start, min(start + step, n_groups))
-        counts = np.ones((out.size, n_groups))
-        counts[np.arange(out.size), out] = 0.0
-        parts.append(evaluate(counts))
+def _row_counts(pools: list[Codes], codes: Codes, plan: BootstrapPlan) -> Iterator[Floats]:
+    """Matrices (<= B, n): how often each row was drawn; each drawn patient draws its own rows."""
+    sizes = np.bincount(codes)
+    order = np.argsort(codes, kind="stable")  # rows of patient 0, of patient 1, ...
+    first = np.cumsum(sizes) - sizes
+    streams = np.random.default_rng(plan.seed).spawn(len(pools))
+    within = [rng.spawn(1)[0] for rng in streams]
+    step = max(1, _CHUNK // codes.size)
+    for start in range(0, plan.n_boot, step):
+        size = min(step, plan.n_boot - start)
+        counts = np.zeros(size * codes.size)
+        for pool, outer, inner in zip(pools, streams, within, strict=True):
+            patients = pool[outer.integers(pool.size, size=(size, pool.size))]
+            times = sizes[patients]
+            patient = np.repeat(patients.ravel(), times.ravel())
+            place = (inner.random(patient.size) * sizes[patient]).astype(np.intp)
+            row = order[first[patient] + place]
+            resample_of_row = np.repeat(np.arange(size), times.sum(axis=1))
+            counts += np.bincount(resample_of_row * codes.size + row, minlength=counts.size)
+        yield counts.reshape(size, codes.size)
+
+
+def _leave_one_out(evaluate: Evaluate, columns: Codes) -> Floats:
+    """Values (G,) without each patient; columns: patient of each column of the counts."""
+    n_groups = int(columns.max()) + 1
+    step = max(1, _CHUNK // columns.size)
+    parts = [
+        evaluate((columns != np.arange(k, min(k + step, n_groups))[:, None]).astype(np.float64))
+        for k in range(0, n_groups, step)
+    ]
     return np.concatenate(parts)
 
 

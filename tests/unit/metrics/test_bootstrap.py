@@ -16,12 +16,14 @@ from renalkit.metrics.bootstrap import (
     Auc,
     BootstrapPlan,
     Difference,
+    Drawing,
     IntervalMethod,
-    MeanOfPatientMeans,
     RatioOfSums,
     cluster_bootstrap,
+    mean_of_patient_means,
     mean_of_rows,
     paired_cluster_bootstrap,
+    resample,
 )
 from renalkit.metrics.classification import auc
 
@@ -43,15 +45,15 @@ def statistics(truth, scores, groups):
     _, codes = np.unique(groups, return_inverse=True)
 
     def patient_means(rows: np.ndarray) -> float:
-        # A patient drawn twice counts twice: its rows are all there twice.
-        counts = np.bincount(codes[rows])
-        means = np.array([scores[codes == g].mean() for g in range(codes.max() + 1)])
-        times = counts / np.bincount(codes)[: counts.size]
-        return float((means[: counts.size] * times).sum() / times.sum())
+        # As many drawn rows as the patient has are one drawing of it: 2 drawings, 2 means.
+        sizes = np.bincount(codes)
+        drawn = np.bincount(codes[rows], minlength=sizes.size)
+        sums = np.bincount(codes[rows], weights=scores[rows], minlength=sizes.size)
+        return float((sums / sizes).sum() / (drawn / sizes).sum())
 
     return {
         "mean": (mean_of_rows(scores), lambda r: scores[r].mean()),
-        "patient means": (MeanOfPatientMeans(scores), patient_means),
+        "patient means": (mean_of_patient_means(scores, groups), patient_means),
         "sensitivity": (
             RatioOfSums((called & (truth == 1)).astype(float), truth.astype(float)),
             lambda r: called[r][truth[r] == 1].mean() if truth[r].any() else np.nan,
@@ -207,6 +209,73 @@ def test_strata_keep_the_mix_and_say_so():
     assert e == cluster_bootstrap(Auc(truth, scores), groups, QUICK, strata=truth)
 
 
+def test_many_statistics_share_one_set_of_resamples():
+    truth, scores, groups = clips(12)
+    parts = (mean_of_rows(scores), Auc(truth, scores), Auc(truth, -scores))
+    together = resample(parts, groups, QUICK, truth)
+    assert [r.estimate() for r in together] == [
+        cluster_bootstrap(s, groups, QUICK, truth) for s in parts
+    ]
+    assert together[1].draws == pytest.approx(1 - together[2].draws, abs=1e-12)
+    apart = together[1].minus(together[2]).estimate()
+    assert apart == cluster_bootstrap(Difference(*parts[1:]), groups, QUICK, truth)
+
+
+def hierarchical(method: IntervalMethod = IntervalMethod.PERCENTILE, n_boot: int = 200):
+    return BootstrapPlan(n_boot, 3, method, drawing=Drawing.HIERARCHICAL)
+
+
+@pytest.mark.parametrize("name", ["mean", "patient means", "sensitivity", "auc"])
+@pytest.mark.parametrize("method", list(IntervalMethod))
+def test_hierarchical_drawing_equals_the_loop_over_rows(name, method):
+    truth, scores, groups = clips(4)
+    fast, function = statistics(truth, scores, groups)[name]
+    slow = AnyStatistic(function, groups.size)
+    a, b = (cluster_bootstrap(s, groups, hierarchical(method), truth) for s in (fast, slow))
+    assert (a.value, a.low, a.high) == pytest.approx((b.value, b.low, b.high), abs=1e-12)
+    assert a.method.startswith(f"{method.value} hierarchical bootstrap")
+
+
+def test_hierarchical_draws_rows_of_drawn_patients_only():
+    groups = np.array(["b", "a", "b", "c", "b", "a"])  # 2 rows of a, 3 of b, 1 of c
+    codes = np.unique(groups, return_inverse=True)[1]
+    counts = next(bootstrap_module._row_counts([np.arange(3)], codes, hierarchical(n_boot=5000)))
+    of_patient = np.stack([counts[:, codes == g].sum(axis=1) for g in range(3)], axis=1)
+    drawn = of_patient / [2, 3, 1]
+    assert (drawn == drawn.round()).all()
+    assert (drawn.sum(axis=1) == 3).all()
+    # Each patient is drawn once on average, each of its rows too; 0.07 is five standard errors.
+    assert counts.mean(axis=0) == pytest.approx(np.ones(6), abs=0.07)
+
+
+def test_spread_of_hierarchical_means_is_the_closed_form():
+    """G patients x F rows: the variance adds S_b/G between and S_w/(G F) within patients.
+
+    S_b is the population variance of patient means, S_w the mean population variance of rows
+    within patients (Davison and Hinkley 1997, section 3.8). 8000 resamples: 0.8 % of the spread.
+    """
+    rng = np.random.default_rng(7)
+    rows = rng.normal(size=(30, 1)) * 0.3 + rng.normal(size=(30, 8))
+    groups = np.repeat(np.arange(30), 8)
+    one = resample((mean_of_rows(rows.ravel()),), groups, hierarchical(n_boot=8000))[0]
+    between, within = rows.mean(axis=1).var(), rows.var(axis=1).mean()
+    assert one.draws.var() == pytest.approx(between / 30 + within / (30 * 8), rel=0.08)
+    # With one row per patient nothing is left to draw within patients.
+    single = (mean_of_rows(rows[:, 0]), np.arange(30))
+    assert resample(single[:1], single[1], hierarchical())[0].draws == pytest.approx(
+        resample(single[:1], single[1], QUICK)[0].draws, abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("chunk", [90, 90 * 33])
+def test_hierarchical_draws_do_not_depend_on_how_memory_is_bounded(monkeypatch, chunk):
+    truth, scores, groups = clips(6)
+    want = cluster_bootstrap(Auc(truth, scores), groups, hierarchical(), truth)
+    monkeypatch.setattr(bootstrap_module, "_CHUNK", chunk)
+    got = cluster_bootstrap(Auc(truth, scores), groups, hierarchical(), truth)
+    assert (got.low, got.high) == pytest.approx((want.low, want.high), abs=1e-12)
+
+
 def test_what_cannot_be_resampled_is_refused():
     truth, scores, groups = clips(10)
     rare = (groups == 0).astype(int)
@@ -231,6 +300,12 @@ def test_what_cannot_be_resampled_is_refused():
                 Difference(mean_of_rows(scores), mean_of_rows(scores[1:])), groups, QUICK
             ),
             "rows",
+        ),
+        (
+            lambda: paired_cluster_bootstrap(
+                mean_of_rows(scores), mean_of_rows(scores[1:]), groups, QUICK
+            ),
+            "all statistics on the same rows",
         ),
         (
             lambda: cluster_bootstrap(
