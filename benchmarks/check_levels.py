@@ -1,6 +1,7 @@
 """Do the pictures of a level hold what the level states, and no easy way to it?
 
-Patients of a level are drawn and rendered. For each part (modality) it is checked that
+Patients of a level are drawn and rendered as for a cohort: one B-mode picture, and the frames of a
+contrast clip of 60 s, one per second. For each part (modality) it is checked that
 
     (a) the ideal observer on the latent features reaches the stated AUC within its interval,
     (b) features measured by hand from the pixels with the true outline reach at least 95 % of that
@@ -9,7 +10,7 @@ Patients of a level are drawn and rendered. For each part (modality) it is check
     (d) the measured features tell the other modality's score no better than the correlation of
         the level lets the true ones do.
 
-Run: python benchmarks/check_levels.py [--patients 600] [--level default] [--json OUT.json]
+Run: python benchmarks/check_levels.py [--patients 600] [--level default] [--part bmode] [--json OUT]
 """
 
 from __future__ import annotations
@@ -23,25 +24,21 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import least_squares
 
 from renalkit.metrics.auc_inference import delong
-from renalkit.phantom.bmode.anatomy import Tissue, draw_anatomy, draw_view
-from renalkit.phantom.bmode.lesion import lesion_features
-from renalkit.phantom.bmode.picture import SCANNERS, PhantomImage, Scanner, levels_db, render
-from renalkit.phantom.levels import (
-    LEVELS,
-    Latents,
-    Level,
-    bmode_score,
-    ceus_score,
-    class_mean,
-    draw_latents,
-)
+from renalkit.phantom.bmode.anatomy import Tissue
+from renalkit.phantom.bmode.picture import PhantomImage, Scanner, levels_db, render
+from renalkit.phantom.ceus.console import Panel
+from renalkit.phantom.ceus.perfusion import Bolus, BolusKind, Lognormal, bolus_of, curve_values
+from renalkit.phantom.ceus.study import ROIS, CeusStudy, FrameTruth, draw_ceus, linear_power
+from renalkit.phantom.levels import LEVELS, Latents, Level, bmode_score, ceus_score, class_mean
+from renalkit.phantom.patients import Patient, PatientPlan, Stream, draw_patient
 
 Vector = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -62,13 +59,13 @@ class Row:
 class Part:
     """One modality to check.
 
-    draw: Row of a patient from level, seed and index. own, other: scores of the ideal observer of
+    draw: Row of a patient from plan and index. own, other: scores of the ideal observer of
     this and of the other modality. own_latents: the share of (bmode, ceus) that may be measured.
-    names: of the measured features, in the order of the latents first.
+    names: of the latent features.
     """
 
     name: str
-    draw: Callable[[Level, int, int], Row]
+    draw: Callable[[PatientPlan, int], Row]
     own: Callable[[Level, Latents], float]
     other: Callable[[Level, Latents], float]
     own_latents: Callable[[Latents], Vector]
@@ -78,16 +75,17 @@ class Part:
 # B-mode
 
 
-def bmode_row(level: Level, seed: int, index: int) -> Row:
-    """Patient `index`: one frame, the operator's gain and depth gain unknown to the measurer."""
-    rng = np.random.default_rng([seed, index])
-    positive = index % 2 == 1
-    latents = draw_latents(level, positive=positive, rng=rng)
-    lesion = lesion_features(latents.bmode, rng)
-    anatomy = draw_anatomy(lesion, "right" if rng.random() < 0.5 else "left", rng)
-    scanner = SCANNERS[int(rng.integers(len(SCANNERS)))]
-    image = render((anatomy, "malignant"), draw_view(anatomy, rng), scanner, SIZE)
-    return Row(positive, latents, measure_bmode(image, scanner), easy_values(image))
+def bmode_row(plan: PatientPlan, index: int) -> Row:
+    """Patient `index`: one picture, the operator's gain and depth gain unknown to the measurer."""
+    patient = draw_patient(plan, index)
+    image = render((patient.anatomy, "malignant"), patient.views[0], patient.scanner, SIZE)
+    return _row(patient, measure_bmode(image, patient.scanner), easy_values(image))
+
+
+def _row(patient: Patient, measured: Vector, trivial: dict[str, list[float]]) -> Row:
+    if patient.latents is None:
+        raise ValueError(f"{patient.name} has no mass")
+    return Row(bool(patient.positive), patient.latents, measured, trivial)
 
 
 def measure_bmode(image: PhantomImage, scanner: Scanner) -> Vector:
@@ -224,7 +222,10 @@ def _irregularity(mask: Mask) -> float:
 
 def easy_values(image: PhantomImage) -> dict[str, list[float]]:
     """What needs no look at the mass: means of grey, size, place."""
-    mask, grey = image.lesion_mask, image.pixels.astype(float)
+    return _easy(image.pixels.astype(float), image.lesion_mask)
+
+
+def _easy(grey: Vector, mask: Mask) -> dict[str, list[float]]:
     rows, columns = np.nonzero(mask)
     top, left, bottom, right = rows.min(), columns.min(), rows.max() + 1, columns.max() + 1
     wide = max(4, round(0.25 * max(bottom - top, right - left)))
@@ -232,8 +233,9 @@ def easy_values(image: PhantomImage) -> dict[str, list[float]]:
     box[max(top - wide, 0) : bottom + wide, max(left - wide, 0) : right + wide] = True
     box[top:bottom, left:right] = False
     shown = grey > 0
+    height, width = grey.shape
     frame = np.ones_like(mask)
-    frame[SIZE // 5 : -SIZE // 5, SIZE // 5 : -SIZE // 5] = False
+    frame[height // 5 : -height // 5, width // 5 : -width // 5] = False
     return {
         "mean grey of the picture": [grey.mean()],
         "mean grey of the mass": [grey[mask].mean()],
@@ -245,11 +247,155 @@ def easy_values(image: PhantomImage) -> dict[str, list[float]]:
     }
 
 
+# Contrast
+
+
+def ceus_row(plan: PatientPlan, index: int) -> Row:
+    """Patient `index`: one frame per second of the clip, the operator's gain unknown."""
+    cv2.setNumThreads(1)
+    patient = draw_patient(plan, index)
+    clip = draw_ceus(
+        (patient.anatomy, patient.views[0]),
+        patient.scanner,
+        None if patient.latents is None else patient.latents.ceus,
+        patient.stream(Stream.CEUS),
+    )
+    frames = [
+        seen_frame(pixels, truth, clip.display.dynamic_range_db)
+        for pixels, truth in CeusStudy(clip).frames(np.arange(0.0, clip.timing.duration_s, 1.0))
+    ]
+    return _row(patient, measure_ceus(frames), easy_ceus(frames))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SeenFrame:
+    """What is kept of one frame.
+
+    lesion, cortex: mean linear power with the true masks, NaN where they cannot be seen. patch:
+    (P, P) linear power around the centre of the mass, inside: (P, P) its mask. step_px: of the
+    patch in pixels of the screen. lost: the section is out of plane. easy: as `easy_values`.
+    """
+
+    time_s: float
+    lesion: float
+    cortex: float
+    patch: Vector
+    inside: Mask
+    lost: bool
+    easy: dict[str, list[float]]
+
+
+_PATCH = 64
+
+
+def seen_frame(
+    pixels: npt.NDArray[np.uint8], truth: FrameTruth, dynamic_range_db: float
+) -> SeenFrame:
+    place = truth.places[Panel.CONTRAST]
+    red = pixels[..., 0]
+    means: dict[str, float] = {}
+    for name in ROIS:
+        section = truth.sections.get(name)
+        means[name] = math.nan
+        if section is not None:
+            seen = red[section.box(place).slices][section.mask]
+            means[name] = float(linear_power(seen, dynamic_range_db).mean())
+    patch, inside = np.zeros((_PATCH, _PATCH)), np.zeros((_PATCH, _PATCH), np.bool_)
+    section = truth.sections.get("lesion")
+    easy: dict[str, list[float]] = {}
+    if section is not None:
+        box = section.box(place)
+        rows, columns = np.nonzero(section.mask)
+        centre = (box.x + columns.mean(), box.y + rows.mean())
+        reach = 1.15 * math.sqrt(section.mask.sum() / math.pi)
+        at = (np.arange(_PATCH) + 0.5) / _PATCH * 2 - 1
+        x = np.broadcast_to(centre[0] + reach * at[None, :], (_PATCH, _PATCH)).astype(np.float32)
+        y = np.broadcast_to(centre[1] + reach * at[:, None], (_PATCH, _PATCH)).astype(np.float32)
+        power = linear_power(red, dynamic_range_db).astype(np.float32)
+        patch = np.asarray(cv2.remap(power, x, y, cv2.INTER_LINEAR), np.float64)
+        mask = truth.mask("lesion", Panel.CONTRAST, red.shape)
+        inside = np.asarray(cv2.remap(mask.astype(np.float32), x, y, cv2.INTER_LINEAR)) > 0.99
+        easy = _easy_of_panel(red, mask, place.view.slices)
+    return SeenFrame(
+        truth.clock_s, means["lesion"], means["cortex"], patch, inside,
+        truth.out_of_plane > 0.25 or truth.flash, easy,
+    )  # fmt: skip
+
+
+def measure_ceus(frames: list[SeenFrame]) -> Vector:
+    """Peak, half-rise time, mean transit time and late level over cortex, unevenness, log size."""
+    kept = [f for f in frames if not f.lost and math.isfinite(f.lesion + f.cortex)]
+    times = np.array([f.time_s for f in kept])
+    curves = [fitted(times, np.array([getattr(f, name) for f in kept])) for name in ROIS]
+    mass, cortex = (read_off(curve) for curve in curves)
+    filled = [f for f in kept if f.time_s > 12.0]
+    mean = np.mean([f.patch for f in filled], axis=0)
+    core = cv2.erode(
+        np.all([f.inside for f in filled], axis=0).astype(np.uint8), np.ones((5, 5), np.uint8)
+    )
+    smooth = cv2.GaussianBlur(np.log(mean + 1.0), (0, 0), 2.0)[core > 0]
+    size = math.log(float(np.mean([f.easy["size"] for f in filled])))
+    return np.array([*(mass - cortex), math.log(float(smooth.std()) + 0.02), size])
+
+
+def fitted(times: Vector, power: Vector) -> Bolus:
+    """Least squares fit of a lognormal bolus; large powers count less, as they vary more."""
+    base, top = float(np.quantile(power, 0.05)), float(np.quantile(power, 0.95))
+    weight = 0.3 * top + power
+
+    def bolus(free: Vector) -> Lognormal:
+        peak, rise, transit, arrival = np.exp(free[:3]).tolist() + [float(free[3])]
+        curve = bolus_of(BolusKind.LOGNORMAL, peak, arrival, rise, rise * (1.05 + transit))
+        return cast("Lognormal", curve)
+
+    def rest(free: Vector) -> Vector:
+        return (bolus(free).power(times) + math.exp(free[4]) - power) / weight
+
+    start = [math.log(top), math.log(7.0), math.log(4.0), 12.0, math.log(max(base, 0.1))]
+    lows = [math.log(top) - 3, math.log(2.0), math.log(0.3), 2.0, -5.0]
+    highs = [math.log(top) + 2, math.log(30.0), math.log(40.0), 30.0, math.log(top + 1.0)]
+    found = least_squares(rest, start, bounds=(lows, highs), x_scale=[1, 1, 1, 3, 3])
+    return bolus(np.asarray(found.x))
+
+
+def read_off(bolus: Bolus) -> Vector:
+    """Log peak, time of half the peak on the way up, log mean transit time, log level at 55 s."""
+    values = curve_values(bolus)
+    times = np.linspace(values.arrival_s, values.peak_at_s, 400)
+    half = float(np.interp(0.5 * values.peak, bolus.power(times), times))
+    late = float(bolus.power(55.0)) / values.peak
+    return np.array(
+        [math.log(values.peak), half, math.log(values.transit_s), math.log(max(late, 1e-3))]
+    )
+
+
+def _easy_of_panel(
+    red: npt.NDArray[np.uint8], mask: Mask, view: tuple[slice, slice]
+) -> dict[str, list[float]]:
+    """The easy values of one frame's contrast panel; the margin is that of the screen."""
+    found = _easy(red[view].astype(float), mask[view])
+    grey = red.astype(float)
+    height, width = grey.shape
+    frame = np.ones_like(mask)
+    frame[height // 8 : -height // 8, width // 8 : -width // 8] = False
+    return found | {"margin of the picture": [grey[frame].mean(), grey[frame].std()]}
+
+
+def easy_ceus(frames: list[SeenFrame]) -> dict[str, list[float]]:
+    """The easy values, as means over the clip."""
+    seen = [f.easy for f in frames if f.easy]
+    return {name: list(np.mean([one[name] for one in seen], axis=0)) for name in seen[0]}
+
+
 BMODE = Part(
     "bmode", bmode_row, bmode_score, ceus_score, lambda latents: latents.bmode,
-    ("echo", "texture", "margin", "log size"),
+    ("echo", "texture", "margin"),
 )  # fmt: skip
-PARTS = (BMODE,)
+CEUS = Part(
+    "ceus", ceus_row, ceus_score, bmode_score, lambda latents: latents.ceus,
+    ("peak", "arrival", "washout", "unevenness"),
+)  # fmt: skip
+PARTS = (BMODE, CEUS)
 # What together stays at 0.60: everything a rule without contrast, texture and outline knows.
 JOINT = (
     "mean grey of the picture", "mean grey of the mass", "size", "place", "margin of the picture",
@@ -262,7 +408,7 @@ JOINT = (
 def cross_validated(features: Vector, truth: Mask, folds: int = 10) -> Vector:
     """Scores of Fisher's linear discriminant, each patient scored by the other folds."""
     scores = np.zeros(len(truth))
-    fold = np.arange(len(truth)) // 2 % folds  # classes alternate
+    fold = _folds(truth, folds)
     for k in range(folds):
         train, test = fold != k, fold == k
         means = [features[train & (truth == side)].mean(axis=0) for side in (False, True)]
@@ -285,9 +431,17 @@ def within_class(values: Vector, truth: Mask) -> Vector:
     return values - means[truth.astype(np.intp)]
 
 
+def _folds(truth: Mask, folds: int) -> npt.NDArray[np.intp]:
+    """Patients dealt to the folds in turn, each class by itself."""
+    fold = np.zeros(len(truth), np.intp)
+    for side in (False, True):
+        fold[truth == side] = np.arange(int((truth == side).sum())) % folds
+    return fold
+
+
 def explained(features: Vector, target: Vector, folds: int = 10) -> float:
     """Share of the target's variance that a linear model tells of left-out patients."""
-    fold = np.arange(len(target)) // 2 % folds
+    fold = np.arange(len(target)) % folds
     rest = np.zeros(len(target))
     full = np.column_stack([np.ones(len(target)), features])
     for k in range(folds):
@@ -371,7 +525,8 @@ def main() -> None:
             if given.part and part.name not in given.part:
                 continue
             for name in given.level or LEVELS:
-                draw = partial(part.draw, LEVELS[name], given.seed)
+                plan = PatientPlan(given.patients, given.seed, name, positive_share=0.5)
+                draw = partial(part.draw, plan)
                 rows = list(pool.map(draw, range(given.patients), chunksize=8))
                 results.append(check(part, LEVELS[name], rows))
                 report(results[-1])

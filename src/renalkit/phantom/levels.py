@@ -29,8 +29,8 @@ BMODE_FEATURES = ("echo", "texture", "margin")
 CEUS_FEATURES = ("peak", "arrival", "washout", "unevenness")
 """Latent CEUS features; positive: stronger, earlier, faster washout, more uneven than cortex."""
 
-_BMODE_SHARE = np.sqrt(np.array([0.40, 0.25, 0.35]))
-_CEUS_SHARE = np.sqrt(np.array([0.30, 0.20, 0.30, 0.20]))
+_BMODE_SHARE = np.sqrt(np.array([0.25, 0.30, 0.45]))
+_CEUS_SHARE = np.sqrt(np.array([0.20, 0.30, 0.30, 0.20]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from renalkit.phantom.ceus.study import (
     linear_power,
     pair_times,
 )
+from renalkit.phantom.patients import PatientPlan, draw_patient
 
 SMALL = CeusOptions(rows=300, cols=400, rate_hz=2.0, layout=Layout.LEFT)
 
@@ -254,8 +255,9 @@ def test_both_panels_show_the_same_place_and_the_picture_moves_with_the_mask():
     )
 
 
-def test_out_of_plane_the_mass_shrinks_and_the_picture_changes():
-    plan = plan_of(8)
+@pytest.mark.parametrize("seed", [7, 9, 10])
+def test_out_of_plane_the_mass_shrinks_and_the_picture_changes(seed):
+    plan = plan_of(seed)
     lost = replace(plan.motion, along_mm=0.0, deep_mm=0.0, drift_mm=(0.0, 0.0), elevation_mm=6.0)
     breath = replace(lost.breaths[0], start_s=0.0, period_s=10.0, depth=1.0)
     study = CeusStudy(replace(plan, motion=replace(lost, breaths=(breath,), excursions=())))
@@ -440,3 +442,29 @@ def test_memory_does_not_grow_with_the_length():
 
     # Thirty frames hold some out of plane already, whose mixing takes room of its own.
     assert peak(90) < 1.1 * peak(30)
+
+
+def test_no_panel_tells_of_the_other_modality():
+    options = replace(SMALL, duration_s=8.0)
+    patient = draw_patient(PatientPlan(3, seed=2), 1)
+    shown = {}
+    for bmode, ceus in (((0, 0, 0), (0, 0, 0, 0)), ((2, 2, 2), (0, 0, 0, 0)),
+                        ((0, 0, 0), (2, 2, 2, 2))):  # fmt: skip
+        lesion = lesion_features(np.array(bmode, float), np.random.default_rng(1))
+        rng = np.random.default_rng(2)
+        anatomy = draw_anatomy(lesion, "right", rng)
+        subject = anatomy, draw_view(anatomy, rng)
+        study = CeusStudy(draw_ceus(subject, patient.scanner, ceus, rng, options))
+        shown[bmode, ceus] = {
+            panel: [p[study.places[panel].view.slices] for p, _ in study.frames([0.0, 20.0, 40.0])]
+            for panel in Panel
+        }
+    plain, seen, enhanced = shown.values()
+
+    def same(first, second, panel):
+        return np.array_equal(first[panel], second[panel])
+
+    assert same(plain, seen, Panel.CONTRAST)
+    assert not same(plain, seen, Panel.BMODE)
+    assert same(plain, enhanced, Panel.BMODE)
+    assert not same(plain, enhanced, Panel.CONTRAST)

@@ -43,6 +43,7 @@ _FAR_MM = -200.0
 # the kidney lies, larger in the near and far field and at the edges of the fan.
 _TGC_SD_DB = (7.0, 2.0, 1.6, 2.0, 9.0)
 _CONTACT_SD_DB = (4.0, 0.6, 0.6, 0.6, 4.0)
+_WIDEST = 1.25  # outermost point of most outlines, in radii
 # What every scanner of the phantom shows: the mass is kept within.
 _FAN_RADIUS_MM, _FAN_HALF_ANGLE, _FAN_DEPTH_MM = 45.0, math.radians(29.0), 107.0
 
@@ -156,7 +157,7 @@ def draw_view(anatomy: Anatomy, rng: np.random.Generator) -> View:
     if anatomy.lesion is not None:
         dx, dz = _lesion_place(anatomy, tilt, slice_factor)
         radius = 0.5 * anatomy.lesion.size_mm * slice_factor
-        radius *= 1.0 + 2.5 * anatomy.lesion.irregularity
+        radius *= _WIDEST  # whatever the outline: the place tells nothing of it
         # The probe is moved along for a polar mass and lifted off for a large near one.
         deepest = _FAN_DEPTH_MM - radius - dz
         z = max(min(z, deepest), anatomy.wall_mm + 2.0 + radius - dz)

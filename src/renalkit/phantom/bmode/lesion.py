@@ -2,8 +2,8 @@
 
 Three features follow the latent ones of `levels` (standard normal but for the class):
 
-    echo level            0.5 - 2.3 z dB relative to cortex      (z > 0: darker)
-    texture               3.0 exp(0.65 z) dB standard deviation  (z > 0: more uneven)
+    echo level            0.5 - 2.6 z dB relative to cortex      (z > 0: darker)
+    texture               3.0 exp(0.70 z) dB standard deviation  (z > 0: more uneven)
     outline               0.05 exp(0.5 z) of the radius          (z > 0: more irregular)
 
 The maps are one-to-one, so the ideal observer of a level reads the latents from the features.
@@ -32,8 +32,8 @@ from renalkit.phantom.levels import LEVELS, Latents, Level, bmode_score, draw_la
 
 Vector = npt.NDArray[np.float64]
 
-_ECHO_DB, _ECHO_STEP_DB = 0.5, 2.3
-_TEXTURE_DB, _TEXTURE_STEP = 3.0, 0.65
+_ECHO_DB, _ECHO_STEP_DB = 0.5, 2.6
+_TEXTURE_DB, _TEXTURE_STEP = 3.0, 0.70
 _OUTLINE, _OUTLINE_STEP = 0.05, 0.5
 _SMALLEST_MM, _LARGEST_MM = 12.0, 70.0
 _HALO_SHARE, _CALCIFICATION_SHARE = 0.25, 0.12

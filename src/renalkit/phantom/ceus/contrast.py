@@ -29,6 +29,7 @@ TISSUES = (*KIDNEY_TISSUES, "neighbour", "soft", "lesion_early", "lesion_mid", "
 
 _DELAY_STEP = math.sqrt(1.5)  # three equal parts at -step, 0, +step have a deviation of 1
 _AXIAL_MM = 0.45
+_EVEN_OUTLINE = 0.02  # irregularity of every mass in the contrast picture
 _BEAM_RAD = 0.0105
 
 
@@ -88,24 +89,26 @@ class Mixture:
 class SectionMap:
     """Tissue of one section on the scanner's square tissue grid, all (N, N).
 
-    tissue: with the mass. organs: kinds of tissue as they were without it, so that nothing of the
-    mass's B-mode look reaches the contrast picture but its outline. shine_db: echo level without
-    the mass.
+    tissue: with the mass. healthy: as it were without it. enhancing_mm: level of the mass as
+    contrast shows it, in the same place and of the same size but with an even outline, for the
+    outline is a B-mode feature. Nothing of the mass's B-mode look reaches the contrast picture.
     """
 
     tissue: TissueMap
-    organs: npt.NDArray[np.uint8]
-    shine_db: Plane
+    healthy: TissueMap
+    enhancing_mm: Plane
 
 
 def map_section(anatomy: Anatomy, view: View, scanner: Scanner) -> SectionMap:
     """Lay out a section on the grid on which B-mode lays it out, so that both show the same."""
     x_mm, z_mm = pixel_points(scanner, TISSUE_GRID)
     healthy = tissue_map(replace(anatomy, lesion=None), view, x_mm, z_mm, scanner.radius_mm)
-    tissue = healthy
+    tissue = even = healthy
     if anatomy.lesion is not None:
         tissue = tissue_map(anatomy, view, x_mm, z_mm, scanner.radius_mm)
-    return SectionMap(tissue, healthy.kind, np.maximum(healthy.echo_db, healthy.specular_db))
+        smooth = replace(anatomy, lesion=replace(anatomy.lesion, irregularity=_EVEN_OUTLINE))
+        even = tissue_map(smooth, view, x_mm, z_mm, scanner.radius_mm)
+    return SectionMap(tissue, healthy, even.lesion_mm)
 
 
 def mix_tissues(
@@ -122,10 +125,11 @@ def mix_tissues(
     """
     grid, rng = onto
     step_mm = scanner.field_mm / TISSUE_GRID
-    inside = section.tissue.kidney_mm
+    organs = section.healthy
+    inside = organs.kidney_mm
 
     def share(*kinds: Tissue) -> Plane:
-        found = np.isin(section.organs, [int(kind) for kind in kinds]).astype(np.float32)
+        found = np.isin(organs.kind, [int(kind) for kind in kinds]).astype(np.float32)
         return np.asarray(cv2.GaussianBlur(found, (0, 0), 0.4 / step_mm), np.float32)
 
     cortex, medulla = share(Tissue.CORTEX), share(Tissue.MEDULLA)
@@ -147,12 +151,12 @@ def mix_tissues(
     mass = np.zeros_like(cortex)
     parts = [mass, mass, mass]
     if lesion is not None:
-        level = section.tissue.lesion_mm
+        level = section.enhancing_mm
         mass = np.clip(level / 0.5 + 0.5, 0.0, 1.0)
         parts = _mass_parts(lesion, level, step_mm, rng)
         cortex = cortex * np.clip((-level - 2.0) / 1.0, 0.0, 1.0)
     shares = [share * (1.0 - mass) for share in shares] + [mass * part for part in parts]
-    shine = np.power(10.0, np.minimum(section.shine_db, 25.0) / 10.0)
+    shine = np.power(10.0, np.minimum(np.maximum(organs.echo_db, organs.specular_db), 25.0) / 10.0)
     columns, rows = grid_places(scanner, *grid.points())
     falloff = _depth_gain(grid)
 

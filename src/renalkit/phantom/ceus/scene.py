@@ -37,6 +37,9 @@ Maps = tuple[F32, F32]
 ROIS = ("lesion", "cortex")
 """Regions with a curve: the mass, and kidney cortex at a similar depth as reference."""
 
+STEADIED = ("enhancing", "cortex")
+"""Regions whose noise is set: the mass as contrast shows it, and cortex."""
+
 _MARGIN_MM = 14.0
 _SLIDING_MM = 12.0  # layer below the wall that takes part in the motion by a growing share
 _REFLECTORS = 0.15  # display power of tissue as bright as cortex that shines through
@@ -68,11 +71,13 @@ class SectionPlane:
     """One section, ready to be shown, on the source lattice (h,w).
 
     picture: uint8 B-mode grey. levels: float32 by name, positive inside "lesion", "kidney" and
-    "cortex". mixture: tissues on the beam grid.
+    "cortex". enhancing: the same of the mass as contrast shows it. mixture: tissues on the beam
+    grid.
     """
 
     picture: Pixels
     levels: dict[str, F32]
+    enhancing: F32
     mixture: Mixture
 
 
@@ -200,7 +205,10 @@ class Scene:
         found: dict[str, RoiTruth] = {}
         mixture = self.plane(aside=False).mixture
         steady = self.reflectors(mixture) + self.noise_floor
-        for name, mean in self.means.items():
+        for name in ROIS:
+            mean = self.means.get(name)
+            if mean is None:
+                continue
             weights = mixture.weights.astype(np.float64) @ mean * self.unit
             values = mixture_values(list(zip(weights.tolist(), self._boluses, strict=True)))
             found[name] = RoiTruth(name, tuple(weights.tolist()), float(steady @ mean), values)
@@ -208,11 +216,13 @@ class Scene:
 
     @cached_property
     def means(self) -> dict[str, F64]:
-        """Weights (N,) of the beam samples whose sum is the mean over a region's pixels."""
+        """Weights (N,) of the beam samples whose sum is the mean over a region's pixels, by name
+        of ROIS and STEADIED, where the region can be seen."""
         found: dict[str, F64] = {}
         inner = slice(self.margin, -self.margin)
-        for name in ROIS:
-            level = self.plane(aside=False).levels[name][inner, inner]
+        plane = self.plane(aside=False)
+        for name in (*ROIS, "enhancing"):
+            level = (plane.enhancing if name == "enhancing" else plane.levels[name])[inner, inner]
             mask = (level > 0) & self.fan
             if mask.sum() >= _FEWEST_PIXELS:
                 x, z = (plane[inner, inner][mask] for plane in self.source_mm)
@@ -267,17 +277,21 @@ class Scene:
         picture = cv2.remap(image.pixels, *in_picture, cv2.INTER_CUBIC, None, cv2.BORDER_REPLICATE)
         section = map_section(anatomy, view, wide)
         tissue = section.tissue
+        fields = {
+            "lesion": tissue.lesion_mm, "kidney": tissue.kidney_mm, "even": section.enhancing_mm,
+        }  # fmt: skip
         levels = {
             name: np.asarray(
                 cv2.remap(level, columns, rows, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE),
                 np.float32,
             )
-            for name, level in (("lesion", tissue.lesion_mm), ("kidney", tissue.kidney_mm))
+            for name, level in fields.items()
         }
+        enhancing = levels.pop("even")
         rng = np.random.default_rng([plan.seed, 32, int(aside)])
         mixture = mix_tissues(section, wide, plan.perfusion.lesion, (self.grid, rng))
-        levels["cortex"] = self._cortex_level(mixture, levels["lesion"])
-        return SectionPlane(np.asarray(picture, np.uint8), levels, mixture)
+        levels["cortex"] = self._cortex_level(mixture, enhancing)
+        return SectionPlane(np.asarray(picture, np.uint8), levels, enhancing, mixture)
 
     def _cortex_level(self, mixture: Mixture, lesion_mm: F32) -> F32:
         """Above 0 in pure cortex at the depth of the mass (at any depth without one)."""

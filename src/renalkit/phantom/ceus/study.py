@@ -48,7 +48,7 @@ from renalkit.phantom.ceus.plan import (
     Timing,
     draw_ceus,
 )
-from renalkit.phantom.ceus.scene import ROIS, Maps, RoiTruth, Scene
+from renalkit.phantom.ceus.scene import ROIS, STEADIED, Maps, RoiTruth, Scene
 
 __all__ = [
     "ROIS",
@@ -375,7 +375,7 @@ class _Disturbance:
         self._means = {name: mean.astype(np.float32) for name, mean in scene.means.items()}
         self._gain = _relative_noise(scene)
         self._rng = np.random.default_rng([seed, 35])
-        self._drift = self._rng.standard_normal(len(TISSUES) + len(ROIS))
+        self._drift = self._rng.standard_normal(len(TISSUES) + len(STEADIED))
         self._bubbles = BubbleSpeckle(
             scene.grid, noise.correlation_s, np.random.default_rng([seed, 36])
         )
@@ -402,7 +402,7 @@ class _Disturbance:
             shown = power * self.speckle
             steady, floor = steady * self._still, floor * self._bubbles.fresh
         for place, (name, member) in enumerate(
-            zip(ROIS, (mixture.lesion, mixture.cortex), strict=True), start=len(TISSUES)
+            zip(STEADIED, (mixture.lesion, mixture.cortex), strict=True), start=len(TISSUES)
         ):
             mean = self._means.get(name)
             if mean is None:
@@ -425,13 +425,15 @@ class _Disturbance:
 def _relative_noise(scene: Scene) -> float:
     """Relative deviation that gives the stated residual over the whole clip."""
     sd = scene.plan.noise.roi_sd
-    name = next((name for name in ROIS if name in scene.rois), None)
-    if name is None:
+    mean = next((scene.means[name] for name in STEADIED if name in scene.means), None)
+    if mean is None:
         return sd
-    curve = np.array(scene.rois[name].weights) @ scene.agent(scene.plan.frame_times_s())
+    weights = scene.plane(aside=False).mixture.weights.astype(np.float64) @ mean
+    curve = weights @ scene.agent(scene.plan.frame_times_s())
     strength = float(np.sqrt(np.mean(curve**2)))
+    peak = float((weights @ scene.agent(np.arange(0.0, 120.0, 0.25))).max())
     # A clip that ends before the agent comes has no curve to disturb.
-    return min(0.3, sd * scene.rois[name].values.peak / max(strength, 1e-9))
+    return min(0.3, sd * peak / max(strength, 1e-9))
 
 
 def _times(times_s: npt.ArrayLike) -> F64:
