@@ -8,7 +8,8 @@ contrast clip of 60 s, one per second. For each part (modality) it is checked th
         observer's distance from chance (linear discriminant, cross-validated over patients),
     (c) linear models on mean intensity, size, position and the margin stay at 0.60 or below,
     (d) the measured features tell the other modality's score no better than the correlation of
-        the level lets the true ones do.
+        the level lets the true ones do (the pictures themselves are shown not to depend on the
+        other modality's features by tests/unit/phantom/test_ceus.py).
 
 Run: python benchmarks/check_levels.py [--patients 600] [--level default] [--part bmode] [--json OUT]
 """
@@ -37,7 +38,15 @@ from renalkit.phantom.bmode.picture import PhantomImage, Scanner, levels_db, ren
 from renalkit.phantom.ceus.console import Panel
 from renalkit.phantom.ceus.perfusion import Bolus, BolusKind, Lognormal, bolus_of, curve_values
 from renalkit.phantom.ceus.study import ROIS, CeusStudy, FrameTruth, draw_ceus, linear_power
-from renalkit.phantom.levels import LEVELS, Latents, Level, bmode_score, ceus_score, class_mean
+from renalkit.phantom.levels import (
+    LEVELS,
+    Latents,
+    Level,
+    bmode_score,
+    ceus_score,
+    class_mean,
+    joint_score,
+)
 from renalkit.phantom.patients import Patient, PatientPlan, Stream, draw_patient
 
 Vector = npt.NDArray[np.float64]
@@ -494,6 +503,37 @@ def check(part: Part, level: Level, rows: list[Row]) -> dict[str, Any]:
     }
 
 
+def check_both(level: Level, bmode: list[Row], ceus: list[Row]) -> dict[str, Any]:
+    """The figures of both modalities of the same patients, seen together."""
+    truth = np.array([row.positive for row in bmode])
+    measured = np.array(
+        [np.concatenate([one.measured, two.measured]) for one, two in zip(bmode, ceus, strict=True)]
+    )
+    oracle = auc_with_interval(truth, np.array([joint_score(level, row.latents) for row in bmode]))
+    by_hand = auc_with_interval(truth, cross_validated(measured, truth))
+    return {
+        "part": "both",
+        "level": level.name,
+        "patients": len(bmode),
+        "stated": level.auc_both,
+        "oracle": oracle,
+        "by hand": by_hand,
+        "share of the distance from chance": (by_hand["auc"] - 0.5) / (oracle["auc"] - 0.5),
+    }
+
+
+def report_both(found: dict[str, Any]) -> None:
+    print(f"both, level {found['level']}, {found['patients']} patients")
+    for name in ("oracle", "by hand"):
+        value = found[name]
+        print(f"  {name:<32} {value['auc']:.3f} ({value['low']:.3f}-{value['high']:.3f})")
+    print(
+        f"  stated {found['stated']:.2f}, share of the distance from chance "
+        f"{found['share of the distance from chance']:.3f}",
+        flush=True,
+    )
+
+
 def report(found: dict[str, Any]) -> None:
     def line(name: str, value: dict[str, float]) -> None:
         print(f"  {name:<32} {value['auc']:.3f} ({value['low']:.3f}-{value['high']:.3f})")
@@ -507,11 +547,11 @@ def report(found: dict[str, Any]) -> None:
     for name, value in found["easy"].items():
         line(name, value)
     for name, value in found["other modality"].items():
-        print(f"  other modality, {name:<20} r = {value:.3f}")
+        print(f"  other modality, {name:<20} r = {value:.3f}", flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--patients", type=int, default=600)
     parser.add_argument("--level", action="append", choices=list(LEVELS))
     parser.add_argument("--part", action="append", choices=[part.name for part in PARTS])
@@ -521,15 +561,19 @@ def main() -> None:
     given = parser.parse_args()
     results = []
     with ProcessPoolExecutor(given.processes) as pool:
-        for part in PARTS:
-            if given.part and part.name not in given.part:
-                continue
-            for name in given.level or LEVELS:
+        for name in given.level or LEVELS:
+            seen: list[list[Row]] = []
+            for part in PARTS:
+                if given.part and part.name not in given.part:
+                    continue
                 plan = PatientPlan(given.patients, given.seed, name, positive_share=0.5)
-                draw = partial(part.draw, plan)
-                rows = list(pool.map(draw, range(given.patients), chunksize=8))
+                rows = list(pool.map(partial(part.draw, plan), range(given.patients), chunksize=8))
+                seen.append(rows)
                 results.append(check(part, LEVELS[name], rows))
                 report(results[-1])
+            if len(seen) == len(PARTS):
+                results.append(check_both(LEVELS[name], *seen))
+                report_both(results[-1])
     if given.json:
         given.json.write_text(json.dumps(results, indent=1) + "\n")
 
