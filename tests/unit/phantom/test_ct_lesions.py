@@ -8,11 +8,13 @@ from renalkit.phantom.ct.lesions import (
     PERCENTS,
     SOLID_SHARE_OF_PARENCHYMA,
     TUMOUR_DIAMETERS_MM,
+    Kidney,
     draw_diameter,
     draw_lesion,
+    in_septum,
 )
 from renalkit.phantom.ct.scene import lesion_cover
-from renalkit.phantom.ct.shapes import Grid
+from renalkit.phantom.ct.shapes import Ellipsoid, Grid, unit_sphere
 from renalkit.phantom.histology import Histology
 
 
@@ -93,6 +95,39 @@ def test_a_higher_bosniak_class_shows_more():
     assert all(len(one.septa) > 3 for one in by["IIF"])
     assert all(one.nodule is not None for one in by["IV"])
     assert not any(one.nodule for kind in ("I", "II", "IIF", "III") for one in by[kind])
+
+
+def test_septa_are_bowed_sheets_through_the_mass():
+    drawn = [one for one in lesions("cyst", n=60) if one.septa]
+    assert drawn
+    for one in drawn:
+        for septum in one.septa:
+            towards = np.asarray(septum.centre_mm)
+            towards = towards / np.linalg.norm(towards)
+            crossing = np.asarray(septum.centre_mm) - towards * septum.radius_mm
+            assert np.linalg.norm(crossing) < one.diameter_mm / 2  # the sheet meets the mass
+            depth = in_septum(septum, np.stack([crossing, crossing + 6.0 * towards]))
+            assert depth[0] == pytest.approx(septum.thickness_mm / 2)
+            assert depth[1] < 0.0
+
+
+def test_a_kidney_is_bent_without_losing_volume():
+    kidney = Kidney(
+        "left", Ellipsoid((0.0, 0.0, 0.0), (52.0, 27.0, 24.0)), 0.3, 0.3, 1.0, 14, seed=1
+    )
+    points, normals = kidney.surface(unit_sphere(200))
+    assert np.allclose(kidney.radius(points), 1.0, atol=1e-6)
+    steps = np.array([kidney.radius(points + axis) for axis in 1e-4 * np.eye(3)]).T
+    gradient = (steps - 1.0) / 1e-4
+    gradient /= np.linalg.norm(gradient, axis=1, keepdims=True)
+    assert np.allclose(gradient, normals, atol=1e-3)
+    lattice = np.stack(np.meshgrid(*[np.arange(-66.0, 66.0, 1.5)] * 3), axis=-1).reshape(-1, 3)
+    inside = (kidney.radius(lattice) < 1.0).sum() * 1.5**3
+    assert inside == pytest.approx(4 / 3 * math.pi * 52 * 27 * 24, rel=0.01)
+    # Poles and lips lean towards the hilum (the second axis, negative).
+    for direction in ([1.0, 0.0, 0.0], [0.0, 0.0, 1.0]):
+        tip, _ = kidney.surface(np.array([direction]))
+        assert tip[0, 1] < -3.0
 
 
 def test_the_depth_is_positive_inside_only():

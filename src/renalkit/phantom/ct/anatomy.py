@@ -1,10 +1,12 @@
 """Whose abdomen does a simulated CT show, and how is it scanned?
 
 A `CtCase` is a patient and an acquisition in plain numbers (`dataclasses.asdict` gives JSON);
-`ct.render` turns it into pixels. Coordinates are LPS in mm with the origin in the middle of the
+`volume.render` turns it into pixels. Coordinates are LPS in mm with the origin in the middle of the
 trunk at the level of the kidneys. Anchors: kidney semi-axes about 52/27/24 mm, slice spacing
 0.5-5 mm (median 3), pixel spacing 0.66-1.04 mm at a matrix of 512 (field of view of at least
 340 mm); tumours per case 1: 90 %, 2: 8 %, 3: 2 %; cysts 0: 49 %, 1: 17 %, 2: 13 %, more: 21 %.
+For comparison, Glodny et al. (BMC Urology 9:19, 2009) measured kidneys 109 mm long with 15 mm of
+parenchyma and 7 mm of cortex.
 """
 
 from __future__ import annotations
@@ -52,7 +54,14 @@ class Phase(StrEnum):
 
 
 DistractorKind = Literal[
-    "extrarenal_pelvis", "splenule", "bowel_loop", "adrenal_nodule", "vessel", "liver_cyst", "stone"
+    "column",
+    "extrarenal_pelvis",
+    "splenule",
+    "bowel_loop",
+    "adrenal_nodule",
+    "vessel",
+    "liver_cyst",
+    "stone",
 ]
 DISTRACTORS: tuple[DistractorKind, ...] = get_args(DistractorKind)
 KidneyPlan = Literal["drawn", "both", "left_only", "right_only", "horseshoe"]
@@ -62,9 +71,10 @@ KidneyPlan = Literal["drawn", "both", "left_only", "right_only", "horseshoe"]
 class CtPlan:
     """What scans to draw; None leaves a number to the anchors.
 
-    normal_share: scans without a mass. tumours, cysts: their number. tumour_mm, cyst_mm: range of
-    a diameter drawn log-uniformly. aml_share: of the tumours. touching_share: chance that a
-    further mass touches one in the same kidney. distractors: mean number of lesion-like findings.
+    normal_share: scans without a mass. tumours, cysts: their number; a mass without room in either
+    kidney is left out. tumour_mm, cyst_mm: range of a diameter drawn log-uniformly. aml_share: of
+    the tumours. touching_share: chance that a further mass touches one in the same kidney.
+    distractors: mean number of lesion-like findings.
     kidneys: "drawn" gives 1 % agenesis and 1 % horseshoe kidneys. phases: in order of time.
     matrix: rows = columns. slices: number; needs the spacing to cover kidneys and masses.
     field_mm: in-plane field of view. noise_hu: SD at 3 mm slices in the middle of the body.
@@ -186,6 +196,11 @@ class Body:
         return float(np.max([self.wall_mm + 2.0 - depth, spine, behind, ends, *vessels]))
 
     @property
+    def perirenal_mm(self) -> float:
+        """Thickness of the fat around the kidneys; the thicker the skin's, the thicker."""
+        return float(np.clip(4.0 + 0.45 * self.fat_mm[1], 7.0, 15.0))
+
+    @property
     def aorta_mm(self) -> tuple[float, float]:
         """Centre x, y of the aorta."""
         return 9.0, self.spine_y_mm - 30.0
@@ -193,7 +208,10 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Distractor:
-    """A finding that looks like a renal mass and is none; it has no label."""
+    """A finding that looks like a renal mass and is none.
+
+    It has no label, but a column (of Bertin: cortex within the sinus) belongs to the kidney.
+    """
 
     kind: DistractorKind
     side: Side
@@ -330,6 +348,7 @@ def _draw_kidney(
         side=side,
         hull=Ellipsoid((x, y, z), (a, b, c), rotation),
         bend=float(rng.uniform(0.18, 0.34)),
+        lip=float(rng.uniform(0.15, 0.35)),
         sinus=float(rng.uniform(0.85, 1.15)),
         pyramids=int(rng.integers(12, 18)),
         seed=int(rng.integers(0, 2**53)),
@@ -415,6 +434,7 @@ def _draw_distractor(
     if (kind == "splenule" and side < 0) or (kind == "liver_cyst" and side > 0):
         return None
     least, most = {
+        "column": (6.0, 10.0),
         "extrarenal_pelvis": (8.0, 14.0),
         "splenule": (4.0, 8.0),
         "bowel_loop": (9.0, 14.0),
@@ -426,6 +446,8 @@ def _draw_distractor(
     semi = rng.uniform(least, most) * np.exp(rng.normal(0.0, 0.12, 3))
     if kind == "extrarenal_pelvis":
         local = np.array([rng.uniform(-0.25, 0.15), -1.05, 0.0])
+    elif kind == "column":
+        local = np.array([rng.choice((-0.3, 0.3)), rng.uniform(-0.35, -0.1), 0.0])
     elif kind == "vessel":
         local = np.array([rng.uniform(-0.1, 0.3), -1.45, 0.0])
     elif kind == "stone":

@@ -2,8 +2,9 @@
 
 Counts and sizes follow the KiTS23 labels: diameters are drawn by their percentiles
 (`TUMOUR_DIAMETERS_MM`, `CYST_DIAMETERS_MM`). Classes follow P5: AML (macroscopic fat), cystic
-(Bosniak 2019, at most about 25 % enhancing tissue) and solid. Label 2 (tumour) are solid masses,
-AML and Bosniak III-IV, which are operated on; label 3 (cyst) are Bosniak I-IIF, as in KiTS.
+(Bosniak 2019, at most about 25 % enhancing tissue; Silverman et al., Radiology 2019) and solid.
+Label 2 (tumour) are solid masses, AML and Bosniak III-IV, which are operated on; label 3 (cyst) are
+Bosniak I-IIF.
 
 A mass is a star-shaped body: with local coordinates q (units of the semi-axes) its surface is at
 |q| = 1 + sum_k a_k cos(f_k d_k . q/|q| + p_k).
@@ -21,6 +22,7 @@ from scipy.special import ndtri
 
 from renalkit.phantom.ct.shapes import (
     Ellipsoid,
+    Field,
     Points,
     Vector,
     random_rotation,
@@ -71,10 +73,10 @@ class Lobe:
 
 @dataclass(frozen=True, slots=True)
 class Septum:
-    """A plane through a cystic mass: unit normal, distance from the centre and thickness, mm."""
+    """A bowed sheet through a cystic mass: part of a sphere. centre_mm: from that of the mass."""
 
-    normal: Vector
-    offset_mm: float
+    centre_mm: Vector
+    radius_mm: float
     thickness_mm: float
 
 
@@ -148,13 +150,16 @@ class Lesion:
 class Kidney:
     """One kidney: a bent ellipsoid with a sinus, pyramids and a pelvis.
 
-    hull: axes along the long axis (upwards), lateral and thickness; bend: shift of the poles
-    towards the hilum at |u| = 1, in lateral semi-axes. sinus: size relative to usual.
+    hull: axes along the long axis (upwards), lateral and thickness. bend, lip: shift towards the
+    hilum of the poles (|u| = 1) and of the lips before and behind the hilum (|w| = 1), in lateral
+    semi-axes; they make the outline a bean from the front and a C in a slice. sinus: size relative
+    to usual.
     """
 
     side: Side
     hull: Ellipsoid
     bend: float
+    lip: float
     sinus: float
     pyramids: int
     seed: int
@@ -162,16 +167,22 @@ class Kidney:
     def radius(self, points_mm: Points) -> Points:
         """Normalised radius (N,), 1 on the outline."""
         local = self.hull.local(points_mm)
-        bent = local[:, 1] + self.bend * (local[:, 0] ** 2 - 0.35)
-        return np.sqrt(local[:, 0] ** 2 + bent**2 + local[:, 2] ** 2)
+        straight = local[:, 1] + self.shift(local[:, 0], local[:, 2])
+        return np.sqrt(local[:, 0] ** 2 + straight**2 + local[:, 2] ** 2)
+
+    def shift(self, u: Field, w: Field) -> Field:
+        """What bending took from v at (u, w), all in semi-axes; it keeps the volume."""
+        along, across = np.float32(self.bend), np.float32(self.lip)
+        return along * (u * u - np.float32(0.35)) + across * (w * w - np.float32(0.2))
 
     def surface(self, direction: Points, radius: float = 1.0) -> tuple[Points, Points]:
         """Points of the outline (N, 3) and outward normals there, for unit vectors (N, 3)."""
         local = direction * radius
         bent = local.copy()
-        bent[:, 1] -= self.bend * (local[:, 0] ** 2 - 0.35)
+        bent[:, 1] -= self.shift(local[:, 0], local[:, 2])
         gradient = local.copy()
         gradient[:, 0] += 2.0 * self.bend * local[:, 0] * local[:, 1]
+        gradient[:, 2] += 2.0 * self.lip * local[:, 2] * local[:, 1]
         normal = (gradient / self.hull.semi_axes_mm) @ np.asarray(self.hull.rotation)
         return self.hull.world(bent), normal / np.linalg.norm(normal, axis=1, keepdims=True)
 
@@ -359,7 +370,9 @@ def _solid(lesion: Lesion, rng: np.random.Generator) -> Lesion:
             )
             for _ in range(int(rng.integers(2, 5)))
         )
-    uneven = {Histology.CCRCC: 14.0, Histology.PRCC: 5.0}.get(histology, 7.0)
+    # The larger, the more mixed.
+    uneven = {Histology.CCRCC: 11.0, Histology.PRCC: 4.0}.get(histology, 6.0)
+    uneven *= 1.0 + min(lesion.diameter_mm, 100.0) / 80.0
     lesion = replace(
         lesion,
         histology=histology,
@@ -396,12 +409,12 @@ def _cystic(lesion: Lesion, rng: np.random.Generator) -> Lesion:
     if lesion.label == "tumour" and rng.random() < (0.5 if bosniak == "III" else 0.85):
         histology = Histology.CCRCC if rng.random() < 0.75 else Histology.PRCC
     radius = lesion.diameter_mm / 2
-    # Bosniak 2019: II 1-3 thin septa; IIF many, or 3 mm; III 4 mm or more; IV a nodule.
+    # Bosniak 2019: II 1-3 septa of at most 2 mm; IIF 4 or more, or 3 mm; III 4 mm; IV a nodule.
     count, thickness, wall = {
         "I": (0, 0.0, 0.5),
         "II": (int(rng.integers(1, 4)), 1.0, 0.8),
         "IIF": (int(rng.integers(4, 6)), 1.6, 2.0),
-        "III": (int(rng.integers(2, 5)), float(rng.uniform(3.0, 4.5)), 3.0),
+        "III": (int(rng.integers(2, 5)), float(rng.uniform(4.0, 5.0)), 3.0),
         "IV": (int(rng.integers(1, 4)), 2.5, 2.5),
     }[bosniak]
     nodule = None
@@ -416,10 +429,7 @@ def _cystic(lesion: Lesion, rng: np.random.Generator) -> Lesion:
         base_hu=float(rng.uniform(2.0, 18.0)),
         unevenness_hu=1.0,
         nodule=nodule,
-        septa=tuple(
-            Septum(_unit(rng), float(rng.uniform(-0.5, 0.5) * radius), thickness)
-            for _ in range(count)
-        ),
+        septa=tuple(_septum(radius, thickness, rng) for _ in range(count)),
         wall_mm=wall,
         calcifications=_specks(lesion, 0.0 if bosniak == "I" else 0.3, 0.95, rng),
     )
@@ -430,6 +440,13 @@ def _cystic(lesion: Lesion, rng: np.random.Generator) -> Lesion:
         )
         lesion = replace(lesion, septa=septa, wall_mm=0.75 * lesion.wall_mm)
     return replace(lesion, enhancing_share=share)
+
+
+def _septum(radius_mm: float, thickness_mm: float, rng: np.random.Generator) -> Septum:
+    bow_mm = float(rng.uniform(1.2, 3.0)) * radius_mm
+    offset_mm = float(rng.uniform(-0.5, 0.5)) * radius_mm
+    centre = _along((0.0, 0.0, 0.0), np.asarray(_unit(rng)), offset_mm - bow_mm)
+    return Septum(centre, bow_mm, thickness_mm)
 
 
 def _specks(
@@ -469,8 +486,8 @@ def _enhancing_share(lesion: Lesion) -> float:
 
 def in_septum(septum: Septum, offsets_mm: Points) -> Points:
     """Depth (N,) inside a septum in mm for offsets (N, 3) from the centre of the mass."""
-    distance = np.abs(offsets_mm @ np.asarray(septum.normal) - septum.offset_mm)
-    return septum.thickness_mm / 2 - distance
+    distance = np.linalg.norm(offsets_mm - np.asarray(septum.centre_mm), axis=1)
+    return septum.thickness_mm / 2 - np.abs(distance - septum.radius_mm)
 
 
 def exophytic_share(lesion: Lesion, kidney: Kidney) -> float:

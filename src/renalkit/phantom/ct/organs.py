@@ -1,7 +1,7 @@
 """Which organs, vessels and bones surround the kidneys of a simulated patient?
 
 Each is an ellipsoid, a tube or an upright cylinder with a tissue, listed in the order in which
-they are painted: organs, bowel, muscles, then bones and great vessels. Positions are for a trunk
+they are painted: organs, bowel, then muscles, bones and great vessels. Positions are for a trunk
 of 142 x 98 mm (muscle wall, semi-axes) and scaled to the patient's.
 """
 
@@ -39,39 +39,40 @@ class Cylinder:
 class Part:
     """One organ or part of it.
 
-    inner: tissue inside a wall of wall_mm (bone marrow, bowel content), "" for none. gas_mm: the
-    inside is gas in front of a level so far behind the centre (of each segment), None for no gas.
-    clipped: to the space inside the muscle wall. grain_mm: of its texture, 0 for none.
+    inner: tissue inside a wall of wall_mm (bone marrow, bowel content), "" for none. gas_y_mm: the
+    inside is gas in front of this level, None for no gas. clipped: to the space inside the muscle
+    wall. grain_mm: of its texture, 0 for none.
     """
 
     shape: Ellipsoid | Tube | Cylinder
     tissue: str
     inner: str = ""
     wall_mm: float = 0.0
-    gas_mm: float | None = None
+    gas_y_mm: float | None = None
     clipped: bool = True
     grain_mm: float = 0.0
     seed: int = 0
 
 
 def soft_parts(case: CtCase) -> list[Part]:
-    """Organs, bowel and muscles, painted before the fat around the kidneys."""
+    """Organs and bowel, painted before the fat around the kidneys."""
     body = case.body
     rng = np.random.default_rng([body.seed, 2])
     place = _Scaled(body)
     return [
         *_upper_organs(place, rng),
+        *_mesentery(body, rng),
         *_colon(place, rng),
         *_small_bowel(place, body, rng),
         *_pancreas_and_duodenum(place, body, rng),
-        *_muscles(body),
     ]
 
 
 def hard_parts(case: CtCase) -> list[Part]:
-    """Bones, great vessels and adrenals, painted after the fat around the kidneys."""
+    """Muscles, bones, great vessels and adrenals, painted after the fat around the kidneys."""
     rng = np.random.default_rng([case.body.seed, 3])
     return [
+        *_muscles(case.body),
         *_spine(case.body, rng),
         *_ribs(case.body, rng),
         *_great_vessels(case.body, rng),
@@ -151,28 +152,42 @@ def _upper_organs(place: _Scaled, rng: np.random.Generator) -> Iterator[Part]:
         grain_mm=7.0,
         seed=seed + 1,
     )
+    stomach = place.ellipsoid((52.0, -42.0, 88.0), (46.0, 36.0, 52.0), 20.0)
     yield Part(
-        place.ellipsoid((52.0, -42.0, 88.0), (46.0, 36.0, 52.0), 20.0),
+        stomach,
         "bowel_wall",
         inner="food",
         wall_mm=4.0,
-        gas_mm=float(rng.uniform(-24.0, -8.0)),
+        gas_y_mm=stomach.centre_mm[1] + float(rng.uniform(-24.0, -8.0)),
         grain_mm=6.0,
         seed=seed + 2,
     )
 
 
+def _mesentery(body: Body, rng: np.random.Generator) -> Iterator[Part]:
+    """Branches of the vessels to the bowel."""
+    front = body.aorta_mm[1] - 41.0
+    for _ in range(48):
+        start = np.array([rng.normal(5.0, 10.0), front, rng.uniform(-150.0, 10.0)])
+        end = start + rng.normal(0.0, 1.0, 3) * (42.0, 12.0, 16.0) - (0.0, 14.0, 0.0)
+        middle = (start + end) / 2 + rng.normal(0.0, 7.0, 3)
+        path = [_vector(start), _vector(middle), _vector(end)]
+        tissue = "portal" if rng.random() < 0.6 else "aorta"
+        yield Part(_tube(path, float(rng.uniform(0.9, 2.0))), tissue)
+
+
 def _colon(place: _Scaled, rng: np.random.Generator) -> Iterator[Part]:
     """Ascending, transverse and descending colon with haustra, stool and gas."""
-    ascending = [(-100.0, -22.0, -165.0), (-104.0, -16.0, -80.0), (-98.0, -20.0, -12.0)]
+    # Its bends lie below the liver and the spleen.
+    ascending = [(-100.0, -22.0, -165.0), (-100.0, -16.0, -100.0), (-82.0, -26.0, -46.0)]
     transverse = [
-        (-88.0, -48.0, -8.0),
-        (-45.0, -72.0, -22.0),
-        (15.0, -76.0, -30.0),
-        (65.0, -66.0, -8.0),
-        (98.0, -30.0, 38.0),
+        (-74.0, -46.0, -42.0),
+        (-45.0, -72.0, -40.0),
+        (15.0, -76.0, -36.0),
+        (65.0, -66.0, -12.0),
+        (98.0, -38.0, 24.0),
     ]
-    descending = [(108.0, 4.0, 42.0), (110.0, 2.0, -40.0), (108.0, -4.0, -165.0)]
+    descending = [(106.0, -16.0, 26.0), (110.0, 0.0, -30.0), (108.0, -4.0, -165.0)]
     for route, radius, gas in (
         (ascending, 20.0, 0.35),
         (transverse, 16.0, 0.75),
@@ -182,7 +197,8 @@ def _colon(place: _Scaled, rng: np.random.Generator) -> Iterator[Part]:
         points += rng.normal(0.0, 2.5, points.shape)
         path = tuple(_vector(point) for point in points)
         radii = tuple((radius * rng.uniform(0.8, 1.15, len(path))).tolist())
-        level = float(rng.uniform(-0.6, 0.4) * radius) if rng.random() < gas else None
+        level = float(points[:, 1].mean() + rng.uniform(-0.6, 0.4) * radius)
+        gas_y = level if rng.random() < gas else None
         # Its own fat keeps it off the liver and the kidney.
         yield Part(Tube(path, tuple(r + 5.0 for r in radii)), "fat")
         yield Part(
@@ -190,7 +206,7 @@ def _colon(place: _Scaled, rng: np.random.Generator) -> Iterator[Part]:
             "bowel_wall",
             inner="stool",
             wall_mm=2.0,
-            gas_mm=level,
+            gas_y_mm=gas_y,
             grain_mm=3.5,
             seed=int(rng.integers(0, 2**31)),
         )
@@ -198,8 +214,8 @@ def _colon(place: _Scaled, rng: np.random.Generator) -> Iterator[Part]:
 
 def _small_bowel(place: _Scaled, body: Body, rng: np.random.Generator) -> Iterator[Part]:
     """Loops in the middle and left of the abdomen, in front of the great vessels."""
-    for _ in range(int(rng.integers(52, 68))):
-        x = float(np.clip(rng.normal(14.0, 42.0), -95.0, 105.0))
+    for _ in range(int(rng.integers(75, 100))):
+        x = float(np.clip(rng.normal(20.0, 48.0), -95.0, 100.0))
         z = float(rng.uniform(-172.0, 32.0))
         y = float(rng.uniform(-80.0, -26.0 + 8.0 * (abs(x) > 50)))
         turn = rng.uniform(0.0, 2.0 * math.pi)
@@ -209,14 +225,14 @@ def _small_bowel(place: _Scaled, body: Body, rng: np.random.Generator) -> Iterat
         middle = np.array(place(x, y, z))
         path = (middle - along * length, middle + bend, middle + along * length)
         radius = float(rng.uniform(7.5, 12.5))
-        gas = -0.35 * radius if rng.random() < 0.12 else None
+        gas_y = float(middle[1]) - 0.35 * radius if rng.random() < 0.12 else None
         inner = "contrast" if body.oral_contrast and rng.random() < 0.6 else "chyme"
         yield Part(
             Tube(tuple(_vector(p) for p in path), (radius,) * 3),
             "bowel_wall",
             inner=inner,
             wall_mm=float(rng.uniform(1.6, 4.0)),
-            gas_mm=gas,
+            gas_y_mm=gas_y,
         )
 
 
@@ -260,10 +276,6 @@ def _pancreas_and_duodenum(place: _Scaled, body: Body, rng: np.random.Generator)
         (14.0, -52.0, -160.0),
     ]
     yield Part(_tube(artery, 3.2), "aorta")
-    for _ in range(16):  # branches in the mesentery
-        start = np.array([rng.normal(5.0, 12.0), front - 25.0, rng.uniform(-150.0, 10.0)])
-        end = start + rng.normal(0.0, 1.0, 3) * (35.0, 10.0, 18.0) - (0.0, 16.0, 0.0)
-        yield Part(_tube([_vector(start), _vector(end)], float(rng.uniform(1.2, 2.2))), "portal")
 
 
 def _muscles(body: Body) -> Iterator[Part]:

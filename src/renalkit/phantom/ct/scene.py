@@ -6,7 +6,6 @@ is a table of HU by name.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from renalkit.phantom.ct.anatomy import CtCase, Distractor
-from renalkit.phantom.ct.lesions import Kidney, Lesion
+from renalkit.phantom.ct.lesions import Kidney, Lesion, Septum
 from renalkit.phantom.ct.organs import Cylinder, Part, Tube, hard_parts, renal_parts, soft_parts
 from renalkit.phantom.ct.shapes import (
     Box,
@@ -23,6 +22,7 @@ from renalkit.phantom.ct.shapes import (
     Field,
     Grid,
     Level,
+    Vector,
     averaged,
     capsule,
     cylinder,
@@ -35,10 +35,12 @@ from renalkit.phantom.ct.shapes import (
 from renalkit.phantom.ct.torso import Torso, lung_level, strand_cover, torso, warped
 
 KIDNEY, TUMOUR, CYST = 1, 2, 3
-_PERIRENAL_MM = 9.0
-_PYRAMID_COS = 0.915
-_CORTEX_FROM = 0.80
+_FASCIA_MM, _CAPSULE_MM = 1.2, 2.0
+_PYRAMID_COS = 0.932
+_CORTEX_FROM = 0.77
 _LUNG_FROM_MM = 60.0
+# Mean of -min(t + 0.9, 0) for a texture t of deviation 1.
+_MATTER, _MATTER_MEAN = np.float32(0.9), np.float32(0.1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,9 +93,11 @@ def slab(plan: Anatomy, grid: Grid) -> Slab:
     for part in plan.soft:
         _part(out, part)
     for kidney in case.kidneys:
-        _perirenal_fat(out, kidney)
+        _perirenal_fat(out, kidney, case.body.perirenal_mm)
     for part in plan.hard:
         _part(out, part)
+    for kidney in case.kidneys:  # the muscle beside it never quite touches the kidney
+        _around(out, kidney, _CAPSULE_MM, "fat")
     if case.isthmus_mm:
         _isthmus(out, case.isthmus_mm)
     for kidney in case.kidneys:
@@ -151,7 +155,11 @@ def _part(out: Slab, part: Part) -> None:
         return np.minimum(cover, out.cavity[box], out=cover) if part.clipped else cover
 
     def grain(box: Box) -> Field | None:
-        return texture(out.grid.cut(box), part.grain_mm, part.seed) if part.grain_mm else None
+        if not part.grain_mm:
+            return None
+        values = texture(out.grid.cut(box), part.grain_mm, part.seed)
+        # Stool is soft tissue with bubbles of gas.
+        return np.minimum(values + _MATTER, 0.0) + _MATTER_MEAN if part.inner == "stool" else values
 
     for level in levels:
         # A wall is smooth; texture belongs to what it encloses.
@@ -162,9 +170,9 @@ def _part(out: Slab, part: Part) -> None:
     for level in levels:
         cover = clip(level.cover(part.wall_mm), level.box)
         out.paint(level.box, cover, part.inner, grain(level.box))
-        if part.gas_mm is not None:
+        if part.gas_y_mm is not None:
             y, edge = out.grid.y[level.box[1]], np.float32(out.grid.edges_mm[1])
-            surface = np.float32(level.centre_y_mm + part.gas_mm)
+            surface = np.float32(part.gas_y_mm)
             above = np.clip((surface - y) / edge + np.float32(0.5), 0.0, 1.0)
             if above.any():
                 out.paint(level.box, cover * above, "gas")
@@ -192,15 +200,31 @@ def _lungs(out: Slab, case: CtCase) -> None:
         out.paint(box, np.minimum(cover, out.cavity[box], out=cover), "lung")
 
 
-def _perirenal_fat(out: Slab, kidney: Kidney) -> None:
-    """Fat around the kidney inside a thin fascia; it keeps liver, spleen and bowel off."""
-    for grow, tissue, weight in ((_PERIRENAL_MM + 1.2, "fascia", 0.5), (_PERIRENAL_MM, "fat", 1.0)):
-        a, b, c = (axis + grow for axis in kidney.hull.semi_axes_mm)
-        level = ellipsoid(out.grid, replace(kidney.hull, semi_axes_mm=(a, b, c)))
-        if level is None:
-            continue
-        cover = np.minimum(level.cover(), out.cavity[level.box])
-        out.paint(level.box, cover * np.float32(weight), tissue)
+def _perirenal_fat(out: Slab, kidney: Kidney, width_mm: float) -> None:
+    """Fat crossed by septa inside a wavy fascia; it keeps liver, spleen and bowel off."""
+    level = _grown(out.grid, kidney, width_mm + _FASCIA_MM)
+    if level is None:
+        return
+    grid, cavity = out.grid.cut(level.box), out.cavity[level.box]
+    wave = texture(grid, 24.0, kidney.seed + 1, terms=6) * np.float32(2.2 / level.unit_mm)
+    level = replace(level, level=level.level + wave)
+    out.paint(level.box, np.minimum(level.cover(), cavity), "fascia")
+    cover = np.minimum(level.cover(_FASCIA_MM), cavity)
+    out.paint(level.box, cover, "fat")
+    sheets = np.abs(texture(grid, 11.0, kidney.seed + 2, terms=8))
+    sheets = np.clip(np.float32(0.7) - np.float32(6.0) * sheets, 0.0, 1.0)
+    out.paint(level.box, np.multiply(sheets, cover, out=sheets), "strand")
+
+
+def _around(out: Slab, kidney: Kidney, width_mm: float, tissue: str) -> None:
+    level = _grown(out.grid, kidney, width_mm)
+    if level is not None:
+        out.paint(level.box, np.minimum(level.cover(), out.cavity[level.box]), tissue)
+
+
+def _grown(grid: Grid, kidney: Kidney, width_mm: float) -> Level | None:
+    a, b, c = (axis + width_mm for axis in kidney.hull.semi_axes_mm)
+    return ellipsoid(grid, replace(kidney.hull, semi_axes_mm=(a, b, c)))
 
 
 def _isthmus(out: Slab, path: tuple[tuple[float, float, float], ...]) -> None:
@@ -227,7 +251,7 @@ def _kidney(out: Slab, kidney: Kidney, vessels: Sequence[Part]) -> None:
     grid = out.grid.cut(box)
     directions = _pyramid_directions(kidney)
     u, v, w = local_axes(grid, kidney.hull)
-    v = v + np.float32(kidney.bend) * (u * u - np.float32(0.35))
+    v = v + kidney.shift(u, w)
     radius = np.sqrt(u * u + v * v + w * w) + np.float32(1e-4)
     slope = _bent_slope(grid, kidney, (u, v, w), radius)
     outside = Level(box, np.float32(1.0) - radius, slope, 1.0)
@@ -269,9 +293,9 @@ def _sinus_level(axes: tuple[Field, Field, Field], size: float, nearest: Field) 
     """The sinus: a bay open to the hilum into which the papillae bulge."""
     u, v, w = axes
     radius = np.sqrt(
-        (u / np.float32(0.56)) ** 2
-        + ((v + np.float32(0.55)) / np.float32(0.74)) ** 2
-        + (w / np.float32(0.40)) ** 2
+        (u / np.float32(0.58)) ** 2
+        + ((v + np.float32(0.53)) / np.float32(0.77)) ** 2
+        + (w / np.float32(0.43)) ** 2
     )
     bulge = np.clip((nearest - np.float32(0.90)) * np.float32(10.0), 0.0, 1.0)
     return np.float32(size) - radius - np.float32(0.22) * bulge
@@ -280,14 +304,15 @@ def _sinus_level(axes: tuple[Field, Field, Field], size: float, nearest: Field) 
 def _bent_slope(
     grid: Grid, kidney: Kidney, axes: tuple[Field, Field, Field], radius: Field
 ) -> Field:
-    """Change of the normalised radius over a voxel, as in ct_shapes."""
+    """Change of the normalised radius over a voxel, as in `shapes`."""
     u, v, w = axes
     along = u + np.float32(2.0 * kidney.bend) * u * v
+    across = w + np.float32(2.0 * kidney.lip) * w * v
     matrix = np.asarray(kidney.hull.rotation) / np.asarray(kidney.hull.semi_axes_mm)[:, None]
     slope = np.zeros_like(radius)
     for column, edge in zip(matrix.T, grid.edges_mm, strict=True):
         a, b, c = (np.float32(value * edge) for value in column)
-        change = a * along + b * v + c * w
+        change = a * along + b * v + c * across
         slope += change * change
     slope = np.sqrt(slope) / radius
     return np.maximum(slope, np.float32(1e-4))
@@ -333,6 +358,7 @@ def _distractor(out: Slab, distractor: Distractor) -> None:
         return
     cover = level.cover()
     tissue, inner, wall = {
+        "column": ("cortex", "", 0.0),
         "extrarenal_pelvis": ("ureter_wall", "urine", 0.8),
         "splenule": ("spleen", "", 0.0),
         "bowel_loop": ("bowel_wall", "chyme", 2.5),
@@ -344,6 +370,8 @@ def _distractor(out: Slab, distractor: Distractor) -> None:
     out.paint(level.box, cover, tissue)
     if inner:
         out.paint(level.box, level.cover(wall), inner)
+    if distractor.kind == "column":
+        _label(out, level.box, cover >= 0.5, KIDNEY)
 
 
 def _lesion(out: Slab, lesion: Lesion) -> None:
@@ -354,8 +382,7 @@ def _lesion(out: Slab, lesion: Lesion) -> None:
     grid = out.grid.cut(box)
     name = f"lesion {lesion.number}"
     radius_mm = lesion.diameter_mm / 2
-    grain_mm = min(12.0, max(3.0, radius_mm / (2.0 if lesion.lesion_class == "AML" else 3.0)))
-    grain = texture(grid, grain_mm, lesion.seed) if lesion.unevenness_hu > 2.0 else None
+    grain = _unevenness(grid, lesion)
     if lesion.lesion_class == "cystic":
         out.paint(box, cover, f"{name} wall")
         level, slope = lesion_grid_level(grid, lesion)
@@ -363,34 +390,58 @@ def _lesion(out: Slab, lesion: Lesion) -> None:
         np.minimum(inside, cover, out=inside)
         out.paint(box, inside, name)
         for septum in lesion.septa:
-            x, y, z = (
-                axis - np.float32(centre)
-                for axis, centre in zip(
-                    (grid.x, grid.y, grid.z), lesion.body.centre_mm, strict=True
-                )
-            )
-            nx, ny, nz = (np.float32(part) for part in septum.normal)
-            plane = (nz * z + ny * y) + nx * x
-            edge = math.hypot(*np.multiply(septum.normal, grid.edges_mm).tolist())
-            depth = np.float32(septum.thickness_mm / 2) - np.abs(plane - septum.offset_mm)
-            sheet = np.clip(depth / np.float32(edge) + np.float32(0.5), 0.0, 1.0)
-            # A sheet thinner than a voxel never covers more than its own share of it.
-            sheet = np.minimum(sheet, np.float32(min(1.0, septum.thickness_mm / edge)))
-            out.paint(box, sheet * inside, f"{name} wall")
+            out.paint(box, _sheet(grid, septum, lesion.body.centre_mm) * inside, f"{name} wall")
     else:
         out.paint(box, cover, name, grain)
-    parts = [(core, f"{name} core", 4.0) for core in lesion.cores]
-    parts += [(lesion.nodule, f"{name} nodule", 1.0)] if lesion.nodule is not None else []
-    parts += [(speck, "stone", 1.0) for speck in lesion.calcifications]
-    for shape, tissue, softness in parts:
-        level_found = ellipsoid(out.grid, shape)
-        if level_found is None:
+    parts = [(core, f"{name} core") for core in lesion.cores]
+    parts += [(lesion.nodule, f"{name} nodule")] if lesion.nodule is not None else []
+    parts += [(speck, "stone") for speck in lesion.calcifications]
+    for shape, tissue in parts:
+        found_part = ellipsoid(out.grid, shape)
+        if found_part is None:
             continue
-        part_cover = level_found.cover(softness=softness)
-        out.paint(level_found.box, part_cover * _within(cover, box, level_found.box), tissue)
+        softness = 1.0
+        if tissue == f"{name} core":
+            softness = 2.5
+            if lesion.core_kind == "necrosis":  # its margin is frayed
+                frayed = texture(out.grid.cut(found_part.box), 5.0, lesion.seed + 2, terms=10)
+                frayed *= np.float32(0.22)
+                found_part = replace(found_part, level=found_part.level + frayed)
+        part_cover = found_part.cover(softness=softness)
+        out.paint(found_part.box, part_cover * _within(cover, box, found_part.box), tissue)
     where = cover >= 0.5
     out.instances[box][where] = lesion.number
     _label(out, box, where, TUMOUR if lesion.label == "tumour" else CYST)
+
+
+def _unevenness(grid: Grid, lesion: Lesion) -> Field | None:
+    """Coarse and fine patches of a mass, of deviation 1; None for one without."""
+    if lesion.unevenness_hu <= 2.0:
+        return None
+    share = 2.0 if lesion.lesion_class == "AML" else 3.0
+    coarse_mm = min(12.0, max(3.0, lesion.diameter_mm / 2 / share))
+    coarse = texture(grid, coarse_mm, lesion.seed, terms=10)
+    coarse *= np.float32(0.85)
+    coarse += np.float32(0.53) * texture(grid, max(2.0, coarse_mm / 2.5), lesion.seed + 1, terms=8)
+    return coarse
+
+
+def _sheet(grid: Grid, septum: Septum, centre_mm: Vector) -> Field:
+    """Coverage (Z, Y, X) by a septum of a mass about centre_mm."""
+    x, y, z = (
+        axis - np.float32(middle + shift)
+        for axis, middle, shift in zip(
+            (grid.x, grid.y, grid.z), centre_mm, septum.centre_mm, strict=True
+        )
+    )
+    distance = np.sqrt(x * x + y * y + z * z) + np.float32(1e-4)
+    ex, ey, ez = (np.float32(edge) for edge in grid.edges_mm)
+    edge = np.sqrt((x * ex) ** 2 + (y * ey) ** 2 + (z * ez) ** 2) / distance
+    thickness = np.float32(septum.thickness_mm)
+    depth = thickness / 2 - np.abs(distance - np.float32(septum.radius_mm))
+    sheet = np.clip(depth / edge + np.float32(0.5), 0.0, 1.0)
+    # A sheet thinner than a voxel never covers more than its own share of it.
+    return np.minimum(sheet, thickness / edge)
 
 
 def _within(cover: Field, box: Box, wanted: Box) -> Field:

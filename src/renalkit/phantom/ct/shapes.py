@@ -100,14 +100,13 @@ class Grid:
 class Level:
     """A shape on the voxels of a box: level (positive inside), its change over a voxel, its unit.
 
-    unit_mm: millimetres per unit of level near the surface. centre_y_mm: of the shape.
+    unit_mm: millimetres per unit of level near the surface.
     """
 
     box: Box
     level: Field
     slope: Field
     unit_mm: float
-    centre_y_mm: float = 0.0
 
     def cover(self, inset_mm: float = 0.0, softness: float = 1.0) -> Field:
         """Coverage 0..1 by the shape inset by so much; softness widens the edge."""
@@ -211,7 +210,7 @@ def ellipsoid(grid: Grid, shape: Ellipsoid) -> Level | None:
     radius, slope = radius_and_slope(grid.cut(box), shape)
     unit = float(np.prod(shape.semi_axes_mm)) ** (1 / 3)
     level = np.subtract(np.float32(1.0), radius, out=radius)
-    return Level(box, level, slope, unit, shape.centre_mm[1])
+    return Level(box, level, slope, unit)
 
 
 def cylinder(
@@ -276,7 +275,7 @@ def capsule(
     level = np.float32(last - first) * along
     level += np.float32(first)
     level -= distance
-    return Level(box, level, slope, 1.0, middle[1])
+    return Level(box, level, slope, 1.0)
 
 
 def averaged(grid: Grid, box: Box, smallest_mm: float, cover: Callable[[Grid], Field]) -> Field:

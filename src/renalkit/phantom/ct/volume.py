@@ -5,10 +5,12 @@
 
 HU of the kidney follow the project's anchors: cortex/medulla 32/32 without contrast, 190/95
 corticomedullary, 165/160 nephrographic; fat -100, sinus -80, vertebrae about 300 on average, cysts
-2-18, AML -70..-20, solid masses 0.5-0.95 of the parenchyma in the nephrographic phase. Time courses
-of solid masses: clear cell and oncocytoma peak early and wash out (J. Urol. 5000256: 34, 173, 149
-and 98 HU; 31, 151, 137, 79), papillary carcinoma rises slowly (Corwin et al., AJR 211:1259, 2018:
-15-51, 32-100, 18-91, 18-73 HU). All phases of a case share one geometry.
+2-18, AML -70..-20, solid masses 0.5-0.95 of the parenchyma in the nephrographic phase. Solid masses
+take their course over the phases from the means of two series, in HU without contrast,
+corticomedullary, nephrographic, excretory: clear cell 34, 173, 149, 98 and oncocytoma 31, 151, 137,
+79 (doi 10.5301/uj.5000256, hypervascular masses); chromophobe 135, 161, 148 and papillary 50, 60,
+58 after contrast (The Scientific World Journal 2015, 476750). HU of the other tissues are chosen.
+All phases of a case share one geometry.
 
 Noise is Gaussian with the band-pass correlation of filtered back-projection, of a fixed SD in the
 body and less outside it, with a slow shading. Pixels depend on case and phase only: neither on the
@@ -44,8 +46,8 @@ _TISSUE_HU: Mapping[str, tuple[float, ...]] = {
     "lung": (-860.0, -845.0, -845.0, -850.0),
     "skin": (10.0, 12.0, 18.0, 16.0),
     "fat": (-103.0, -102.0, -100.0, -100.0),
-    "fascia": (-45.0, -42.0, -38.0, -40.0),
-    "strand": (-72.0, -55.0, -52.0, -60.0),
+    "fascia": (-60.0, -55.0, -50.0, -52.0),
+    "strand": (-45.0, -15.0, -10.0, -22.0),
     "muscle": (55.0, 58.0, 66.0, 64.0),
     "liver": (58.0, 78.0, 114.0, 98.0),
     "portal": (42.0, 150.0, 165.0, 120.0),
@@ -57,7 +59,7 @@ _TISSUE_HU: Mapping[str, tuple[float, ...]] = {
     "chyme": (18.0,) * 4,
     "contrast": (260.0,) * 4,
     "food": (28.0,) * 4,
-    "stool": (-60.0,) * 4,
+    "stool": (0.0,) * 4,
     "aorta": (42.0, 305.0, 160.0, 118.0),
     "vena_cava": (42.0, 128.0, 150.0, 115.0),
     "renal_vein": (42.0, 190.0, 158.0, 118.0),
@@ -85,18 +87,19 @@ _UNEVEN_HU = {
     "pancreas": 10.0,
     "marrow": 30.0,
     "food": 22.0,
-    "stool": 110.0,
+    "stool": 270.0,
     "cortex": 4.0,
     "sinus": 12.0,
 }
 _SPLEEN_EARLY_HU = 28.0
 
-# Rise over the nephrographic one: corticomedullary, excretory.
+# Rise over the nephrographic one: corticomedullary, excretory. Without contrast 34 HU are taken
+# for chromophobe and papillary carcinoma.
 _COURSE = {
-    Histology.CCRCC: (1.21, 0.60),
-    Histology.ONCOCYTOMA: (1.13, 0.48),
-    Histology.CHRCC: (0.98, 0.75),
-    Histology.PRCC: (0.78, 0.90),
+    Histology.CCRCC: (1.21, 0.56),
+    Histology.ONCOCYTOMA: (1.13, 0.46),
+    Histology.CHRCC: (0.80, 0.90),
+    Histology.PRCC: (0.63, 0.93),
 }
 
 
