@@ -22,7 +22,7 @@ from renalkit.phantom.ct.volume import CtCase, CtPlan, CtVolume, Phase, draw_cas
 
 OUT = Path(__file__).parent / "images"
 WINDOW_HU = (-160, 240)
-COLOURS = ("#ff5a5f", "#3ddc97", "#ffc145", "#5bc0ff", "#d291ff", "#ff9f6b")
+COLOURS = ("#ff5a5f", "#3ddc97", "#ffc145", "#d291ff", "#ff9f6b")
 ONE = (Phase.NEPHROGRAPHIC,)
 EARLY = (Phase.CORTICOMEDULLARY,)
 
@@ -43,7 +43,7 @@ def show(axes: plt.Axes, volume: CtVolume, phase: Phase, title: str, outlines: b
     if outlines:
         kidney = volume.labels[1] > 0
         if kidney.any():
-            axes.contour(kidney, [0.5], colors=["#9ad1ff"], linewidths=0.5, linestyles=":")
+            axes.contour(kidney, [0.5], colors=["#5bc0ff"], linewidths=0.7, linestyles=":")
         for number in np.unique(volume.instances[1])[1:]:
             colour = COLOURS[(int(number) - 1) % len(COLOURS)]
             axes.contour(volume.instances[1] == number, [0.5], colors=[colour], linewidths=0.9)
@@ -55,12 +55,19 @@ def show(axes: plt.Axes, volume: CtVolume, phase: Phase, title: str, outlines: b
     axes.axis("off")
 
 
-def first(plan: CtPlan, wanted: str) -> CtCase:
-    """The first case whose largest mass is of a class, histology, Bosniak class or core."""
+def first(plan: CtPlan, wanted: str, middle: bool = False) -> CtCase:
+    """The first case whose largest mass is of a class, histology, Bosniak class or core.
+
+    middle: and beside the hilum of its kidney.
+    """
     for seed in range(200):
         case = draw_case(plan, seed)
         one = case.lesions[0]
-        if wanted in (one.lesion_class, str(one.histology), one.bosniak, one.core_kind):
+        kidney = next(k for k in case.kidneys if k.side == one.side)
+        beside = abs(one.body.centre_mm[2] - kidney.hull.centre_mm[2]) < 8.0
+        if wanted in (one.lesion_class, str(one.histology), one.bosniak, one.core_kind) and (
+            beside or not middle
+        ):
             return case
     raise LookupError(wanted)
 
@@ -82,7 +89,7 @@ def panels() -> list[tuple[CtVolume, Phase, str, bool]]:
         kidneys="both",
         **base,
     )
-    case = first(plan, "ccRCC")
+    case = first(plan, "ccRCC", middle=True)
     four = section(case, mass_height(case), tuple(Phase))
     out = [(four, phase, str(phase), True) for phase in Phase]
 
@@ -93,7 +100,8 @@ def panels() -> list[tuple[CtVolume, Phase, str, bool]]:
         plan, cysts=1, touching_share=1.0, kidneys="left_only", cyst_mm=(22, 30)
     )
     pair = next(c for c in (draw_case(touching, s) for s in range(50)) if c.lesions[1].touching)
-    height = (mass_height(pair) + mass_height(pair, 1)) / 2
+    reach = [one.surface()[:, 2] for one in pair.lesions[:2]]
+    height = (max(z.min() for z in reach) + min(z.max() for z in reach)) / 2
     out.append((section(pair, height, ONE), ONE[0], "touching masses, right kidney absent", True))
     fused = draw_case(dataclasses.replace(plan, kidneys="horseshoe", tumours=0, cysts=0), 5)
     bridge = fused.isthmus_mm[len(fused.isthmus_mm) // 2][2]
@@ -110,7 +118,9 @@ def panels() -> list[tuple[CtVolume, Phase, str, bool]]:
     ):
         one = dataclasses.replace(plan, aml_share=aml, tumour_mm=(32, 48), cysts=0)
         found = first(one, wanted)
-        out.append((section(found, mass_height(found), ONE), ONE[0], title, True))
+        mass = found.lesions[0]
+        height = (mass.nodule or mass.body).centre_mm[2]
+        out.append((section(found, height, ONE), ONE[0], title, True))
     return out
 
 
