@@ -6,7 +6,7 @@ comparison on the same cases, and, for DeLong, as a comparison of two different 
 
 Sources: DeLong, DeLong and Clarke-Pearson 1988, Biometrics 44:837; mid-rank form of Sun and Xu
 2014, IEEE SPL 21:1389; clusters: Obuchowski 1997, Biometrics 53:567 (not the binormal method
-that pROC calls "obuchowski").
+that pROC calls "obuchowski"); logit scale: Pepe 2003, section 5.2.
 """
 
 from __future__ import annotations
@@ -33,6 +33,13 @@ class Alternative(StrEnum):
     TWO_SIDED = "two-sided"
     GREATER = "greater"
     LESS = "less"
+
+
+class Scale(StrEnum):
+    """Where an interval of an AUC is symmetric. logit: never leaves 0 to 1, better near 1."""
+
+    PLAIN = "plain"
+    LOGIT = "logit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +76,15 @@ def delong_covariance(truth: AnyArray, scores: AnyArray) -> tuple[Floats, Floats
 
 
 def delong(
-    truth: AnyArray, scores: AnyArray, unit: Unit = Unit.PATIENT, level: float = 0.95
+    truth: AnyArray,
+    scores: AnyArray,
+    unit: Unit = Unit.PATIENT,
+    level: float = 0.95,
+    scale: Scale = Scale.PLAIN,
 ) -> Estimate:
     """AUC with DeLong's interval, cut off at 0 and 1; one row per independent unit.
+
+    For frames, take `patient_means` first, or `clustered_auc`.
 
     With complete separation (AUC 0 or 1) DeLong's variance is 0 and would claim certainty. The
     bound is then exact: m disjoint pairs, m the smaller class, are independent trials that all
@@ -82,7 +95,28 @@ def delong(
     """
     refuse_frames(unit)
     aucs, cov = delong_covariance(truth, scores)
-    return _estimate(float(aucs[0]), float(cov[0, 0]), _Basis.of_cases(truth, unit, level))
+    basis = _Basis.of_cases(truth, unit, level)
+    return _estimate(float(aucs[0]), float(cov[0, 0]), basis, scale)
+
+
+def patient_means(truth: AnyArray, scores: AnyArray, groups: AnyArray) -> tuple[Bools, Floats]:
+    """One row per patient, in the order of the sorted keys: truth (G,), mean score (G,).
+
+    truth, scores, groups (n,): rows of frames. The mean asks another question than the rows do:
+    it ranks patients, and patients with many frames weigh no more than others.
+    Raises: StatisticUndefined if a patient has rows of both classes, or as `auc`.
+    """
+    t, s = binary_scores(truth, scores)
+    codes, n_groups = group_codes(groups, t.size)
+    share = np.bincount(codes, weights=t, minlength=n_groups) / np.bincount(codes)
+    mixed = int(((share > 0) & (share < 1)).sum())
+    if mixed:
+        raise StatisticUndefined(
+            f"{mixed} patients have rows of both classes",
+            expected="one class per patient",
+            remedy="use the clustered AUC, or lesions as units",
+        )
+    return share == 1, np.bincount(codes, weights=s, minlength=n_groups) / np.bincount(codes)
 
 
 def paired_delong(
@@ -166,7 +200,11 @@ def clustered_covariance(
 
 
 def clustered_auc(
-    truth: AnyArray, scores: AnyArray, groups: AnyArray, level: float = 0.95
+    truth: AnyArray,
+    scores: AnyArray,
+    groups: AnyArray,
+    level: float = 0.95,
+    scale: Scale = Scale.PLAIN,
 ) -> Estimate:
     """AUC over rows (frames, lesions) with an interval that respects patients.
 
@@ -175,7 +213,7 @@ def clustered_auc(
     estimate has no variance.
     """
     aucs, cov = clustered_covariance(truth, scores, groups)
-    return _estimate(float(aucs[0]), float(cov[0, 0]), _Basis.of_groups(groups, level))
+    return _estimate(float(aucs[0]), float(cov[0, 0]), _Basis.of_groups(groups, level), scale)
 
 
 def paired_clustered_auc(
@@ -263,8 +301,13 @@ def _placements(truth: AnyArray, scores: AnyArray) -> tuple[Bools, Floats, Float
     return t, of_pos.mean(axis=1), of_pos, of_neg
 
 
-def _estimate(value: float, variance: float, basis: _Basis) -> Estimate:
+def _estimate(value: float, variance: float, basis: _Basis, scale: Scale = Scale.PLAIN) -> Estimate:
     b = basis
+    if variance > 0 and scale is Scale.LOGIT and 0 < value < 1:
+        half = normal_quantile(b.level) * sqrt(variance) / (value * (1 - value))
+        centre = float(special.logit(value))
+        low, high = float(special.expit(centre - half)), float(special.expit(centre + half))
+        return Estimate(value, low, high, b.level, b.n, b.unit, f"{b.method}, logit scale")
     if variance > 0:
         half = normal_quantile(b.level) * sqrt(variance)
         low, high = max(0.0, value - half), min(1.0, value + half)

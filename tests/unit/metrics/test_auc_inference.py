@@ -17,6 +17,7 @@ from renalkit.domain.prediction import Unit
 from renalkit.errors import StatisticUndefined
 from renalkit.metrics.auc_inference import (
     Alternative,
+    Scale,
     clustered_auc,
     clustered_covariance,
     delong,
@@ -24,6 +25,7 @@ from renalkit.metrics.auc_inference import (
     hanley_mcneil_interval,
     paired_clustered_auc,
     paired_delong,
+    patient_means,
     unpaired_delong,
 )
 from renalkit.metrics.bootstrap import Auc, BootstrapPlan, cluster_bootstrap
@@ -152,6 +154,37 @@ def test_complete_separation_is_not_certainty():
     assert e.method == "exact bound at complete separation"
     down = delong(truth, -scores)
     assert (down.low, down.value, down.high) == (0, 0, pytest.approx(1 - 0.025 ** (1 / 3)))
+
+
+def test_logit_interval_by_hand():
+    """AUC 7/9, variance 5/81: on the logit scale the standard error is that over A (1 - A)."""
+    truth, scores = np.array([1, 1, 1, 0, 0, 0]), np.array([1.0, 3, 5, 0, 2, 2])
+    e = delong(truth, scores, scale=Scale.LOGIT)
+    variance = (4 / 27) / 3 + (1 / 27) / 3
+    half = 1.959963984540054 * math.sqrt(variance) / (7 / 9 * 2 / 9)
+    ends = [1 / (1 + math.exp(-(math.log(3.5) + sign * half))) for sign in (-1, 1)]
+    assert (e.value, e.low, e.high) == pytest.approx((7 / 9, *ends), abs=1e-12)
+    assert e.method == "DeLong, logit scale"
+    turned = delong(1 - truth, scores, scale=Scale.LOGIT)
+    assert (turned.low, turned.high) == pytest.approx((1 - e.high, 1 - e.low), abs=1e-12)
+    rows = clustered_auc(truth, scores, np.arange(6), scale=Scale.LOGIT)
+    assert (rows.low, rows.high) == pytest.approx((e.low, e.high), abs=1e-12)
+    assert rows.method.endswith("over 6 rows, logit scale")
+
+
+def test_logit_interval_at_complete_separation_is_the_exact_bound():
+    truth, scores = np.array([0, 0, 0, 1, 1, 1, 1]), np.arange(7.0)
+    assert delong(truth, scores, scale=Scale.LOGIT) == delong(truth, scores)
+
+
+def test_patient_means_are_one_row_per_patient():
+    truth = np.array([1, 0, 1, 0, 0])
+    scores = np.array([1.0, 2, 4, 3, 5])
+    t, s = patient_means(truth, scores, np.array(["b", "a", "b", "c", "a"]))
+    assert t.tolist() == [False, True, False]
+    assert s.tolist() == [3.5, 2.5, 3]
+    with pytest.raises(StatisticUndefined, match="1 patients have rows of both classes"):
+        patient_means(truth, scores, np.array([0, 0, 1, 2, 3]))
 
 
 def test_hanley_mcneil_gives_the_intervals_printed_for_patients():
