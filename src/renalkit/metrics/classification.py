@@ -291,6 +291,50 @@ def macro_auc(truth: AnyArray, scores: AnyArray) -> float:
     return float(np.mean([auc(t == k, scores[:, k]) for k in range(scores.shape[1])]))
 
 
+# ------------------------------------------------------------------ ordered classes
+
+
+def cumulative_splits(truth: AnyArray, scores: AnyArray) -> list[tuple[Ints, Floats]]:
+    """Ordered classes (grades) as C - 1 two-class tasks: "class k or above", k = 1 .. C-1.
+
+    truth (n,) classes 0 .. C-1; scores (n,), one that rises with the class, or (n, C) class
+    probabilities, of which those of k and above are summed. Each pair is (truth (n,) 0/1, scores
+    (n,)), for `auc` or for a resampled `bootstrap.Auc`.
+    Raises: StatisticUndefined if a class has no case, fewer than two classes, or scores of another
+    shape or not finite.
+    """
+    s = np.asarray(scores, dtype=np.float64)
+    highest = int(np.max(truth, initial=-1))
+    n_classes = s.shape[1] if s.ndim == 2 else highest + 1
+    t = _classes(truth, n_classes, "truth")
+    if s.ndim not in (1, 2):
+        raise StatisticUndefined(f"scores with {s.ndim} axes", expected="(cases,) or (cases, C)")
+    present = np.bincount(t, minlength=n_classes)
+    if n_classes < 2 or bool((present == 0).any()):
+        raise StatisticUndefined(
+            f"classes with {present.tolist()} cases",
+            where="ordered classes",
+            expected="at least two classes, each with a case",
+            remedy="merge classes without cases with a neighbour",
+        )
+    upper = s if s.ndim == 1 else np.cumsum(s[:, ::-1], axis=1)[:, ::-1]
+    splits = [(t >= k, upper if s.ndim == 1 else upper[:, k]) for k in range(1, n_classes)]
+    for above, score in splits:
+        binary_scores(above, score)
+    return [(above.astype(np.int64), score) for above, score in splits]
+
+
+def cumulative_auc(truth: AnyArray, scores: AnyArray) -> float:
+    """Plain mean over the cuts of an ordered scale of the AUC of "this class or above".
+
+    Arguments and errors as `cumulative_splits`; for two classes the ordinary AUC.
+
+    >>> cumulative_auc(np.array([0, 1, 2, 2]), np.array([1.0, 3, 2, 4]))
+    0.875
+    """
+    return float(np.mean([auc(t, s) for t, s in cumulative_splits(truth, scores)]))
+
+
 # ------------------------------------------------------------------ checks
 
 

@@ -21,6 +21,8 @@ from renalkit.metrics.classification import (
     class_recalls,
     confusion_at,
     confusion_matrix,
+    cumulative_auc,
+    cumulative_splits,
     macro_auc,
     macro_f1,
     multiclass_accuracy,
@@ -229,3 +231,51 @@ def test_classes_outside_the_task_are_refused():
         macro_auc(np.array([0, 1]), np.full((2, 3), 1 / 3))
     with pytest.raises(ValueError, match="negative"):
         BinaryConfusion(1, -1, 0, 0)
+
+
+# ---------------------------------------------------------------- ordered classes
+
+
+@given(st.integers(0, 1000), st.integers(2, 5))
+@settings(deadline=None)
+def test_cumulative_auc_is_the_mean_of_the_cuts(seed, n_classes):
+    rng = np.random.default_rng(seed)
+    truth = rng.permutation(np.concatenate([np.arange(n_classes), rng.integers(0, n_classes, 20)]))
+    scores = (truth + rng.normal(size=truth.size)).round(1)
+    want = np.mean([sk.roc_auc_score(truth >= k, scores) for k in range(1, n_classes)])
+    assert cumulative_auc(truth, scores) == pytest.approx(want, abs=1e-12)
+    # The scale turned round, with its scores.
+    turned = cumulative_auc(n_classes - 1 - truth, -scores)
+    assert turned == pytest.approx(want, abs=1e-12)
+    chances = rng.dirichlet(np.ones(n_classes), truth.size)
+    want = np.mean(
+        [sk.roc_auc_score(truth >= k, chances[:, k:].sum(axis=1)) for k in range(1, n_classes)]
+    )
+    assert cumulative_auc(truth, chances) == pytest.approx(want, abs=1e-9)
+
+
+def test_cumulative_auc_of_perfect_constant_and_two_class_scores():
+    truth = np.array([0, 1, 1, 2, 3])
+    assert cumulative_auc(truth, truth * 2.0) == 1
+    assert cumulative_auc(truth, np.ones(5)) == 0.5
+    two, scores = np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8])
+    assert cumulative_auc(two, scores) == auc(two, scores)
+    splits = cumulative_splits(truth, np.arange(5.0))
+    assert [t.tolist() for t, _ in splits] == [[0, 1, 1, 1, 1], [0, 0, 0, 1, 1], [0, 0, 0, 0, 1]]
+
+
+def test_ordered_classes_without_cases_are_refused():
+    scores = np.arange(4.0)
+    for truth, given_scores, message in (
+        (np.array([0, 0, 2, 2]), scores, r"classes with \[2, 0, 2\] cases"),
+        (np.zeros(4, dtype=int), scores, "at least two classes"),
+        (np.array([0, 1, 1, 0]), np.ones((4, 3)), r"\[2, 2, 0\]"),
+        (np.array([0, 1, 3, 2]), np.ones((4, 3)), "not in the task"),
+        (np.array([0, 1, 1, 0]), scores * math.nan, "NaN"),
+        (np.array([0, 1, 1, 0]), scores[:3], "one per case"),
+        (np.array([0, 1, 1, 0]), np.ones((4, 2, 1)), "3 axes"),
+        (np.array([0.5, 1, 1, 0]), scores, "not in the task"),
+        (np.array([], dtype=int), np.array([]), "one class per case"),
+    ):
+        with pytest.raises(StatisticUndefined, match=message):
+            cumulative_auc(truth, given_scores)
