@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from renalkit.errors import InputRefused, Locked, Reason, StoreError
 
@@ -56,11 +56,12 @@ def make_folder(folder: Path) -> Path:
             folder.mkdir(exist_ok=True)
             fsync_folder(folder.parent)
         except OSError as error:
-            raise _refused(error, folder) from error
+            raise refused(error, folder) from error
     return folder
 
 
-def _refused(error: OSError, path: Path) -> StoreError:
+def refused(error: OSError, path: Path) -> StoreError:
+    """The disk's refusal in words."""
     words = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
     return StoreError(
         f"write refused: {words}",
@@ -69,20 +70,22 @@ def _refused(error: OSError, path: Path) -> StoreError:
     )
 
 
-def write_with(path: Path, fill: Callable[[Path], None]) -> None:
-    """Let `fill` write a temporary file beside `path`, then put it in place atomically.
+@contextmanager
+def replacing(path: Path) -> Generator[Path]:
+    """A temporary file beside `path` to fill; it takes its place, durably, when the block is done.
 
-    Raises StoreError when the disk refuses (full, read-only, I/O error); the old content stays.
+    Raises StoreError when the disk refuses (full, read-only, I/O error); the old content stays, as
+    it does when the block fails.
     """
     make_folder(path.parent)
     try:
         handle, name = tempfile.mkstemp(prefix=TMP_PREFIX, suffix=path.suffix, dir=path.parent)
     except OSError as error:
-        raise _refused(error, path) from error
+        raise refused(error, path) from error
     os.close(handle)
     temporary = Path(name)
     try:
-        fill(temporary)
+        yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
@@ -90,10 +93,23 @@ def write_with(path: Path, fill: Callable[[Path], None]) -> None:
         fsync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise _refused(error, path) from error
+        raise refused(error, path) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_with(path: Path, fill: Callable[[Path], None]) -> None:
+    """Let `fill` write a temporary file beside `path`, then put it in place; see `replacing`."""
+    with replacing(path) as temporary:
+        fill(temporary)
+
+
+@contextmanager
+def text_file(path: Path) -> Generator[TextIO]:
+    """A text file to write piece by piece; it appears when the block is done; see `replacing`."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as text:
+        yield text
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -172,6 +188,18 @@ def read_json(path: Path) -> Any:
     return parse_json(path.read_bytes(), where=path.name)
 
 
+def move_folder(whole: Path, target: Path) -> None:
+    """Put a whole folder in the place of a missing or empty one, at once.
+
+    Raises StoreError when the disk refuses, or when the place is not free.
+    """
+    try:
+        whole.rename(target)
+        fsync_folder(target.parent)
+    except OSError as error:
+        raise refused(error, target) from error
+
+
 def clean_temporaries(folder: Path) -> int:
     """Remove temporary files an interrupted writer left behind; returns how many."""
     found = [p for p in folder.rglob(TMP_PREFIX + "*") if p.is_file()]
@@ -191,7 +219,7 @@ def locked(folder: Path) -> Generator[None]:
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise _refused(error, path) from error
+        raise refused(error, path) from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
