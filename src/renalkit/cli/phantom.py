@@ -14,7 +14,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Patients = Annotated[int, typer.Option("-n", "--patients", min=1, help="Number of patients.")]
+Patients = Annotated[int, typer.Option("-n", "--patients", help="Number of patients.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same files.")]
 OutFolder = Annotated[
     Path, typer.Option("-o", "--out", help="Folder to make; must be new or empty.")
@@ -25,41 +25,39 @@ PositiveShare = Annotated[
     float, typer.Option(help="Malignant (or high-grade) share of the masses.")
 ]
 NormalShare = Annotated[float, typer.Option(help="Share of patients without a mass.")]
-FaultShares = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--fault",
-        metavar="NAME=SHARE",
-        help="Fault put in on purpose: missing_frames, tilt, wrong_units, duplicates, "
-        "label_noise, leaking_calipers.",
-    ),
-]
 Workers = Annotated[int, typer.Option(min=0, max=64, help="Processes; 0 is one per core.")]
 Uncompressed = Annotated[bool, typer.Option("--uncompressed", help="No JPEG in the DICOM files.")]
-Seconds = Annotated[float, typer.Option(help="Length of a clip in s.")]
-FramesPerSecond = Annotated[float, typer.Option("--fps", help="Frames per second.")]
-LayoutName = Annotated[
-    str | None, typer.Option(help="Panels: b-left, b-right, b-top or b-bottom; drawn if not set.")
+Seconds = Annotated[float, typer.Option(help="Length of a clip in s, 1 to 3600.")]
+FramesPerSecond = Annotated[float, typer.Option("--fps", help="Frames per second, 0.5 to 60.")]
+
+
+def _faults(names: str) -> Any:
+    words = f"Fault put in on purpose, and in which share of patients: {names}."
+    return typer.Option("--fault", metavar="NAME=SHARE", help=words)
+
+
+StillFaults = Annotated[
+    list[str] | None, _faults("wrong_units, duplicates, label_noise, leaking_calipers")
+]
+ClipFaults = Annotated[
+    list[str] | None,
+    _faults("missing_frames, wrong_units, duplicates, label_noise, leaking_calipers"),
+]
+CtFaults = Annotated[
+    list[str] | None, _faults("missing_frames, tilt, wrong_units, duplicates, label_noise")
 ]
 
 
-def _make_phantom(plan: Any, out: Path, workers: int, as_json: bool) -> None:
-    from renalkit.usecases.phantom import make_phantom
+def _make(plan: Any, out: Path, workers: int, as_json: bool) -> None:
+    from renalkit.usecases.phantom import make_phantom, phantom_words
 
     with progress_bar() as progress:
         found = make_phantom(plan, out, progress, workers)
-    give(
-        found,
-        as_json,
-        lambda: (
-            f"{found['n_patients']} simulated patients, {found['n_images']} B-mode pictures, "
-            f"{found['n_frames']} contrast frames: {out}"
-        ),
-    )
+    give(found, as_json, lambda: phantom_words(found, out))
 
 
-@app.command("us")
-def phantom_us(
+@app.command()
+def us(
     out: OutFolder,
     patients: Patients = 48,
     seed: Seed = 0,
@@ -67,25 +65,25 @@ def phantom_us(
     target: TargetName = "malignancy",
     positive_share: PositiveShare = 0.6,
     normal_share: NormalShare = 0.0,
-    fault: FaultShares = None,
+    fault: StillFaults = None,
     pictures: Annotated[
         bool, typer.Option("--pictures", help="PNG with masks instead of DICOM.")
     ] = False,
-    size: Annotated[int, typer.Option(min=64, max=1024, help="Side of a picture in px.")] = 256,
+    size: Annotated[int, typer.Option(help="Side of a picture in px, 64 to 1024.")] = 256,
     uncompressed: Uncompressed = False,
     workers: Workers = 0,
     as_json: AsJson = False,
 ) -> None:
     """B-mode stills of kidneys with masses, several per patient."""
-    from renalkit.usecases.phantom import patient_plan, us_plan
+    from renalkit.usecases.phantom_plans import People, us_plan
 
-    drawn = patient_plan(patients, seed, level, target, (positive_share, normal_share), fault or [])
-    plan = us_plan(drawn, pictures=pictures, size=size, uncompressed=uncompressed)
-    _make_phantom(plan, out, workers, as_json)
+    people = People(patients, seed, level, target, positive_share, normal_share, fault or ())
+    plan = us_plan(people, pictures=pictures, size=size, uncompressed=uncompressed)
+    _make(plan, out, workers, as_json)
 
 
-@app.command("ceus")
-def phantom_ceus(
+@app.command()
+def ceus(
     out: OutFolder,
     patients: Patients = 12,
     seed: Seed = 0,
@@ -93,36 +91,41 @@ def phantom_ceus(
     target: TargetName = "malignancy",
     positive_share: PositiveShare = 0.6,
     normal_share: NormalShare = 0.0,
-    fault: FaultShares = None,
+    fault: ClipFaults = None,
     seconds: Seconds = 60.0,
     fps: FramesPerSecond = 10.0,
-    jitter: Annotated[float, typer.Option(help="SD of the pause between frames, as a share.")] = 0,
-    rows: Annotated[int, typer.Option(help="Rows of a frame.")] = 600,
-    cols: Annotated[int, typer.Option(help="Columns of a frame.")] = 800,
-    layout: LayoutName = None,
+    jitter: Annotated[
+        float, typer.Option(help="SD of the pause between frames as a share of it, 0 to 0.3.")
+    ] = 0.0,
+    rows: Annotated[int, typer.Option(help="Rows of a frame, 240 to 2160.")] = 600,
+    cols: Annotated[int, typer.Option(help="Columns of a frame, 320 to 3840.")] = 800,
+    layout: Annotated[
+        str | None,
+        typer.Option(help="Panels: b-left, b-right, b-top or b-bottom; drawn if not set."),
+    ] = None,
     pairs: Annotated[
-        int | None, typer.Option(min=1, help="So many cropped frame pairs instead of a clip.")
+        int | None, typer.Option(help="So many cropped frame pairs (PNG) instead of a clip.")
     ] = None,
     uncompressed: Uncompressed = False,
     workers: Workers = 0,
     as_json: AsJson = False,
 ) -> None:
     """Contrast clips with B-mode beside, or cropped frame pairs."""
-    from renalkit.usecases.phantom import ceus_plan, patient_plan
+    from renalkit.usecases.phantom_plans import People, ceus_plan
 
-    drawn = patient_plan(patients, seed, level, target, (positive_share, normal_share), fault or [])
+    people = People(patients, seed, level, target, positive_share, normal_share, fault or ())
     plan = ceus_plan(
-        drawn,
+        people,
         clip=(seconds, fps, jitter),
         screen=(rows, cols, layout),
         pairs=pairs,
         uncompressed=uncompressed,
     )
-    _make_phantom(plan, out, workers, as_json)
+    _make(plan, out, workers, as_json)
 
 
-@app.command("cohort")
-def phantom_cohort(
+@app.command()
+def cohort(
     out: OutFolder,
     patients: Patients = 12,
     seed: Seed = 0,
@@ -130,33 +133,34 @@ def phantom_cohort(
     target: TargetName = "malignancy",
     positive_share: PositiveShare = 0.6,
     normal_share: NormalShare = 0.0,
-    fault: FaultShares = None,
+    fault: ClipFaults = None,
     seconds: Seconds = 60.0,
     fps: FramesPerSecond = 10.0,
     workers: Workers = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Whole patients: B-mode stills, contrast clip, covariates, readings of radiologists."""
-    from renalkit.usecases.phantom import cohort_plan, patient_plan
+    """Whole patients: stills and contrast clip, covariates, readings."""
+    from renalkit.usecases.phantom_plans import People, cohort_plan
 
-    drawn = patient_plan(patients, seed, level, target, (positive_share, normal_share), fault or [])
-    _make_phantom(cohort_plan(drawn, clip=(seconds, fps, 0.0)), out, workers, as_json)
+    people = People(patients, seed, level, target, positive_share, normal_share, fault or ())
+    _make(cohort_plan(people, clip=(seconds, fps, 0.0)), out, workers, as_json)
 
 
-@app.command("ct")
-def phantom_ct(
+@app.command()
+def ct(
     out: OutFolder,
     patients: Patients = 4,
     seed: Seed = 0,
     normal_share: NormalShare = 0.1,
-    fault: FaultShares = None,
+    fault: CtFaults = None,
     phases: Annotated[
         str,
         typer.Option(help="non-contrast, corticomedullary, nephrographic, excretory; by commas."),
     ] = "nephrographic",
-    matrix: Annotated[int, typer.Option(min=64, max=1024, help="Rows and columns.")] = 512,
+    matrix: Annotated[int, typer.Option(help="Rows and columns, 64 to 1024.")] = 512,
     slice_mm: Annotated[
-        float | None, typer.Option(help="Distance of slices in mm; drawn if not set.")
+        float | None,
+        typer.Option(help="Distance of slices in mm, 0.4 to 10; drawn if not set."),
     ] = None,
     kidneys: Annotated[
         str, typer.Option(help="drawn, both, left_only, right_only or horseshoe.")
@@ -165,16 +169,14 @@ def phantom_ct(
     as_json: AsJson = False,
 ) -> None:
     """Abdominal CT series with renal masses, cysts and look-alikes."""
-    from renalkit.usecases.phantom import ct_plan
+    from renalkit.usecases.phantom_plans import People, ct_plan
 
+    people = People(patients, seed, normal_share=normal_share, faults=fault or ())
     plan = ct_plan(
-        patients,
-        seed,
-        fault or [],
-        phases=phases.split(","),
-        normal_share=normal_share,
+        people,
+        phases=[phase.strip() for phase in phases.split(",")],
         matrix=matrix,
         slice_mm=slice_mm,
         kidneys=kidneys,
     )
-    _make_phantom(plan, out, workers, as_json)
+    _make(plan, out, workers, as_json)
