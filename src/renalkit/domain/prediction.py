@@ -1,4 +1,4 @@
-"""What a system, or a reader, says about a frame, a lesion or a patient."""
+"""What a system says about a frame, a lesion or a patient; what readers say is in `readings`."""
 
 from __future__ import annotations
 
@@ -71,16 +71,6 @@ class Prediction:
                 raise ValueError(f"scores {self.scores} do not sum to 1")
             if self.target is not None and not 0 <= self.target < len(self.scores):
                 raise ValueError(f"target {self.target} with {len(self.scores)} classes")
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A radiologist's call, in the shape of a prediction so that either can be compared."""
-
-    prediction: Prediction
-    reader: str
-    seniority: str | None = None
-    with_ai: bool = False
 
 
 def _one(values: Sequence[tuple[float, ...]], rule: Rule) -> tuple[float, ...]:
