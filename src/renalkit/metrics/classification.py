@@ -366,6 +366,25 @@ def binary_scores(
     return t, s
 
 
+def binary_probabilities(
+    truth: AnyArray, probabilities: AnyArray, *, both_classes: bool = True
+) -> tuple[npt.NDArray[np.bool_], Floats]:
+    """As `binary_scores`, and the scores are probabilities of the positive class.
+
+    Raises: StatisticUndefined also for values below 0 or above 1.
+    """
+    t, p = binary_scores(truth, probabilities, both_classes=both_classes)
+    outside = int(((p < 0) | (p > 1)).sum())
+    if outside:
+        raise StatisticUndefined(
+            f"{outside} of {p.size} values lie outside 0 to 1",
+            where="probabilities",
+            expected="probabilities of the positive class",
+            remedy="other scores can be ranked (AUC), but not calibrated or decided by",
+        )
+    return t, p
+
+
 def _zero_one(values: AnyArray, where: str) -> npt.NDArray[np.bool_]:
     v = np.asarray(values)
     if v.ndim != 1 or v.size == 0:
