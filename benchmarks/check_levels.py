@@ -339,8 +339,9 @@ def measure_ceus(frames: list[SeenFrame]) -> Vector:
     mass, cortex = (read_off(curve) for curve in curves)
     filled = [f for f in kept if f.time_s > 12.0]
     mean = np.mean([f.patch for f in filled], axis=0)
+    # Contrast shows the mass with an even outline: its rim is left out.
     core = cv2.erode(
-        np.all([f.inside for f in filled], axis=0).astype(np.uint8), np.ones((5, 5), np.uint8)
+        np.all([f.inside for f in filled], axis=0).astype(np.uint8), np.ones((9, 9), np.uint8)
     )
     smooth = cv2.GaussianBlur(np.log(mean + 1.0), (0, 0), 2.0)[core > 0]
     size = math.log(float(np.mean([f.easy["size"] for f in filled])))
