@@ -195,7 +195,7 @@ class ReadingTable:
         )
 
     def crossed(self, kind: ReadingValue) -> tuple[ReadingTable, tuple[str, ...]]:
-        """Without the cases that not every reader read in every arm; and those cases, to be told."""
+        """Without the cases that some reader did not read in some arm; and those cases."""
         left_out = {case for case, _, _ in self.missing(kind)}
         kept = self.of_cases({c for c in self.cases if c not in left_out})
         return kept, tuple(c for c in self.cases if c in left_out)

@@ -82,13 +82,18 @@ def read_table(
     dialect's (default: comma, which is only left when the caller says so), missing columns;
     InputRefused(UNREADABLE) when the file cannot be read.
     """
+    return parse_table(read_bytes(path), where=path.name, required=required, dialect=dialect)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a table; `read_table` says what is refused."""
     try:
         size = path.stat().st_size
         if not path.is_file():
-            raise bad_table("not a regular file", where=path.name, expected="a CSV file")
+            raise bad_table("not a regular file", where=path.name, expected="a table")
         if size > MAX_BYTES:
             raise bad_table(f"{size} bytes", where=path.name, expected=f"at most {MAX_BYTES}")
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise InputRefused(
             Reason.UNREADABLE,
@@ -96,7 +101,6 @@ def read_table(
             where=path.name,
             remedy="check that the table exists and that you may read it",
         ) from error
-    return parse_table(data, where=path.name, required=required, dialect=dialect)
 
 
 def parse_table(
