@@ -228,6 +228,44 @@ def paired_clustered_auc(
     return _compare(aucs, cov, _Basis.of_groups(groups, level), alternative)
 
 
+@dataclass(frozen=True, slots=True)
+class EqualAucs:
+    """The test that several AUCs are all equal: chi-square with `df` degrees of freedom."""
+
+    aucs: tuple[Estimate, ...]
+    statistic: float
+    df: int
+    p_value: float
+
+
+def equal_aucs(
+    truth: AnyArray, scores: AnyArray, groups: AnyArray | None = None, level: float = 0.95
+) -> EqualAucs:
+    """Do S systems on the same cases all have one AUC? To be asked before pairs are looked at.
+
+    scores (S, n); groups (n,): patient of each row, None for one row per patient. DeLong 1988,
+    eq. 5, for the contrast of every system with the first; systems that are copies of one another
+    take no degree of freedom, and copies alone give df 0 and p 1.
+
+    Raises: StatisticUndefined as `delong` or `clustered_auc`, or if a difference has no variance.
+    """
+    if groups is None:
+        aucs, cov = delong_covariance(truth, scores)
+        basis = _Basis.of_cases(truth, Unit.PATIENT, level)
+    else:
+        aucs, cov = clustered_covariance(truth, scores, groups)
+        basis = _Basis.of_groups(groups, level)
+    estimates = tuple(_estimate(float(a), float(cov[k, k]), basis) for k, a in enumerate(aucs))
+    contrast = np.eye(aucs.size)[1:] - np.eye(aucs.size)[0]
+    spread, axes = np.linalg.eigh(contrast @ cov @ contrast.T)
+    along = axes.T @ (contrast @ aucs)
+    varies = spread > 1e-12 * float(np.trace(cov))
+    if bool((np.abs(along[~varies]) > 1e-9).any()):
+        raise _no_variance("a difference of the AUCs")
+    statistic, df = float((along[varies] ** 2 / spread[varies]).sum()), int(varies.sum())
+    return EqualAucs(estimates, statistic, df, float(special.chdtrc(df, statistic)) if df else 1.0)
+
+
 def hanley_mcneil_interval(
     auc: float, n_positive: int, n_negative: int, level: float = 0.95
 ) -> tuple[float, float]:
