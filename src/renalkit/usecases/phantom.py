@@ -299,4 +299,6 @@ def phantom_words(summary: Mapping[str, Any], folder: Path) -> str:
     names = {"images": "B-mode pictures", "frames": "contrast frames", "pairs": "frame pairs"}
     names["slices"] = "CT slices"
     held = [f"{summary[f'n_{k}']} {words}" for k, words in names.items() if summary[f"n_{k}"]]
-    return ", ".join([f"{summary['n_patients']} simulated patients", *held]) + f": {folder}"
+    count = summary["n_patients"]
+    people = f"{count} simulated patient{'s' if count > 1 else ''}"
+    return ", ".join([people, *held]) + f": {folder}"

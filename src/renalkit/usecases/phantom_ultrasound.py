@@ -220,6 +220,7 @@ def _write_clip(case: Case, study: CeusStudy, boxes: Add) -> int:
                 times=FrameTimes(1000 / plan.timing.rate_hz, None if even else tuple(pauses)),
                 laterality=patient.side[0].upper(),
                 series=2,
+                contrast="Microbubbles",
                 jpeg_quality=case.plan.jpeg_quality,
             )
     return len(kept)

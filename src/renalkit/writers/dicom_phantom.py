@@ -93,6 +93,7 @@ def write_us_clip(
     laterality: str,
     series: int = 1,
     instance: int = 1,
+    contrast: str | None = None,
     jpeg_quality: int | None = 90,
 ) -> None:
     """Write one ultrasound clip, or a still.
@@ -102,6 +103,7 @@ def write_us_clip(
         frames: n_frames pictures (H,W,3) uint8 RGB, taken one at a time.
         shape: (H,W). regions: at least one; spacing in mm per pixel. laterality: L or R.
         times: of the clip's frames; None for a still, which has one frame.
+        contrast: agent, or None without one.
         jpeg_quality: 1..100 for JPEG baseline (4:2:2), None for uncompressed RGB.
 
     Raises:
@@ -117,6 +119,8 @@ def write_us_clip(
     data.SequenceOfUltrasoundRegions = [_region(region) for region in regions]
     if times is not None:
         _time(data, n_frames, times)
+    if contrast is not None:
+        data.ContrastBolusAgent = contrast
     data.PatientOrientation = []
     data.SamplesPerPixel, data.PlanarConfiguration = 3, 0
     data.PhotometricInterpretation = "RGB" if jpeg_quality is None else "YBR_FULL_422"
