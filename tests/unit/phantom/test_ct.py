@@ -208,7 +208,7 @@ def test_the_kidney_label_has_a_kidneys_volume(case, volume):
 def test_pixels_depend_on_case_and_phase_only(case, volume, monkeypatch):
     alone = render(case, Phase.EXCRETORY)
     assert np.array_equal(alone.hu[Phase.EXCRETORY], volume.hu[Phase.EXCRETORY])
-    monkeypatch.setattr(ct, "_SLAB", 11)
+    monkeypatch.setattr(ct, "_SLAB_VOXELS", 11 * 128 * 128)
     assert sha(render_phases(case)) == sha(volume)
 
 

@@ -379,6 +379,7 @@ def _draw_lesions(
     for label, diameter in labels:
         lesion = draw_lesion(len(placed) + 1, label, diameter, plan.aml_share, rng)
         touch = rng.random() < plan.touching_share
+        best: tuple[float, Lesion] | None = None
         for index in rng.permutation(len(kidneys)):
             kidney = kidneys[int(index)]
             here = [one for one in placed if one.side == kidney.side]
@@ -389,9 +390,15 @@ def _draw_lesions(
                 found = place_touching(lesion, kidney, partners, body.excess_mm, rng)
             if found is None:
                 found = place(lesion, kidney, placed, body.excess_mm, rng)
-            if found is not None:
-                placed.append(found)
+            if found is None:
+                continue
+            excess = body.excess_mm(found.surface())
+            if best is None or excess < best[0]:
+                best = (excess, found)
+            if excess <= 0.0:
                 break
+        if best is not None:
+            placed.append(best[1])
     return tuple(placed)
 
 

@@ -6,6 +6,7 @@ spine, so the wall costs one resampling per slice.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from renalkit.phantom.ct.anatomy import Body
 from renalkit.phantom.ct.shapes import Field, Grid
 
 Plane = npt.NDArray[np.floating[Any]]
-_FINE = 3
+_FINE_MM, _MOST_FINE = 0.5, 4
 _LATTICE_MM = 420.0
 
 
@@ -40,13 +41,14 @@ class Torso:
 def torso(body: Body, grid: Grid) -> Torso:
     """Draw the section on the columns and rows of a grid."""
     flat = Grid(grid.x, grid.y, np.zeros((1, 1, 1), np.float32), grid.step_mm)
-    fine = flat.finer((_FINE, _FINE, 1))
+    parts = min(_MOST_FINE, math.ceil(grid.step_mm[0] / _FINE_MM))
+    fine = flat.finer((parts, parts, 1))
     x, y = np.broadcast_arrays(fine.x.astype(np.float32), fine.y.astype(np.float32))
     rng = np.random.default_rng([body.seed, 1])
     depth, skin_depth = _depths(body, x, y)
     wall = _wall_thickness(body, x, y)
     spine = np.float32(body.spine_y_mm)
-    edge = np.float32(grid.step_mm[0] / _FINE)
+    edge = np.float32(grid.step_mm[0] / parts)
 
     def step(level_mm: Plane) -> Plane:
         return np.clip(level_mm / edge + np.float32(0.5), 0.0, 1.0).astype(np.float32)
@@ -78,20 +80,20 @@ def torso(body: Body, grid: Grid) -> Torso:
 
     fat = beneath - muscle
     shares = {
-        "air": _coarse(1.0 - patient),
-        "skin": _coarse(patient - beneath),
-        "muscle": _coarse(muscle),
-        "fat": _coarse(fat),
+        "air": _coarse(1.0 - patient, parts),
+        "skin": _coarse(patient - beneath, parts),
+        "muscle": _coarse(muscle, parts),
+        "fat": _coarse(fat, parts),
     }
     fascia = step(np.float32(0.4) - np.abs(skin_depth - 0.55 * (skin_depth - depth))) * (depth < 0)
     uneven = 3.5 * lattice((9.0, 9.0), x, y, rng) + 22.0 * fascia
     first, second = lattice((11.0, 11.0), x, y, rng), lattice((11.0, 11.0), x, y, rng)
     return Torso(
         shares=shares,
-        uneven_hu=_coarse(uneven * beneath),
-        cavity=_coarse(inside),
-        table=_coarse(_table(body, x, y)),
-        strands=(_coarse(first), _coarse(second)),
+        uneven_hu=_coarse(uneven * beneath, parts),
+        cavity=_coarse(inside, parts),
+        table=_coarse(_table(body, x, y), parts),
+        strands=(_coarse(first, parts), _coarse(second, parts)),
     )
 
 
@@ -175,9 +177,9 @@ def _table(body: Body, x: Plane, y: Plane) -> Plane:
     return (np.clip(total, 0.0, 1.0) * (np.abs(x) < 215.0)).astype(np.float32)
 
 
-def _coarse(plane: Plane) -> Plane:
+def _coarse(plane: Plane, parts: int) -> Plane:
     rows, cols = plane.shape
-    blocks = plane.reshape(rows // _FINE, _FINE, cols // _FINE, _FINE)
+    blocks = plane.reshape(rows // parts, parts, cols // parts, parts)
     return np.ascontiguousarray(blocks.mean(axis=(1, 3), dtype=np.float32))
 
 

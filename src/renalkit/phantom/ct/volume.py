@@ -37,7 +37,7 @@ from renalkit.phantom.histology import Histology
 
 PHASES = tuple(Phase)
 LABELS: Mapping[str, int] = {"kidney": KIDNEY, "tumour": TUMOUR, "cyst": CYST}
-_SLAB = 32
+_SLAB_VOXELS = 3_000_000
 
 # HU without contrast, corticomedullary, nephrographic, excretory.
 _TISSUE_HU: Mapping[str, tuple[float, ...]] = {
@@ -208,19 +208,21 @@ def render_phases(case: CtCase, phases: Sequence[Phase] | None = None) -> CtVolu
     sections = {phase: _section_hu(common, table) for phase, table in tables.items()}
     hu = {phase: np.empty(case.shape, np.int16) for phase in wanted}
     labels, instances = np.empty(case.shape, np.uint8), np.empty(case.shape, np.uint8)
-    sums = {phase: np.zeros(len(case.lesions) + 1) for phase in wanted}
-    for first in range(0, case.shape[0], _SLAB):
-        here = slice(first, min(first + _SLAB, case.shape[0]))
+    bins = len(case.lesions) + 1
+    counts = np.zeros(bins, np.int64)
+    sums = {phase: np.zeros(bins) for phase in wanted}
+    depth = max(1, _SLAB_VOXELS // math.prod(case.shape[1:]))
+    for first in range(0, case.shape[0], depth):
+        here = slice(first, min(first + depth, case.shape[0]))
         part = slab(common, grid.cut((here, slice(None), slice(None))))
         labels[here], instances[here] = part.labels, part.instances
+        marked = part.instances > 0
+        numbers = part.instances[marked]
+        counts += np.bincount(numbers, minlength=bins)
         for phase in wanted:
             clean = _composed(part, case, sections[phase], tables[phase], phase)
-            marked = part.instances > 0
-            sums[phase] += np.bincount(
-                part.instances[marked], clean[marked], minlength=len(case.lesions) + 1
-            )
+            sums[phase] += np.bincount(numbers, clean[marked], minlength=bins)
             _scanned(clean, case, common, phase, first, hu[phase][here])
-    counts = np.bincount(instances.ravel(), minlength=len(case.lesions) + 1)
     lesions = tuple(
         _truth(case, one, int(counts[one.number]), {p: sums[p][one.number] for p in wanted})
         for one in case.lesions
