@@ -1,0 +1,47 @@
+"""The scripts that compare figures with other programs run, and agree where the program is there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+VALIDATION = Path(__file__).resolve().parents[2] / "validation"
+SCRIPTS = (
+    "r_proc_asah",
+    "r_tests",
+    "sklearn_scores",
+    "statsmodels_tests",
+    "dcurves_net_benefit",
+    "sas_ovarian",
+)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_figures_agree_with_the_other_program(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, VALIDATION / f"{name}.py"], capture_output=True, text=True, timeout=250
+    )
+    if done.returncode == 77:
+        pytest.skip(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "agree" in done.stdout
+
+
+def test_a_figure_that_differs_is_found() -> None:
+    code = (
+        "from side_by_side import Table\n"
+        "t = Table('made up')\n"
+        "t.add('right', [1.0, 2.0], [1.0, 2.0 + 1e-12])\n"
+        "t.add('wrong', 1.0, 1.001)\n"
+        "t.add('infinite', 1.0, float('inf'))\n"
+        "t.finish()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=VALIDATION, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stdout.count("DIFFERS") == 2
+    assert "1 of 3 agree" in done.stdout
