@@ -289,13 +289,22 @@ def hanley_mcneil_interval(
 def group_codes(groups: AnyArray, n_rows: int) -> tuple[npt.NDArray[np.intp], int]:
     """Group of each row as 0 .. G-1 in sorted order of the keys, and G.
 
-    Raises: StatisticUndefined if there is not one key per row.
+    Raises: StatisticUndefined if there is not one key per row, or a key is NaN or None: rows
+    without a patient would count as one patient.
     """
     keys = np.asarray(groups)
     if keys.shape != (n_rows,):
         raise StatisticUndefined(
             f"groups of shape {keys.shape} for {n_rows} rows", expected="one patient key per row"
         )
+    if keys.dtype.kind in "fO":
+        missing = sum(key is None or key != key for key in keys.tolist())
+        if missing:
+            raise StatisticUndefined(
+                f"{missing} of {n_rows} rows have no patient",
+                where="groups",
+                remedy="leave these rows out, and say how many",
+            )
     distinct, codes = np.unique(keys, return_inverse=True)
     return codes.astype(np.intp), distinct.size
 

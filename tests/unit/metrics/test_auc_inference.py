@@ -251,10 +251,12 @@ def refused_calls():
         (lambda: clustered_auc(t, s, np.zeros(4)), "1 groups with positive"),
         (lambda: clustered_auc(t, s, np.zeros(3)), "groups of shape"),
         (lambda: clustered_auc(t, t + 0.0, np.array([0, 1, 2, 3])), "no variance"),
+        (lambda: clustered_auc(t, s, np.array([0, math.nan, math.nan, 3])), "2 of 4 rows have no"),
+        (lambda: clustered_auc(t, s, np.array(["a", None, "b", "c"])), "1 of 4 rows have no"),
     ]
 
 
-@pytest.mark.parametrize("place", range(10))
+@pytest.mark.parametrize("place", range(12))
 def test_undefined_statistics_are_refused(place):
     call, message = refused_calls()[place]
     with pytest.raises(StatisticUndefined, match=message):
