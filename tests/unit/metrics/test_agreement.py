@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -393,3 +396,24 @@ def test_reader_dice_weighs_patients_and_counts_what_is_empty():
         reader_dice(np.full((2, 1), np.nan), np.array([1, 2]))
     with pytest.raises(StatisticUndefined, match="patient key"):
         reader_dice(np.ones((2, 1)), np.array([1, 2, 3]))
+
+
+DATA = Path(os.environ.get("RENALKIT_DATA", Path(__file__).parents[4] / "shared" / "data"))
+
+
+@pytest.mark.data
+def test_three_real_readers_of_280_renal_tumours():
+    """KiTS23: ICC(2,1) of volume 0.999, mean pairwise Dice 0.959."""
+    file = DATA / "kits23_labels" / "readers.csv"
+    if not file.is_file():
+        pytest.skip(f"NOT TESTED ON REAL DATA: no {file} (set RENALKIT_DATA)")
+    with file.open(encoding="utf-8") as text:
+        rows = [r for r in csv.DictReader(text) if r["structure"] == "tumor"]
+    volumes = np.array([[float(r[f"vol_ml_r{k}"]) for k in (1, 2, 3)] for r in rows])
+    dice = np.array([[float(r[f"dice_{pair}"]) for pair in (12, 13, 23)] for r in rows])
+    assert len(rows) == 280
+    assert round(icc(volumes, IccForm.TWO_SINGLE, Unit.LESION).estimate.value, 3) == 0.999
+    found = reader_dice(dice, np.array([r["case_id"] for r in rows]))
+    assert dice.mean() == pytest.approx(0.959, abs=5e-4)
+    assert found.mean.value == pytest.approx(0.959, abs=1e-3)
+    assert (found.mean.n, found.pairs) == (251, 840)

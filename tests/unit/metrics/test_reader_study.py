@@ -180,7 +180,7 @@ def test_compare_calls_by_hand():
 
 
 @given(st.integers(0, 2**32 - 1), st.booleans())
-@settings(max_examples=40)
+@settings(max_examples=15)
 def test_the_matched_model_is_never_worse_where_it_is_matched_and_no_better_threshold_exists(
     seed, coarse
 ):
