@@ -41,7 +41,7 @@ Side = Literal["left", "right"]
 _FAR_MM = -200.0
 # Deviations of the depth gain from face to bottom and of the contact across the probe: small where
 # the kidney lies, larger in the near and far field and at the edges of the fan.
-_TGC_SD_DB = (7.0, 2.0, 1.6, 2.0, 9.0)
+_TGC_SD_DB = (7.0, 1.7, 1.3, 1.7, 9.0)
 _CONTACT_SD_DB = (4.0, 0.6, 0.6, 0.6, 4.0)
 _WIDEST = 1.25  # outermost point of most outlines, in radii
 # What every scanner of the phantom shows: the mass is kept within.

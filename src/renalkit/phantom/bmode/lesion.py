@@ -3,7 +3,7 @@
 Three features follow the latent ones of `levels` (standard normal but for the class):
 
     echo level            0.5 - 2.6 z dB relative to cortex      (z > 0: darker)
-    texture               3.0 exp(0.70 z) dB standard deviation  (z > 0: more uneven)
+    texture               3.0 exp(0.75 z) dB standard deviation  (z > 0: more uneven)
     outline               0.05 exp(0.5 z) of the radius          (z > 0: more irregular)
 
 The maps are one-to-one, so the ideal observer of a level reads the latents from the features.
@@ -33,9 +33,9 @@ from renalkit.phantom.levels import LEVELS, Latents, Level, bmode_score, draw_la
 Vector = npt.NDArray[np.float64]
 
 _ECHO_DB, _ECHO_STEP_DB = 0.5, 2.6
-_TEXTURE_DB, _TEXTURE_STEP = 3.0, 0.70
+_TEXTURE_DB, _TEXTURE_STEP = 3.0, 0.75
 _OUTLINE, _OUTLINE_STEP = 0.05, 0.5
-_SMALLEST_MM, _LARGEST_MM = 12.0, 70.0
+_SMALLEST_MM, _LARGEST_MM = 15.0, 75.0
 _HALO_SHARE, _CALCIFICATION_SHARE = 0.25, 0.12
 _ORDERS = np.arange(3, 10)
 
@@ -44,7 +44,7 @@ _ORDERS = np.arange(3, 10)
 class LesionFeatures:
     """How a mass looks.
 
-    size_mm: longest diameter, 12..70. echo_db: mean echo level relative to cortex.
+    size_mm: longest diameter, 15..75. echo_db: mean echo level relative to cortex.
     heterogeneity_db: standard deviation of the level inside. irregularity: standard deviation of
     the outline's radius as a share of the radius. halo: dark rim. calcification: bright specks
     with shadows. through_db_cm: gain of sound per cm of mass, beside the same way through
@@ -70,7 +70,7 @@ def lesion_features(bmode: Vector, rng: np.random.Generator) -> LesionFeatures:
     halo, calcification = rng.random(2)
     return LesionFeatures(
         size_mm=float(
-            np.clip(32.0 * math.exp(0.35 * rng.standard_normal()), _SMALLEST_MM, _LARGEST_MM)
+            np.clip(38.0 * math.exp(0.30 * rng.standard_normal()), _SMALLEST_MM, _LARGEST_MM)
         ),
         echo_db=_ECHO_DB - _ECHO_STEP_DB * echo,
         heterogeneity_db=_TEXTURE_DB * math.exp(_TEXTURE_STEP * texture),

@@ -322,14 +322,14 @@ def enhancement(features: Sequence[float] | npt.NDArray[np.float64]) -> Enhancem
     """Appearance of latent features in the order of levels.CEUS_FEATURES, each monotone.
 
     A feature of 0 is a mass that takes up somewhat less than cortex, 1.5 s later, and keeps it
-    somewhat longer; one standard deviation is 57 % of peak, 1.5 s, 57 % of mTT, 52 % of unevenness.
+    somewhat longer; one standard deviation is 57 % of peak, 1.5 s, 57 % of mTT, 65 % of unevenness.
     """
     peak, early, washout, uneven = (float(np.clip(f, -3.5, 3.5)) for f in features)
     return Enhancement(
         peak_ratio=0.75 * math.exp(0.45 * peak),
         delay_s=1.5 - 1.5 * early,
         transit_ratio=1.15 * math.exp(-0.45 * washout),
-        unevenness=0.32 * math.exp(0.42 * uneven),
+        unevenness=0.32 * math.exp(0.5 * uneven),
     )
 
 
