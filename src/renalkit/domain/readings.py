@@ -194,6 +194,22 @@ class ReadingTable:
             truth=None if truth is None else {c: truth[c] for c in self.cases if c in cases},
         )
 
+    def renamed(self, names: Mapping[str, str]) -> ReadingTable:
+        """Cases under other names, such as the pseudonyms of a cohort.
+
+        Raises: ValueError for a case without a new name, or one name for two cases.
+        """
+        lost = [case for case in self.cases if case not in names]
+        if lost:
+            raise ValueError(f"{len(lost)} cases without a new name, the first {lost[0]!r}")
+        truth = self.truth
+        return replace(
+            self,
+            cases=tuple(names[c] for c in self.cases),
+            readings=tuple(replace(r, case=names[r.case]) for r in self.readings),
+            truth=None if truth is None else {names[c]: truth[c] for c in self.cases},
+        )
+
     def crossed(self, kind: ReadingValue) -> tuple[ReadingTable, tuple[str, ...]]:
         """Without the cases that some reader did not read in some arm; and those cases."""
         left_out = {case for case, _, _ in self.missing(kind)}

@@ -64,6 +64,17 @@ def test_groups_keep_all_cases():
     assert senior.values(ReadingValue.SCORE).shape == (2, 1, 3)
 
 
+def test_cases_get_pseudonyms():
+    new = FULL.renamed({"a": "p-3", "b": "p-1", "c": "p-2", "d": "p-9"})
+    assert new.cases == ("p-3", "p-1", "p-2")
+    assert new.truth == {"p-3": False, "p-1": True, "p-2": True}
+    np.testing.assert_array_equal(new.values(ReadingValue.SCORE), FULL.values(ReadingValue.SCORE))
+    with pytest.raises(ValueError, match="1 cases without a new name, the first 'c'"):
+        FULL.renamed({"a": "x", "b": "y"})
+    with pytest.raises(ValueError, match="twice"):
+        FULL.renamed({"a": "x", "b": "x", "c": "y"})
+
+
 def test_votes_are_made_only_at_a_threshold_that_is_named():
     votes = FULL.voting_at(11).values(ReadingValue.VOTE, ["with AI"])
     assert votes[0].tolist() == [[0, 0, 1], [0, 1, 1]]
