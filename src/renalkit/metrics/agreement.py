@@ -15,7 +15,7 @@ Stat Methods Med Res 8:135.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import combinations
@@ -27,6 +27,7 @@ from scipy import special
 
 from renalkit.domain.geometry import Box
 from renalkit.domain.prediction import Unit
+from renalkit.domain.readings import Outline, by_place
 from renalkit.errors import InputRefused, Reason, StatisticUndefined
 from renalkit.metrics.bootstrap import BootstrapPlan, cluster_bootstrap, mean_of_patient_means
 from renalkit.metrics.classification import AnyArray, Floats, Ints, confusion_matrix
@@ -615,10 +616,48 @@ def pairwise_dice(outlines: Sequence[Mask | Box]) -> Floats:
     return np.array(found)
 
 
-def reader_dice(dice: Floats, patients: AnyArray, plan: BootstrapPlan | None = None) -> ReaderDice:
+def outline_dice(
+    outlines: Iterable[Outline], *, boxes: bool = False
+) -> tuple[Floats, tuple[str, ...], tuple[str, ...]]:
+    """Dice (lesions on frames, pairs of readers) of all outlines, patients of the rows, readers.
+
+    Columns as `itertools.combinations` of the readers in order of their names; NaN where one of the
+    two drew nothing. boxes: compare the boxes; otherwise every outline must be a mask.
+    Raises: InputRefused(MASK_MISMATCH) as `pairwise_dice`, or for an outline without mask.
+    """
+    places = by_place(outlines)
+    readers = sorted({name for there in places.values() for name in there})
+    rows: list[list[float]] = []
+    for there in places.values():
+        drawn = {name: o.box if boxes else _mask(o) for name, o in there.items()}
+        rows.append(
+            [
+                float(pairwise_dice([drawn[a], drawn[b]])[0]) if {a, b} <= set(drawn) else nan
+                for a, b in combinations(readers, 2)
+            ]
+        )
+    patients = tuple(next(iter(there.values())).patient for there in places.values())
+    return np.array(rows), patients, tuple(readers)
+
+
+def _mask(outline: Outline) -> Mask:
+    if outline.mask is None:
+        raise InputRefused(
+            Reason.MASK_MISMATCH,
+            f"an outline by {outline.reader!r} without mask",
+            where=f"{outline.file}, frame {outline.frame}",
+            expected="masks",
+            remedy="compare the boxes instead",
+        )
+    return outline.mask.decode()
+
+
+def reader_dice(
+    dice: Floats, patients: AnyArray | Sequence[str], plan: BootstrapPlan | None = None
+) -> ReaderDice:
     """Mean Dice between readers: dice (cases, pairs), NaN where a pair does not exist.
 
-    patients (cases,): who the case is of; several outlines of one patient are not independent.
+    patients (cases,): who each case is of; several outlines of one patient are not independent.
     Raises: StatisticUndefined without any pair, or as `cluster_bootstrap`.
     """
     values = np.asarray(dice, dtype=np.float64)

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from renalkit.domain.geometry import Box
+from renalkit.domain.geometry import Box, MaskRLE
 from renalkit.domain.prediction import Unit
+from renalkit.domain.readings import Outline
 from renalkit.errors import InputRefused, StatisticUndefined
 from renalkit.metrics.agreement import (
     DifferenceScale,
@@ -24,12 +25,15 @@ from renalkit.metrics.agreement import (
     fleiss_kappa,
     icc,
     mean_squares,
+    outline_dice,
     pairwise_dice,
     pairwise_kappas,
     percent_agreement,
     reader_dice,
 )
 from renalkit.metrics.classification import confusion_matrix
+
+NAN = float("nan")
 
 # Shrout and Fleiss 1979, table 2: six targets, four judges.
 JUDGES = np.array(
@@ -396,6 +400,30 @@ def test_reader_dice_weighs_patients_and_counts_what_is_empty():
         reader_dice(np.full((2, 1), np.nan), np.array([1, 2]))
     with pytest.raises(StatisticUndefined, match="patient key"):
         reader_dice(np.ones((2, 1)), np.array([1, 2, 3]))
+
+
+def test_outlines_of_readers_become_dice_by_patient():
+    left, wide = np.zeros((2, 4, 10), bool)
+    left[:2, :5] = wide[:2, :10] = True
+
+    def drawn(reader: str, file: str, mask: np.ndarray, patient: str) -> Outline:
+        return Outline(reader, file, 0, "1", Box(0, 0, 5, 2), MaskRLE.encode(mask), patient)
+
+    found = [
+        drawn("b", "x.png", wide, "P1"),
+        drawn("a", "x.png", left, "P1"),
+        drawn("a", "y.png", left, "P2"),
+        drawn("c", "y.png", left, "P2"),
+    ]
+    dice, patients, readers = outline_dice(found)
+    assert (patients, readers) == (("P1", "P2"), ("a", "b", "c"))
+    np.testing.assert_allclose(dice, [[2 / 3, NAN, NAN], [NAN, 1, NAN]])
+    pooled = reader_dice(dice, patients)
+    assert (pooled.mean.value, pooled.pairs, pooled.mean.n) == (pytest.approx(5 / 6), 2, 2)
+    assert outline_dice(found, boxes=True)[0][0, 0] == 1
+    bare = Outline("b", "y.png", 0, "1", Box(0, 0, 1, 1))
+    with pytest.raises(InputRefused, match="'b' without mask"):
+        outline_dice([*found, bare])
 
 
 DATA = Path(os.environ.get("RENALKIT_DATA", Path(__file__).parents[4] / "shared" / "data"))
