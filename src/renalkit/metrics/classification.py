@@ -164,13 +164,110 @@ class TuningPart(StrEnum):
 
 
 class ThresholdRule(StrEnum):
-    """How a threshold is chosen; sensitivity and specificity need a target in (0, 1]."""
+    """By what merit a threshold is chosen; `OperatingPoint` says what each one needs."""
 
     HALF = "half"
     YOUDEN = "youden"
     F1 = "f1"
     SENSITIVITY = "sensitivity"
     SPECIFICITY = "specificity"
+    COST = "cost"
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """Which threshold is wanted. Ties go to the more sensitive threshold.
+
+      half         0.5, whatever the data
+      youden       largest sensitivity + specificity - 1
+      f1           largest F1
+      sensitivity  highest threshold that reaches the target sensitivity
+      specificity  lowest threshold that reaches the target specificity
+      cost         smallest expected cost per patient,
+                   prevalence x missed_cost x (1 - sensitivity) + (1 - prevalence) x (1 - spec.)
+
+    target: in (0, 1], of sensitivity and specificity alone. missed_cost: a missed positive counts
+    as so many needless calls, above 0; of cost alone. prevalence: share of positives where the
+    threshold will be used, in (0, 1); of cost, None: that of the cases it is chosen on.
+    Cost: Metz 1978, Semin Nucl Med 8:283, section on the optimal operating point.
+
+    Raises: ValueError for a rule without what it needs, or with what it does not.
+    """
+
+    rule: ThresholdRule = ThresholdRule.YOUDEN
+    target: float | None = None
+    missed_cost: float | None = None
+    prevalence: float | None = None
+
+    def __post_init__(self) -> None:
+        rule = self.rule.value
+        rate = self.rule in (ThresholdRule.SENSITIVITY, ThresholdRule.SPECIFICITY)
+        cost = self.rule is ThresholdRule.COST
+        if rate != (self.target is not None):
+            raise ValueError(f"rule {rule} {'needs a' if rate else 'has no'} target")
+        if self.target is not None and not 0 < self.target <= 1:
+            raise ValueError(f"target {self.target} of rule {rule}: expected above 0, at most 1")
+        if cost != (self.missed_cost is not None):
+            verb = "needs" if cost else "has no"
+            raise ValueError(f"rule {rule} {verb} cost of a missed positive")
+        if self.missed_cost is not None and not 0 < self.missed_cost < float("inf"):
+            raise ValueError(f"cost {self.missed_cost} of a missed positive: expected above 0")
+        if self.prevalence is not None and not (cost and 0 < self.prevalence < 1):
+            raise ValueError(
+                f"prevalence {self.prevalence} with rule {rule}: expected rule cost, and a share "
+                "between 0 and 1"
+            )
+
+    @property
+    def words(self) -> str:
+        """The rule with its numbers, for a table.
+
+        >>> OperatingPoint(ThresholdRule.COST, missed_cost=10, prevalence=0.3).words
+        'least cost, a miss as bad as 10 needless calls, prevalence 0.3'
+        """
+        if self.target is not None:
+            return f"{self.rule.value} >= {self.target:g}"
+        if self.missed_cost is None:
+            return self.rule.value
+        share = "of these cases" if self.prevalence is None else f"{self.prevalence:g}"
+        cost = f"a miss as bad as {self.missed_cost:g} needless calls"
+        return f"least cost, {cost}, prevalence {share}"
+
+    def threshold(self, truth: AnyArray, scores: AnyArray) -> float:
+        """The threshold these cases give: truth (n,) 0/1, scores (n,).
+
+        Candidates are the scores that occur, and one just above the highest (call none), so the
+        choice moves with any rising transform of the scores. Whoever judges calls on the same
+        cases judges them too kindly: `choose_threshold` says where a threshold comes from.
+        Raises: StatisticUndefined as `auc`.
+        """
+        t, s = binary_scores(truth, scores)
+        if self.rule is ThresholdRule.HALF:
+            return 0.5
+        cuts, tp, fp = _counts_at_cuts(t, s)
+        cuts = np.concatenate([[np.nextafter(s.max(), np.inf)], cuts])
+        tp, fp = np.concatenate([[0], tp]), np.concatenate([[0], fp])
+        n_pos, n_neg = int(t.sum()), int((~t).sum())
+        if self.rule is ThresholdRule.SENSITIVITY:
+            return float(cuts[np.flatnonzero(tp / n_pos >= (self.target or 0))[0]])
+        if self.rule is ThresholdRule.SPECIFICITY:
+            return float(cuts[np.flatnonzero((n_neg - fp) / n_neg >= (self.target or 0))[-1]])
+        # Whole numbers wherever there are, so that equal merits tie exactly.
+        if self.rule is ThresholdRule.YOUDEN:
+            merit = (tp * n_neg - fp * n_pos).astype(np.float64)
+        elif self.rule is ThresholdRule.F1:
+            merit = 2 * tp / (tp + fp + n_pos)
+        else:
+            merit = -self._cost(n_pos - tp, fp, (n_pos, n_neg))
+        near = merit >= merit.max() - 1e-12 * np.abs(merit).max()
+        return float(cuts[np.flatnonzero(near)[-1]])
+
+    def _cost(self, missed: Ints, needless: Ints, sizes: tuple[int, int]) -> Floats:
+        """Expected cost, up to a factor."""
+        cost, share = self.missed_cost or 0.0, self.prevalence
+        if share is not None:
+            cost *= share / (1 - share) * sizes[1] / sizes[0]
+        return np.asarray(cost * missed + needless, dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,47 +284,15 @@ def choose_threshold(
     truth: AnyArray,
     scores: AnyArray,
     source: TuningPart,
-    rule: ThresholdRule = ThresholdRule.YOUDEN,
-    target: float | None = None,
+    wanted: OperatingPoint | None = None,
 ) -> Threshold:
-    """The threshold that a rule picks on training or validation cases.
+    """The threshold that training or validation cases give; without a wish Youden's.
 
-    Candidates are the scores that occur, and one just above the highest (call none), so the
-    choice moves with any rising transform of the scores. Ties go to the more sensitive threshold.
-
-      half         0.5, whatever the data
-      youden       largest sensitivity + specificity - 1
-      f1           largest F1
-      sensitivity  highest threshold that reaches the target sensitivity
-      specificity  lowest threshold that reaches the target specificity
-
-    Raises: StatisticUndefined as `auc`; ValueError if a target is missing, out of (0, 1], or
-    given to a rule without one.
+    Raises: StatisticUndefined as `auc`; ValueError for another part.
     """
-    t, s = binary_scores(truth, scores)
-    needs_target = rule in (ThresholdRule.SENSITIVITY, ThresholdRule.SPECIFICITY)
-    if needs_target != (target is not None) or (target is not None and not 0 < target <= 1):
-        raise ValueError(f"rule {rule.value} with target {target}")
-    words = rule.value if target is None else f"{rule.value} >= {target:g}"
-    value = 0.5 if rule is ThresholdRule.HALF else _best_cut(t, s, rule, target or 0.0)
-    return Threshold(value, words, TuningPart(source), t.size)
-
-
-def _best_cut(t: npt.NDArray[np.bool_], s: Floats, rule: ThresholdRule, target: float) -> float:
-    cuts, tp, fp = _counts_at_cuts(t, s)
-    cuts = np.concatenate([[np.nextafter(s.max(), np.inf)], cuts])
-    tp, fp = np.concatenate([[0], tp]), np.concatenate([[0], fp])
-    n_pos, n_neg = int(t.sum()), int((~t).sum())
-    # Whole numbers throughout, so that equal merits tie exactly.
-    if rule is ThresholdRule.SENSITIVITY:
-        return float(cuts[np.flatnonzero(tp / n_pos >= target)[0]])
-    if rule is ThresholdRule.SPECIFICITY:
-        return float(cuts[np.flatnonzero((n_neg - fp) / n_neg >= target)[-1]])
-    if rule is ThresholdRule.YOUDEN:
-        merit = (tp * n_neg - fp * n_pos).astype(np.float64)
-    else:
-        merit = 2 * tp / (tp + fp + n_pos)
-    return float(cuts[np.flatnonzero(merit == merit.max())[-1]])
+    wanted = wanted or OperatingPoint()
+    part = TuningPart(source)
+    return Threshold(wanted.threshold(truth, scores), wanted.words, part, len(truth))
 
 
 def _counts_at_cuts(t: npt.NDArray[np.bool_], s: Floats) -> tuple[Floats, Ints, Ints]:

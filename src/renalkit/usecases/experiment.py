@@ -8,7 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from renalkit.config import Settings, parse_settings, problems_of, read_toml, with_overrides
 from renalkit.domain.experiment import settings_digest
@@ -16,6 +22,7 @@ from renalkit.domain.prediction import Rule
 from renalkit.domain.splits import Plan
 from renalkit.errors import ConfigError
 from renalkit.learn.options import TrainOptions
+from renalkit.metrics.classification import OperatingPoint, ThresholdRule
 from renalkit.systems import get_system
 from renalkit.systems._contract import Params, System, Task
 from renalkit.transforms.augment import AugmentRanges
@@ -68,18 +75,44 @@ class SystemSettings(Settings):
 class StatisticsSettings(Settings):
     """How figures are made from predictions.
 
-    rule: frames to patients. threshold: chosen on the validation part of each fold. bootstrap:
-    resamples of patients. tolerance_px / tolerance_mm: of the surface Dice.
+    rule: frames to patients. threshold: chosen on the validation part of each fold, by
+    threshold_target, missed_cost and prevalence where the rule needs them (`OperatingPoint`).
+    bootstrap: resamples of patients. tolerance_px / tolerance_mm: of the surface Dice.
     """
 
     rule: Rule = Rule.MEAN
-    threshold: Literal["half", "youden", "f1"] = "youden"
+    threshold: ThresholdRule = ThresholdRule.YOUDEN
+    threshold_target: float | None = None
+    missed_cost: float | None = None
+    prevalence: float | None = None
     bootstrap: Annotated[int, Field(ge=200, le=100_000)] = 2000
     level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     tolerance_px: Annotated[float, Field(gt=0)] = 2.0
     tolerance_mm: Annotated[float, Field(gt=0)] = 1.0
     surface_definition: Literal["surfel", "border"] = "surfel"
     seed: int = 0
+
+    @property
+    def operating_point(self) -> OperatingPoint:
+        """How thresholds are chosen."""
+        return OperatingPoint(
+            self.threshold, self.threshold_target, self.missed_cost, self.prevalence
+        )
+
+    @model_validator(mode="after")
+    def _the_rule_has_its_numbers(self) -> StatisticsSettings:
+        try:
+            assert self.operating_point
+        except ValueError as error:
+            keys = "keys threshold, threshold_target, missed_cost, prevalence"
+            raise ValueError(f"{error} ({keys})") from error
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_earlier(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what is not set, so that digests of runs older than these keys stay."""
+        plain: dict[str, Any] = handler(self)
+        return {k: v for k, v in plain.items() if v is not None}
 
 
 class Experiment(Settings):

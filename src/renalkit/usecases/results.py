@@ -19,7 +19,6 @@ from renalkit.errors import StatisticUndefined, StoreError
 from renalkit.metrics.bootstrap import BootstrapPlan, Statistic, cluster_bootstrap
 from renalkit.metrics.classification import (
     Threshold,
-    ThresholdRule,
     TuningPart,
     choose_threshold,
 )
@@ -270,7 +269,7 @@ def thresholds_of(
         truth = np.array([p.target == positive for p in part])
         scores = np.array([(p.scores or ())[positive] for p in part])
         try:
-            wanted = ThresholdRule(results.statistics.threshold)
+            wanted = results.statistics.operating_point
             found[fold] = choose_threshold(truth, scores, TuningPart.VALIDATION, wanted)
         except StatisticUndefined:
             half = Threshold(

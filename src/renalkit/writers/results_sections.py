@@ -503,15 +503,21 @@ def _threshold_table(source: ReportSource, systems: Sequence[Json]) -> Table | N
                 _strong(s),
                 count(t["fold"]),
                 number(finite(t["value"])),
-                str(t["rule"]).replace("youden", "Youden"),
-                f"{plural(int(t['n']), 'validation patient')}",
+                _rule_words(str(t["rule"])),
+                "fixed" if t["rule"] == "half" else plural(int(t["n"]), "validation patient"),
             )
     if not table.rows:
         return None
-    return table.build(
-        f"Score of '{source.positive}' from which it is called; chosen in each fold on its "
-        "validation part alone, before the test part was looked at."
-    )
+    rules = {t["rule"] for s in systems for t in s["classification"]["thresholds"]}
+    how = "chosen in each fold on its validation part alone, before the test part was looked at"
+    how = "fixed beforehand" if rules == {"half"} else how
+    return table.build(f"Score of '{source.positive}' from which it is called; {how}.")
+
+
+def _rule_words(rule: str) -> str:
+    """A rule as `OperatingPoint` words it, typeset."""
+    known = {"half": "0.5", "youden": "Youden", "f1": "largest F1"}
+    return known.get(rule, rule.replace(">=", "\N{GREATER-THAN OR EQUAL TO}"))
 
 
 # ---- comparisons ---------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from sklearn import metrics as sk
 from renalkit.errors import StatisticUndefined
 from renalkit.metrics.classification import (
     BinaryConfusion,
+    OperatingPoint,
     ThresholdRule,
     TuningPart,
     auc,
@@ -111,8 +112,8 @@ def test_thresholds_are_the_best_of_all(cases, target):
     at = [confusion_at(truth, scores, v) for v in every]
     youden = [c.sensitivity.value + c.specificity.value for c in at]
 
-    def chosen(rule, target=None):
-        t = choose_threshold(truth, scores, VALIDATION, rule, target)
+    def chosen(*wanted, **costs):
+        t = choose_threshold(truth, scores, VALIDATION, OperatingPoint(*wanted, **costs))
         assert (t.source, t.source_n) == (VALIDATION, truth.size)
         return t.value, confusion_at(truth, scores, t.value)
 
@@ -128,39 +129,76 @@ def test_thresholds_are_the_best_of_all(cases, target):
     fit = [c for c in at if c.specificity.value >= target]
     assert c.specificity.value >= target
     assert c.sensitivity.value == max(c.sensitivity.value for c in fit)
+    for share in (None, target / 2):
+        at_share = truth.mean() if share is None else share
+
+        def cost(c, p=at_share):
+            missed, needless = 1 - c.sensitivity.value, 1 - c.specificity.value
+            return 7.5 * p * missed + (1 - p) * needless
+
+        _, c = chosen(ThresholdRule.COST, missed_cost=7.5, prevalence=share)
+        assert cost(c) == pytest.approx(min(cost(c) for c in at))
 
 
 @given(scored_cases())
 @settings(deadline=None)
 def test_thresholds_move_with_the_scores(cases):
     truth, scores = cases
-    for rule in (ThresholdRule.YOUDEN, ThresholdRule.F1):
-        plain = choose_threshold(truth, scores, VALIDATION, rule).value
-        moved = choose_threshold(truth, 8 * scores + 16, VALIDATION, rule).value
+    for wanted in (
+        OperatingPoint(ThresholdRule.YOUDEN),
+        OperatingPoint(ThresholdRule.F1),
+        OperatingPoint(ThresholdRule.COST, missed_cost=3),
+    ):
+        plain = choose_threshold(truth, scores, VALIDATION, wanted).value
+        moved = choose_threshold(truth, 8 * scores + 16, VALIDATION, wanted).value
         np.testing.assert_array_equal(8 * scores + 16 >= moved, scores >= plain)
 
 
 def test_threshold_carries_its_rule_and_source():
     truth, scores = np.array([0, 1, 0, 1]), np.array([0.1, 0.2, 0.3, 0.9])
-    t = choose_threshold(truth, scores, TuningPart.TRAIN, ThresholdRule.SENSITIVITY, 0.9)
+    wanted = OperatingPoint(ThresholdRule.SENSITIVITY, 0.9)
+    t = choose_threshold(truth, scores, TuningPart.TRAIN, wanted)
     assert (t.value, t.rule, t.source) == (0.2, "sensitivity >= 0.9", TuningPart.TRAIN)
-    assert choose_threshold(truth, scores, TuningPart.TRAIN, ThresholdRule.HALF).value == 0.5
+    half = OperatingPoint(ThresholdRule.HALF)
+    assert choose_threshold(truth, scores, TuningPart.TRAIN, half).value == 0.5
     # Equal merit: the more sensitive threshold.
     assert choose_threshold(truth, np.array([3, 2, 1, 0]), TuningPart.TRAIN).value == 0
 
 
+def test_a_dear_miss_lowers_the_threshold_and_a_rare_disease_raises_it():
+    rng = np.random.default_rng(0)
+    truth = rng.random(400) < 0.5
+    scores = rng.normal(size=400) + 1.2 * truth
+
+    def at(missed_cost, prevalence=None):
+        wanted = OperatingPoint(ThresholdRule.COST, missed_cost=missed_cost, prevalence=prevalence)
+        return wanted.threshold(truth, scores)
+
+    assert at(10) < at(1) < at(0.1)
+    assert at(1, 0.9) < at(1, 0.5) < at(1, 0.1)
+    # A miss of weight 1 at equal shares weighs both errors alike: Youden's point.
+    assert at(1, 0.5) == OperatingPoint().threshold(truth, scores)
+    assert at(1e9) == scores[truth].min(), "no miss at any price"
+
+
 @pytest.mark.parametrize(
-    ("rule", "target"),
+    ("values", "message"),
     [
-        (ThresholdRule.SENSITIVITY, None),
-        (ThresholdRule.SPECIFICITY, 0.0),
-        (ThresholdRule.SENSITIVITY, 1.1),
-        (ThresholdRule.YOUDEN, 0.9),
+        ((ThresholdRule.SENSITIVITY, None), "sensitivity needs a target"),
+        ((ThresholdRule.SPECIFICITY, 0.0), "above 0, at most 1"),
+        ((ThresholdRule.SENSITIVITY, 1.1), "above 0, at most 1"),
+        ((ThresholdRule.YOUDEN, 0.9), "youden has no target"),
+        ((ThresholdRule.COST,), "cost needs cost of a missed"),
+        ((ThresholdRule.COST, None, 0.0), "expected above 0"),
+        ((ThresholdRule.COST, None, float("inf")), "expected above 0"),
+        ((ThresholdRule.F1, None, 2.0), "f1 has no cost"),
+        ((ThresholdRule.COST, None, 2.0, 1.0), "prevalence 1.0"),
+        ((ThresholdRule.HALF, None, None, 0.3), "expected rule cost"),
     ],
 )
-def test_threshold_rules_without_meaning_are_refused(rule, target):
-    with pytest.raises(ValueError, match="with target"):
-        choose_threshold(np.array([0, 1]), np.array([0.0, 1.0]), VALIDATION, rule, target)
+def test_operating_points_without_meaning_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        OperatingPoint(*values)
 
 
 def test_the_test_part_is_no_source_of_a_threshold():

@@ -51,6 +51,37 @@ def test_the_digest_covers_settings_not_places(tmp_path: Path) -> None:
     assert Experiment.model_validate(one.plain) == one
 
 
+def test_thresholds_may_be_asked_for_by_rate_or_cost(tmp_path: Path) -> None:
+    plain = read_experiment(_written(tmp_path))
+    assert set(plain.plain["statistics"]) & {"threshold_target", "missed_cost"} == set()
+    text = '[statistics]\nthreshold = "sensitivity"\nthreshold_target = 0.95\n'
+    found = read_experiment(_written(tmp_path, TEXT + text))
+    assert found.statistics.operating_point.words == "sensitivity >= 0.95"
+    assert found.digest != plain.digest
+    assert Experiment.model_validate(found.plain) == found
+    text = '[statistics]\nthreshold = "cost"\nmissed_cost = 10\nprevalence = 0.2\n'
+    found = read_experiment(_written(tmp_path, TEXT + text))
+    assert "10 needless calls, prevalence 0.2" in found.statistics.operating_point.words
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ('threshold = "specificity"', "specificity needs a target .keys threshold, threshold_t"),
+        ("threshold_target = 0.9", "youden has no target"),
+        ('threshold = "cost"', "cost needs cost of a missed positive"),
+        ('threshold = "cost"\nmissed_cost = -1', "expected above 0"),
+        ("prevalence = 0.2", "expected rule cost"),
+        ('threshold = "best"', "statistics.threshold"),
+    ],
+)
+def test_thresholds_without_their_numbers_are_refused(
+    tmp_path: Path, keys: str, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        read_experiment(_written(tmp_path, f"{TEXT}[statistics]\n{keys}\n"))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
