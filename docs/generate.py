@@ -119,7 +119,7 @@ def guards() -> str:
 
 
 def label_columns() -> str:
-    names = [f.name for f in dataclasses.fields(Columns) if f.name != "numbers"]
+    names = [f.name for f in dataclasses.fields(Columns) if f.name != "covariates"]
     matched(names, words.LABEL_COLUMNS, "LABEL_COLUMNS")
     return table(["column", "content"], [[_code(n), words.LABEL_COLUMNS[n]] for n in names])
 

@@ -72,6 +72,10 @@ def ingest(
     every: Annotated[
         int | None, typer.Option(min=1, help="Take every n-th frame of each cine.")
     ] = None,
+    covariates: Annotated[
+        str | None,
+        typer.Option(help="More columns of the label table to keep, e.g. crp,smoker."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Read a folder into a cohort; every file ends used or refused with its reason. Resumes."""
@@ -92,6 +96,7 @@ def ingest(
         key_file=key_file,
         keep=keep,
         every=every,
+        covariates=covariates,
     )
     with progress_bar() as progress:
         report = run_ingest(request, progress)

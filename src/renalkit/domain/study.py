@@ -202,6 +202,16 @@ class Study:
                 self._check_roi(roi)
         object.__setattr__(self, "covariates", MappingProxyType(dict(self.covariates)))
 
+    @property
+    def facts(self) -> Mapping[str, Covariate]:
+        """The covariates that say something about the patient, not about files or their import."""
+        ours = ("split", "source_format")
+        return {
+            name: value
+            for name, value in self.covariates.items()
+            if name not in ours and not name.startswith("margin_")
+        }
+
     def _check_roi(self, roi: Roi) -> None:
         if roi.clip >= len(self.clips) or roi.frame >= self.clips[roi.clip].n_frames:
             raise ValueError(f"region of interest on clip {roi.clip}, frame {roi.frame}: no such")

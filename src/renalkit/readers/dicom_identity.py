@@ -15,6 +15,7 @@ from datetime import date
 
 from renalkit.domain.study import Covariate, Defect, Scanner
 from renalkit.errors import InputRefused, Reason
+from renalkit.readers.covariates import OLDEST_YEARS
 from renalkit.readers.dicom_prescan import Values
 
 _UID = re.compile(rb"[0-9]+(\.[0-9]+)*")
@@ -24,7 +25,6 @@ _PLACEHOLDERS = frozenset(
     + ("unnamed", "default", "nan", "undefined", "xnat", "id", "pid", "patientid", "patient id")
 )
 _AGE = re.compile(rb"(\d{3})([DWMY])")
-_OLDEST_YEARS = 90
 _PER_YEAR = {b"D": 365.25, b"W": 52.18, b"M": 12.0, b"Y": 1.0}
 _CODECS = {
     **{"": "ascii", "6": "ascii", "100": "latin-1", "101": "iso8859-2", "109": "iso8859-3"},
@@ -139,7 +139,7 @@ def read_person(values: Values, defects: list[Defect]) -> dict[str, Covariate]:
     bad_fields = 0
     age = values.raw(0x00101010)
     if match := _AGE.fullmatch(age):
-        kept["age_years"] = min(int(int(match[1]) / _PER_YEAR[match[2]]), _OLDEST_YEARS)
+        kept["age_years"] = min(int(int(match[1]) / _PER_YEAR[match[2]]), OLDEST_YEARS)
     elif age.strip():
         bad_fields += 1
     sex = values.raw(0x00100040).strip()

@@ -18,6 +18,7 @@ from renalkit.domain.geometry import SpacingMm, checked_spacing
 from renalkit.domain.study import (
     Boundary,
     Composition,
+    Covariate,
     Defect,
     Echo,
     Findings,
@@ -28,6 +29,7 @@ from renalkit.domain.study import (
     Side,
 )
 from renalkit.errors import InputRefused, Reason
+from renalkit.readers.covariates import CovariateColumn
 from renalkit.readers.pictures import ANY_LESION, LesionFacts, placeholder_lesion
 from renalkit.readers.tables import (
     Dialect,
@@ -51,7 +53,7 @@ _YES_NO = {"yes": True, "no": False, "true": True, "false": False, "1": True, "0
 class Columns:
     """Which column holds what; None: the table does not say. image names the picture.
 
-    numbers: columns kept as numeric covariates of the study (age, laboratory values).
+    covariates: columns kept as facts about the patient (age, sex, laboratory values).
     spacing_mm: millimetres per pixel, equal in both directions.
     """
 
@@ -78,7 +80,7 @@ class Columns:
     manufacturer: str | None = None
     model: str | None = None
     split: str | None = None
-    numbers: tuple[str, ...] = ()
+    covariates: tuple[CovariateColumn, ...] = ()
 
     def __post_init__(self) -> None:
         if self.grade is not None and self.grade_system is None:
@@ -92,8 +94,9 @@ class Columns:
     @property
     def named(self) -> tuple[str, ...]:
         """All columns the mapping names, each once."""
-        single = [getattr(self, n) for n in self.__slots__ if n != "numbers"]
-        return tuple(dict.fromkeys([*(n for n in single if n is not None), *self.numbers]))
+        single = [getattr(self, n) for n in self.__slots__ if n != "covariates"]
+        kept = [c.column for c in self.covariates]
+        return tuple(dict.fromkeys([*(n for n in single if n is not None), *kept]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,7 @@ class PatientRow:
 
     site: str | None = None
     scanner: Scanner = Scanner()
-    covariates: Mapping[str, str | float] = field(default_factory=dict[str, str | float])
+    covariates: Mapping[str, Covariate] = field(default_factory=dict[str, Covariate])
     defects: tuple[Defect, ...] = ()
 
 
@@ -393,11 +396,11 @@ class _Cells:
         def text(column: str | None) -> str | None:
             return agreed(lambda row: self._text(row, column), column)
 
-        covariates: dict[str, str | float] = {}
-        for column in columns.numbers:
-            value = agreed(lambda row, c=column: self._number(row, c), column)
+        covariates: dict[str, Covariate] = {}
+        for kept in columns.covariates:
+            value = agreed(lambda row, k=kept: k.value(row, self.table), kept.column)
             if value is not None:
-                covariates[column] = value
+                covariates[kept.name] = value
         part = text(columns.split)
         if part is not None:
             covariates["split"] = part

@@ -11,7 +11,7 @@ for. Whoever has neither cannot name a patient.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -50,11 +50,11 @@ from renalkit.usecases.ingest_labels import StudyLabels, annotation_paths, read_
 from renalkit.usecases.ingest_layouts import (
     Layout,
     Sources,
+    covariates_of,
     find_layout,
     foreign_files,
     picture_layout,
     task_of,
-    unread_columns,
 )
 from renalkit.usecases.ingest_staging import Staging, plain_text
 from renalkit.usecases.progress import Progress, Silent
@@ -70,7 +70,7 @@ class IngestRequest:
     """What the user asked for. classes: of the task, in order; empty takes those of the source.
 
     masks: where the masks of pictures are. keep: a list of the frames to take; every: without a
-    list, the step between frames taken.
+    list, the step between frames taken. covariates: further columns of the label table to keep.
     """
 
     source: Path
@@ -86,6 +86,7 @@ class IngestRequest:
     key_file: Path | None = None
     keep: Path | None = None
     every: int = 1
+    covariates: tuple[str, ...] = ()
 
     @property
     def keys_folder(self) -> Path:
@@ -111,6 +112,12 @@ class IngestReport:
         return sum(a.outcome == outcome.value for a in self.account)
 
     @property
+    def covariates(self) -> Mapping[str, int]:
+        """The facts that are kept about patients, and of how many patients each is known."""
+        known = {(name, s.patient) for s in self.cohort.studies for name in s.facts}
+        return dict(sorted(Counter(name for name, _ in known).items()))
+
+    @property
     def refused(self) -> int:
         """Files that were refused."""
         return self.count(Outcome.REFUSED)
@@ -129,6 +136,7 @@ class IngestReport:
             "studies": flow.included_studies,
             "images": flow.included_images,
             "excluded": dict(flow.excluded),
+            "covariates": dict(self.covariates),
             "files": {"total": len(self.account)} | {o.value: self.count(o) for o in Outcome},
             "reasons": [
                 {"outcome": outcome, "reason": reason, "files": n}
@@ -157,6 +165,9 @@ def ingest_words(report: IngestReport) -> str:
     ]
     lines += [f"  {r['files']:6} {r['outcome']:18} {r['reason']}" for r in found["reasons"]]
     lines += [f"Excluded: {n} studies: {words}" for words, n in found["excluded"].items()]
+    if found["covariates"]:
+        kept = ", ".join(f"{name} {n}" for name, n in found["covariates"].items())
+        lines.append(f"Facts kept, and of how many patients: {kept}")
     lines += [f"Warning: {w['words']}" for w in found["warnings"]]
     if found["resumed"]:
         lines.append(f"Resumed: {found['resumed']} results of an earlier run were taken over")
@@ -184,6 +195,7 @@ def request_of(
     key_file: Path | None = None,
     keep: Path | None = None,
     every: int | None = None,
+    covariates: str | None = None,
 ) -> IngestRequest:
     """The request of a command line; ConfigError lists everything wrong with it."""
     names = tuple(c.strip() for c in classes.split(",")) if classes else ()
@@ -234,6 +246,7 @@ def request_of(
         key_file=key,
         keep=keep.resolve() if keep else None,
         every=every or 1,
+        covariates=tuple(c.strip() for c in covariates.split(",")) if covariates else (),
     )
 
 
@@ -293,7 +306,7 @@ class _Ingest:
         walked = list(walk_files(request.source))
         files = tuple(w for w in walked if isinstance(w, Path))
         passed_by = [w for w in walked if isinstance(w, FileReport)]
-        given = (request.labels, request.annotations, request.masks)
+        given = (request.labels, request.annotations, request.masks, request.covariates)
         sources = Sources(request.source, files, *given)
         layout = find_layout(request.layout, sources, request.classes)
         _check_options(layout, sources, request)
@@ -351,7 +364,7 @@ class _Ingest:
         """
         request = self.request
         parts = [__version__, str(SCHEMA), layout.value, repr(request.options), request.groups]
-        parts += picks.fingerprint
+        parts += [*picks.fingerprint, repr(request.covariates)]
         if layout is Layout.IMAGES:
             parts.append(repr(picture_layout(sources, request.classes)))
         for place in (sources.table, request.annotations):
@@ -428,7 +441,7 @@ class _Ingest:
             return StudyLabels()
         request = self.request
         known = (sources.table, request.annotations, sources.files, sources.root)
-        return read_labels(*known, self.pseudonyms, request.classes)
+        return read_labels(*known, self.pseudonyms, request.classes, request.covariates)
 
     def _cohort(
         self,
@@ -551,9 +564,10 @@ def _warnings(
         words = f"{picks.missing} files of the keep list are not in the source"
         yield Defect(Reason.MISSING_FILE, words)
     if sources.table is not None and layout is not Layout.BUSI:
-        unread = unread_columns(read_table(sources.table))
+        unread = covariates_of(read_table(sources.table), sources.covariates).left
         if unread:
-            words = f"columns of the label table that are not read: {', '.join(unread)}"
+            told = ", ".join(f"{c} ({why})" if why else c for c, why in unread.items())
+            words = f"columns of the label table that are not read: {told}"
             yield Defect(Reason.NOT_RECOGNISED, words)
     if layout is Layout.IMAGES:
         aside = sum(d.words == BESIDE_THE_LAYOUT for r in reports for d in r.reasons)

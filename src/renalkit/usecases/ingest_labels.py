@@ -186,10 +186,11 @@ def read_labels(
     root: Path,
     pseudonyms: Pseudonyms,
     classes: Sequence[str] = (),
+    covariates: Sequence[str] = (),
 ) -> StudyLabels:
-    """Read the label table and the annotations of a DICOM folder.
+    """Read the label table and the annotations of a DICOM folder; covariates: columns to keep.
 
-    Raises InputRefused: BAD_TABLE, UNKNOWN_LABEL, BAD_ANNOTATION.
+    Raises InputRefused: BAD_TABLE, UNKNOWN_LABEL, BAD_ANNOTATION; ConfigError: see `table_layout`.
     """
     relative = [p.relative_to(root).as_posix() for p in files]
     regions = _read_regions(annotations, relative, pseudonyms)
@@ -207,7 +208,7 @@ def read_labels(
             expected="a column patient or file",
             remedy="name the column that holds the PatientID 'patient'",
         )
-    layout = table_layout(table, path.name, classes, anchor)
+    layout = table_layout(table, path.name, classes, anchor, covariates)
     rows = read_folder_table(path, layout, Names(relative) if by_file else _Exact())
     persons = rows.patients
     given = {

@@ -18,6 +18,7 @@ from renalkit.errors import ConfigError, InputRefused, Reason
 from renalkit.readers.annotation_files import labelme_frame
 from renalkit.readers.busi import CLASSES as BUSI_CLASSES
 from renalkit.readers.busi import is_busi
+from renalkit.readers.covariates import CovariateChoice, choose_covariates
 from renalkit.readers.dicom_prescan import looks_like_dicom
 from renalkit.readers.folder_table import Columns, TableLayout
 from renalkit.readers.image_folder import Beside, BesideFiles, FolderLayout, SharedFile
@@ -34,13 +35,12 @@ PICTURE_SUFFIXES = (
     *VIDEO_SUFFIXES,
 )
 
-# What the columns of a label table may be called, but for case, spaces, dashes and underscores;
-# the first is the name used in the guides.
+# What the columns of a label table may be called, but for case, spaces and signs; the first is the
+# name used in the guides.
 _NAMES = {
     "image": ("image", "file", "filename", "image_name"),
     "patient": ("patient", "patient_id"),
 }
-_NUMBERS = ("age", "age_years")
 
 
 class Layout(StrEnum):
@@ -56,6 +56,7 @@ class Sources:
     """The files of a source folder, with the places the user named (absolute, or None).
 
     masks: where the masks are, as the user said; None recognises the usual places.
+    covariates: further columns of the label table to keep.
     """
 
     root: Path
@@ -63,6 +64,7 @@ class Sources:
     labels: Path | None = None
     annotations: Path | None = None
     masks: Beside | None = None
+    covariates: tuple[str, ...] = ()
 
     def relative(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
@@ -141,24 +143,20 @@ def columns_of(table: Table) -> dict[str, str]:
     for meaning in Columns.__slots__:
         names = (_plain(n) for n in _NAMES.get(meaning, (meaning,)))
         column = next((columns[n] for n in names if n in columns), None)
-        if column is not None and meaning != "numbers":
+        if column is not None and meaning != "covariates":
             found[meaning] = column
     return found
 
 
 def _plain(name: str) -> str:
     """A column's name without what people vary: `Patient ID` is `patient_id`."""
-    return re.sub(r"[ _-]", "", folded(name))
+    return re.sub(r"[\W_]", "", folded(name))
 
 
-def _numbers(table: Table) -> tuple[str, ...]:
-    return tuple(c for c in table.columns if _plain(c) in map(_plain, _NUMBERS))
-
-
-def unread_columns(table: Table) -> tuple[str, ...]:
-    """The columns that say nothing to ingest."""
-    read = {*columns_of(table).values(), *_numbers(table)}
-    return tuple(c for c in table.columns if c not in read)
+def covariates_of(table: Table, wanted: Sequence[str] = ()) -> CovariateChoice:
+    """Which columns of the table are kept as facts about the patient, and which are not read."""
+    found = columns_of(table)
+    return choose_covariates(table, found.values(), wanted, found.get("patient"))
 
 
 def _labels(table: Table, column: str) -> list[str]:
@@ -189,11 +187,16 @@ def _labels(table: Table, column: str) -> list[str]:
 
 
 def table_layout(
-    table: Table, path: str, classes: Sequence[str], anchor: str | None = None
+    table: Table,
+    path: str,
+    classes: Sequence[str],
+    anchor: str | None = None,
+    covariates: Sequence[str] = (),
 ) -> TableLayout:
     """How to read a label table; classes: the labels it may hold, all of them when none are given.
 
-    anchor: the column that says what a row is about, when it is not the image.
+    anchor: the column that says what a row is about, when it is not the image. covariates: further
+    columns to keep. Raises ConfigError when one of these is unknown or may not be kept.
     """
     found = columns_of(table)
     named = anchor or found.get("image")
@@ -210,7 +213,10 @@ def table_layout(
     else:
         texts = classes or _labels(table, found["label"])
         labels = LabelMap.identity(texts)
-    columns = Columns(**{**found, "image": named}, numbers=_numbers(table))
+    choice = covariates_of(table, covariates)
+    if choice.refused:
+        raise ConfigError([f"--covariates: {problem}" for problem in choice.refused])
+    columns = Columns(**{**found, "image": named}, covariates=choice.kept)
     return TableLayout(path, columns, labels, _normal(labels))
 
 
@@ -227,7 +233,9 @@ def picture_layout(sources: Sources, classes: Sequence[str]) -> FolderLayout:
     if table is not None:
         if not table.is_relative_to(sources.root):
             raise ConfigError(["--labels: the label table of a picture folder lies inside it"])
-        layout_table = table_layout(read_table(table), sources.relative(table), classes)
+        layout_table = table_layout(
+            read_table(table), sources.relative(table), classes, covariates=sources.covariates
+        )
     by_folder = layout_table is None or layout_table.labels is None
     folders = LabelMap.identity(classes) if by_folder and _class_folders(sources, classes) else None
     # What neither table nor folder says, the labels of the outlines say.

@@ -13,6 +13,7 @@ from renalkit.domain.study import GradeSystem, Pole, RoiOrigin, Side
 from renalkit.errors import ConfigError, InputRefused, Reason
 from renalkit.readers.annotations import MaskValues
 from renalkit.readers.contract import Outcome, ReadContext
+from renalkit.readers.covariates import CovariateColumn, CovariateKind
 from renalkit.readers.decode_worker import DecodeWorker
 from renalkit.readers.folder_table import Columns, Names, TableLayout
 from renalkit.readers.image_folder import (
@@ -159,7 +160,7 @@ def test_table_with_everything(tmp_path, worker):
         image="img", patient="pid", label="dx", lesion="les", side="side", size_mm="mm",
         histology="histo", grade="g", grade_system="gs", pole="pole", calcification="calc",
         flow_grade="flow", spacing_mm="px", site="hosp", manufacturer="maker", model="dev",
-        numbers=("age",),
+        covariates=(CovariateColumn("age", CovariateKind.AGE),),
     )  # fmt: skip
     layout = FolderLayout("i/*.png", Beside("m/{stem}.png"), table=layout)
     studies, files, context = read(tmp_path, layout, worker)
@@ -173,9 +174,9 @@ def test_table_with_everything(tmp_path, worker):
     assert lesion.findings.flow_grade == 2
     assert [(r.clip, r.mask.area_px) for r in lesion.rois] == [(0, 16), (1, 16)]
     assert [c.spacing_mm for c in first.clips] == [(0.2, 0.2), None]
-    assert (first.site, first.scanner.name, first.covariates["age"]) == ("H1", "M X1", 61.0)
+    assert (first.site, first.scanner.name, first.covariates["age_years"]) == ("H1", "M X1", 61.0)
     assert Reason.IDENTITY_CONFLICT in {d.reason for d in second.defects}
-    assert "age" not in second.covariates
+    assert "age_years" not in second.covariates
     assert (normal.label, normal.lesions) == ("normal", ())
     assert {f.outcome for f in files.values()} == {Outcome.USED}
     assert "007" not in repr(studies)

@@ -88,7 +88,7 @@ def test_a_picture_folder_becomes_a_cohort(tmp_path: Path) -> None:
     assert sorted(le.size_mm for le in lesions if le.size_mm) == [20, 21, 22, 23]
     assert {le.side for le in lesions} == {Side.LEFT}
     assert all(len(le.rois) == 2 for le in lesions)
-    assert {s.covariates["age"] for s in cohort.studies} == {50, 51, 52, 53}
+    assert {s.covariates["age_years"] for s in cohort.studies} == {50, 51, 52, 53}
     assert load_account(tmp_path / "out") == report.account
     assert report.count(Outcome.USED) + report.count(Outcome.WARNED) == len(report.account) == 17
 
@@ -272,16 +272,44 @@ def test_columns_are_known_by_any_usual_spelling(tmp_path: Path) -> None:
             "patient,image,label,side,size_mm,age", "Patient ID,File_Name,LABEL,Side,Size (mm),Age"
         )
     )
+    lines = table.read_text().splitlines()
+    rest = [f"{line},{n}" for n, line in enumerate(lines[1:])]
+    table.write_text("\n".join([lines[0] + ",Grading", *rest]) + "\n")
     report = take(source, tmp_path / "out")
     assert len(report.cohort.patients) == 4
-    assert all(s.patient_known and s.covariates["Age"] >= 50 for s in report.cohort.studies)
+    assert all(s.patient_known and s.covariates["age_years"] >= 50 for s in report.cohort.studies)
     lesions = [le for s in report.cohort.studies for le in s.lesions]
     assert {le.label for le in lesions} == {"benign", "malignant"}
     assert {le.side for le in lesions} == {Side.LEFT}
+    assert sorted(le.size_mm for le in lesions if le.size_mm) == [20, 21, 22, 23]
     # What is not read is said, so that a misspelt column does not pass unseen.
     (told,) = report.warnings
     assert told.reason is Reason.NOT_RECOGNISED
-    assert told.words.endswith("not read: Size (mm)")
+    assert told.words.endswith("not read: Grading")
+
+
+def test_facts_about_patients_are_kept_counted_and_guarded(tmp_path: Path) -> None:
+    source = picture_folder(tmp_path / "in")
+    table = source / "labels.csv"
+    head, *rows = table.read_text().splitlines()
+    more = [f"{row},{'MF'[n // 2 % 2]},{5.5 + n // 2},3,1970" for n, row in enumerate(rows)]
+    table.write_text("\n".join([f"{head},sex,crp_mg_l,score,birth_year", *more]) + "\n")
+    with pytest.raises(ConfigError, match="birth_year.*may say who a person is"):
+        take(source, tmp_path / "no", covariates="birth_year")
+    report = take(source, tmp_path / "out", covariates="score")
+    facts = [dict(s.facts) for s in load_cohort(tmp_path / "out").studies]
+    assert sorted((f["sex"], f["crp_mg_l"], f["score"]) for f in facts) == [
+        ("F", 6.5, 3),
+        ("F", 8.5, 3),
+        ("M", 5.5, 3),
+        ("M", 7.5, 3),
+    ]
+    assert report.as_json()["covariates"] == {"age_years": 4, "crp_mg_l": 4, "score": 4, "sex": 4}
+    (told,) = report.warnings
+    assert "birth_year ('birth' in its name" in told.words
+    # Other columns asked for: the cohort is made anew, not recalled.
+    again = take(source, tmp_path / "out")
+    assert "score" not in again.covariates
 
 
 def test_pictures_without_patient_or_class_are_said(tmp_path: Path) -> None:

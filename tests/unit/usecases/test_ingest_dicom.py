@@ -66,7 +66,7 @@ def test_T01_rows_meet_patients_by_their_exact_identifier(cines: Path, tmp_path:
     two, one = sorted(cohort.studies, key=lambda s: -len(s.lesions))
     assert [le.size_mm for le in sorted(two.lesions, key=lambda le: le.size_mm or 0)] == [12, 31.5]
     assert {le.grade_system for le in two.lesions} == {GradeSystem.WHO_ISUP}
-    assert (two.covariates["age"], one.covariates["age"]) == (61, 40)
+    assert (two.covariates["age_years"], one.covariates["age_years"]) == (61, 40)
     assert (study_label(two), study_label(one)) == ("malignant", "benign")
     assert any("1 labelled" in w.words for w in report.warnings)
 
