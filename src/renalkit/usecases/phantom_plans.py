@@ -221,6 +221,8 @@ class _Problems(list[str]):
         self.outside("jitter", jitter, 0.0, 0.3)
         self.outside("rows", rows, 240, 2160)
         self.outside("cols", cols, 320, 3840)
+        if not 0.4 <= rows / max(cols, 1) <= 1.5:
+            self.append(f"--rows: a screen of {rows} x {cols} px has no room for two panels")
         if layout is not None:
             self.unknown("layout", layout, tuple(Layout))
         if len(self) == before and seconds * rate < 1.5:

@@ -42,7 +42,7 @@ def problems(make, *given, **changes):
         (us, {"size": 63, "pictures": True, "uncompressed": True}, {"--size", "--uncompressed"}),
         (
             ceus,
-            {"clip": (0.5, 100.0, 0.5), "screen": (10, 20, "beside"), "pairs": 0},
+            {"clip": (0.5, 100.0, 0.5), "screen": (20, 20, "beside"), "pairs": 0},
             {"--seconds", "--fps", "--jitter", "--rows", "--cols", "--layout", "--pairs"},
         ),
         (cohort, {"clip": (float("nan"), float("inf"), 0.0)}, {"--seconds", "--fps"}),
@@ -86,6 +86,11 @@ def test_what_does_not_fit_a_file_is_refused():
     assert problems(ceus, clip=(1000.0, 10.0, 0.1)) == ["--jitter"]
     assert problems(ceus, clip=(1.0, 0.5, 0.0)) == ["--seconds"]
     assert ceus(clip=(1000.0, 10.0, 0.1), pairs=2).pairs == 2
+
+
+@pytest.mark.parametrize("screen", [(240, 3840, None), (2160, 320, None)])
+def test_a_screen_has_room_for_two_panels(screen):
+    assert problems(ceus, screen=screen) == ["--rows"]
 
 
 @pytest.mark.parametrize("faults", [["tilt"], ["tilt=x"], ["tilt=-0.1"], ["tilt=0.1", "tilt=0.2"]])
