@@ -28,7 +28,6 @@ import numpy as np
 
 from renalkit import __version__
 from renalkit.errors import Exit, InputRefused, Reason, StoreError
-from renalkit.metrics.classification import auc
 from renalkit.phantom.levels import LEVELS
 from renalkit.store.files import (
     clean_temporaries,
@@ -285,6 +284,8 @@ class _Tally:
         level = LEVELS[plan.patients.level]
         stated = {"bmode": level.auc_single, "ceus": level.auc_single, "both": level.auc_both}
         found["level"] = {"name": level.name, "ideal_auc": stated}
+        from renalkit.metrics.classification import auc  # slow to load, and not for every process
+
         both = 0 < sum(self.positive) < len(self.positive)
         truth = np.array(self.positive)
         found["ideal_auc_of_these_patients"] = {
