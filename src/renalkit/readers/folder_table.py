@@ -149,13 +149,14 @@ class FolderTable:
 class Names:
     """Finds the picture a table or annotation file means: by path, by name, by name without suffix.
 
-    Accents count the same whether composed (as typed) or not (as macOS stores them). A name that
-    could mean two pictures is refused. Only existing pictures are ever returned, so no path from
-    a table is opened.
+    Accents count the same whether composed (as typed) or not (as macOS stores them). Of several
+    pictures of a name the one whose folders agree is meant, also when the import folder lies above
+    or below the one the table was written for. A name that could mean two pictures is refused.
+    Only existing pictures are ever returned, so no path from a table is opened.
     """
 
     def __init__(self, pictures: Sequence[str]) -> None:
-        self._paths = set(pictures)
+        self._known = {path: path for path in pictures}
         self._names: dict[str, list[str]] = {}
         self._stems: dict[str, list[str]] = {}
         for path in pictures:
@@ -166,10 +167,14 @@ class Names:
     def find(self, text: str, *, where: str = "") -> str | None:
         """The relative path of the picture, None when there is none."""
         wanted = text.replace("\\", "/")
-        if wanted in self._paths:
-            return wanted
+        if wanted in self._known:
+            return self._known[wanted]
         name = composed(wanted).rpartition("/")[2]
         hits = self._names.get(name) or self._stems.get(name) or []
+        if len(hits) > 1:
+            hits = [path for path in hits if _same_end(composed(path), composed(wanted))] or hits
+        if len(hits) == 1:
+            self._known[wanted] = hits[0]  # the next frame of the same clip is found at once
         if len(hits) > 1:
             raise InputRefused(
                 Reason.BAD_TABLE,
@@ -179,6 +184,12 @@ class Names:
                 remedy="write the folder too",
             )
         return hits[0] if hits else None
+
+
+def _same_end(path: str, other: str) -> bool:
+    """Whether one path, with a folder at least, is the end of the other."""
+    short, long = sorted((f"/{path}", f"/{other}"), key=len)
+    return short.count("/") > 1 and long.endswith(short)
 
 
 def composed(name: str) -> str:

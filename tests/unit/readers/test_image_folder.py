@@ -320,8 +320,18 @@ def test_ambiguous_names_are_refused():
     assert names.find("x/a.png") == "x/a.png"
     assert names.find("other\\b.png") == names.find("b") == "y/b.png"
     assert names.find("../../etc/passwd") is None
-    with pytest.raises(InputRefused, match="2 pictures have"):
-        names.find("a.png")
+    for text in ("a.png", "z/a.png", "ay/a.png"):
+        with pytest.raises(InputRefused, match="2 pictures have"):
+            names.find(text)
+
+
+def test_a_path_is_known_by_its_end():
+    """A table written for a folder is read with the folder above, or the one below."""
+    names = Names(["P1/clip.dcm", "P2/clip.dcm", "more/P2/b.dcm", "clip.dcm"])
+    assert names.find("dicom/P2/clip.dcm") == names.find("dicom/P2/clip.dcm") == "P2/clip.dcm"
+    assert names.find("P2\\b.dcm") == "more/P2/b.dcm"
+    with pytest.raises(InputRefused, match="3 pictures have"):
+        names.find("P3/clip.dcm")
 
 
 @pytest.mark.parametrize(
