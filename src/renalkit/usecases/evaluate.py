@@ -30,12 +30,7 @@ from renalkit.metrics.bootstrap import (
     Statistic,
     mean_of_rows,
 )
-from renalkit.metrics.classification import (
-    Threshold,
-    binary_confusion,
-    confusion_matrix,
-    roc_curve,
-)
+from renalkit.metrics.classification import Threshold, confusion_matrix, roc_curve
 from renalkit.metrics.segmentation import (
     LengthUnit,
 )
@@ -43,6 +38,7 @@ from renalkit.store.cohorts import load_account
 from renalkit.store.files import read_json, write_json, write_text
 from renalkit.store.runs import RunFolder
 from renalkit.store.splits import load_split
+from renalkit.usecases.call_figures import call_figures
 from renalkit.usecases.differences import comparisons_of
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.results import (
@@ -245,34 +241,9 @@ def _two_classes(
         curve = _roc(truth, scores)
     except StatisticUndefined as error:
         area, curve = undefined_json(n_groups, Unit.PATIENT, str(error), plan.level), None
-    found: Json = {"auc": area, "roc": curve}
-    if unit is Unit.PATIENT:
-        c = binary_confusion(truth.astype(int), called.astype(int))
-        for name in ("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1"):
-            figure = getattr(c, name)
-            found[name] = (
-                estimate_json(figure.estimate(Unit.PATIENT, plan.level))
-                if figure.defined
-                else undefined_json(0, unit, "0 of 0", plan.level)
-            )
-        return found
-    rows = {
-        "accuracy": (truth == called, np.ones_like(truth)),
-        "sensitivity": (truth & called, truth),
-        "specificity": (~truth & ~called, ~truth),
-        "ppv": (truth & called, called),
-        "npv": (~truth & ~called, ~called),
-    }
-    for name, (top, bottom) in rows.items():
-        kept = [g for g, b in zip(groups, bottom, strict=True) if b]
-        found[name] = (
-            bootstrapped(mean_of_rows(top[bottom].astype(float)), kept, plan)
-            if kept
-            else undefined_json(0, unit, "0 of 0", plan.level)
-        )
-    hits, marked = (truth & called).astype(np.float64), (1 * truth + 1 * called).astype(np.float64)
-    overlap = RatioOfSums(2 * hits, marked)
-    return {**found, "f1": bootstrapped(overlap, groups, plan)}
+    independent = unit is Unit.PATIENT
+    figures = call_figures(truth, called, groups, plan, independent=independent)
+    return {"auc": area, "roc": curve, **figures}
 
 
 def _roc(truth: npt.NDArray[np.bool_], scores: Floats) -> Json:
