@@ -33,6 +33,8 @@ Interval = tuple[float, float]
 MEASURES = ("sensitivity", "specificity", "accuracy", "ppv", "npv", "auc")
 """What a row may print, each also with an interval."""
 
+_SHORT = {"ppv": "PPV", "npv": "NPV", "auc": "AUC"}
+
 _ROUNDING = 1e-9
 _LOPSIDED = 0.5
 _WIDTH_FACTOR = 2.0
@@ -69,6 +71,11 @@ _IMPOSSIBLE = frozenset(
         Finding.VALUE_OUTSIDE_INTERVAL,
     }
 )
+
+
+def measure_word(measure: str) -> str:
+    """A measure as a sentence names it."""
+    return _SHORT.get(measure, measure)
 
 
 # ------------------------------------------------------------------ what is printed
@@ -376,7 +383,9 @@ def _prevalence_notes(row: PublishedRow, ranges: dict[str, Interval]) -> list[No
     notes: list[Note] = []
     low = max((r[0] for r in ranges.values()), default=-inf)
     high = min((r[1] for r in ranges.values()), default=inf)
-    listed = ", ".join(f"{name} {r[0]:.3f} to {r[1]:.3f}" for name, r in ranges.items())
+    listed = ", ".join(
+        f"{measure_word(name)} {r[0]:.3f} to {r[1]:.3f}" for name, r in ranges.items()
+    )
     if low > high + _ROUNDING:
         words = f"implied shares of positive cases differ: {listed}"
         return [(Finding.PREVALENCE_DISAGREES, words)]
@@ -516,7 +525,7 @@ def _interval_notes(row: PublishedRow, measure: str) -> list[Note]:
     if value is None:
         return []
     low, high = row.intervals[measure]
-    shown = f"{measure} {value.value:.3f} ({low.value:.3f} to {high.value:.3f})"
+    shown = f"{measure_word(measure)} {value.value:.3f} ({low.value:.3f} to {high.value:.3f})"
     if low.range[0] > value.range[1] + _ROUNDING or high.range[1] < value.range[0] - _ROUNDING:
         return [(Finding.VALUE_OUTSIDE_INTERVAL, f"{shown}: the value lies outside its interval")]
     balance = _balance(value, low, high)
@@ -635,8 +644,8 @@ def _width_notes(row: PublishedRow, widths: Sequence[WidthCheck]) -> list[Note]:
             continue
         stated = ", ".join(f"{n:,} {unit}" for unit, n in w.stated.items())
         words = (
-            f"the interval of the {w.measure} is as wide as that of {w.implied[0]:,} to "
-            f"{w.implied[1]:,} cases; stated: {stated}"
+            f"the interval of the {measure_word(w.measure)} is as wide as that of "
+            f"{w.implied[0]:,} to {w.implied[1]:,} cases; stated: {stated}"
         )
         notes.append((Finding.WIDTH_DISAGREES, words))
     return notes
@@ -695,7 +704,7 @@ def _apart(one: PublishedRow, two: PublishedRow) -> list[str]:
             pairs += zip(one.intervals[name], two.intervals[name], strict=True)
         for k, (x, y) in enumerate(pairs):
             if x is not None and y is not None and not x.meets(y):
-                label = (name, f"{name} lower bound", f"{name} upper bound")[k]
+                label = measure_word(name) + ("", " lower bound", " upper bound")[k]
                 found.append(f"{label} ({x.value:.3f}, {y.value:.3f})")
     return found
 
@@ -709,7 +718,7 @@ def _swapped(
         if a is None or b is None or c is None or d is None:
             continue
         if a.meets(d) and b.meets(c) and not a.meets(b):
-            names.append(name)
+            names.append(measure_word(name))
     if not names:
         return []
     one, two = first[0], second[0]
