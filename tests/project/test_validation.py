@@ -12,6 +12,7 @@ VALIDATION = Path(__file__).resolve().parents[2] / "validation"
 SCRIPTS = (
     "r_proc_asah",
     "r_tests",
+    "r_characteristics",
     "sklearn_scores",
     "statsmodels_tests",
     "dcurves_net_benefit",
