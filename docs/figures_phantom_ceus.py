@@ -148,6 +148,7 @@ def curves(out: Path) -> None:
     foot = values.fall_rate_at_s - bolus.power(values.fall_rate_at_s) / values.fall_rate
     axis.plot([foot - values.fall_s, foot], [values.peak, 0], "C3", lw=1)
     axis.axvline(values.arrival_s + values.transit_s, color="C4", lw=1, ls=":")
+    axis.set_ylim(-0.05, 1.15)
     for text, at in (
         ("PE, TTP", (values.peak_at_s + 0.8, values.peak + 0.02)),
         ("WiAUC", (values.peak_at_s - 4.5, 0.3)),

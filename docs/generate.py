@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib.util
+import json
 import re
 import sys
 import types
@@ -30,6 +31,7 @@ from pydantic_core import PydanticUndefined
 from renalkit.cli import app
 from renalkit.cohort_checks.guards import GUARDS
 from renalkit.errors import Exit, Reason
+from renalkit.phantom.levels import LEVELS
 from renalkit.readers.codecs import available_codecs
 from renalkit.readers.contract import Limits, Outcome
 from renalkit.readers.folder_table import Columns
@@ -40,6 +42,7 @@ from renalkit.usecases.compare import PRESETS
 from renalkit.usecases.experiment import Experiment, SystemSettings
 
 DOCS = Path(__file__).resolve().parent
+RESULTS = DOCS.parent / "results"
 MARK = re.compile(r"<!-- generated: ([a-z-]+) -->\n.*?<!-- end -->", re.DOTALL)
 HELP_WIDTH = 92
 
@@ -94,6 +97,44 @@ def exit_codes() -> str:
     found = {k: v for k, v in vars(Exit).items() if k.isupper()}
     matched(list(found), words.EXIT_CODES, "EXIT_CODES")
     return table(["code", "meaning"], [[str(v), words.EXIT_CODES[k]] for k, v in found.items()])
+
+
+def phantom_levels() -> str:
+    """What each level states."""
+    rows = [
+        [
+            level.name,
+            *(f"{auc:.2f}" for auc in (level.auc_single, level.auc_single, level.auc_both)),
+            f"{level.distance:.2f}",
+            f"{level.correlation:.2f}",
+        ]
+        for level in LEVELS.values()
+    ]
+    return table(["level", "B-mode alone", "CEUS alone", "both", "d", "rho"], rows)
+
+
+def phantom_levels_measured() -> str:
+    """What benchmarks/check_levels.py found on rendered patients."""
+    rows: list[list[str]] = []
+    for name in LEVELS:
+        for found in json.loads((RESULTS / "phantom-levels" / f"{name}.json").read_text()):
+            easy = found.get("easy", {}).get("all of them")
+            other = found.get("other modality")
+            rows.append(
+                [
+                    name,
+                    {"bmode": "B-mode", "ceus": "CEUS", "both": "both"}[found["part"]],
+                    str(found["patients"]),
+                    *(
+                        f"{one['auc']:.3f} ({one['low']:.3f}-{one['high']:.3f})" if one else ""
+                        for one in (found["oracle"], found["by hand"], easy)
+                    ),
+                    f"{found['share of the distance from chance']:.3f}",
+                    f"{other['by hand']:.2f} ({other['of the true scores']:.2f})" if other else "",
+                ]
+            )
+    head = ["level", "seen", "patients", "ideal observer", "measured by hand", "trivial model"]
+    return table([*head, "share", "other modality, r"], rows)
 
 
 def limits() -> str:
@@ -337,6 +378,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "cli": cli,
     "codecs": codecs,
     "exit-codes": exit_codes,
+    "phantom-levels": phantom_levels,
+    "phantom-levels-measured": phantom_levels_measured,
     "experiment": experiment_keys,
     "guards": guards,
     "label-columns": label_columns,
