@@ -7,7 +7,7 @@ that contradicts itself and a study with holes are refused with their line.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from renalkit.domain.readings import Reader, Reading, ReadingTable, ReadingValue, ScoreScale
 from renalkit.errors import InputRefused, Reason
@@ -28,6 +28,13 @@ class ReadingColumns:
     score: str = "score"
     vote: str = "vote"
     truth: str = "truth"
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Columns that must be there: those of case and reader, and those under another name."""
+        usual = ReadingColumns()
+        parts = ((f.name, getattr(self, f.name), getattr(usual, f.name)) for f in fields(self))
+        return tuple(n for what, n, often in parts if n != often or what in ("case", "reader"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +86,6 @@ class Collected:
         self.truth: dict[str, bool] = {}
         self.readings: dict[tuple[str, str, str], Reading] = {}
         self._lines: dict[tuple[str, str, str], int] = {}
-        self._arms: dict[str, None] = {}
         self._truth_lines: dict[str, int] = {}
 
     def bad(
@@ -109,6 +115,9 @@ class Collected:
                     line,
                     expected=f"one {what} per reader",
                 )
+        # What one line leaves out another may say.
+        years = reader.years if known.years is None else known.years
+        self.readers[reader.name] = Reader(reader.name, known.group or reader.group, years)
 
     def say_truth(self, case: str, positive: bool, line: int) -> None:
         before = self.truth.setdefault(case, positive)
@@ -123,7 +132,7 @@ class Collected:
     def add(
         self, key: tuple[str, str, str], said: tuple[float | None, bool | None], line: int
     ) -> None:
-        case, reader, arm = key
+        case, reader, _ = key
         score, vote = said
         if not case.strip():
             raise self.bad("a reading without a case", line, expected="the case it is of")
@@ -151,9 +160,8 @@ class Collected:
                 remedy="correct the score, or state the scale the readers used",
             )
         self._lines[key] = line
-        self._arms.setdefault(arm)
         if score is not None or vote is not None:
-            self.readings[key] = Reading(case, reader, arm, score, vote)
+            self.readings[key] = Reading(*key, score, vote)
 
     def table(self, *, needs_truth: bool = False) -> ReadingTable:
         """All of it. Raises InputRefused(BAD_TABLE) for no reading, truth that is missing or

@@ -71,9 +71,7 @@ def parse_readings(data: bytes, *, where: str, rules: ReadingRules | None = None
     """
     rules = rules or ReadingRules()
     names = rules.columns
-    table = parse_table(
-        data, where=where, required=(names.case, names.reader), dialect=rules.dialect
-    )
+    table = parse_table(data, where=where, required=names.named, dialect=rules.dialect)
     if names.score not in table.columns and names.vote not in table.columns:
         raise bad_table(
             f"neither a column {names.score!r} nor {names.vote!r}",

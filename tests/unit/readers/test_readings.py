@@ -117,6 +117,16 @@ def test_columns_words_and_dialect_are_chosen_by_the_caller():
     assert table.values(ReadingValue.VOTE).tolist() == [[[1, 0]]]
 
 
+def test_a_column_that_is_named_must_be_there():
+    with pytest.raises(InputRefused, match="no column confidnce"):
+        parse(WHOLE, columns=ReadingColumns(score="confidnce"))
+
+
+def test_a_group_given_on_any_line_counts():
+    text = "patient,reader,group,years,vote\nA,x,,,1\nB,x,junior,,1\nC,x,,4,0\n"
+    assert parse(text).readers == (Reader("x", "junior", 4),)
+
+
 def test_roster_gives_groups_to_readings_without_them(tmp_path):
     (tmp_path / "readers.csv").write_text("reader,group,years\na,junior,5\nb,senior,12\n")
     roster = read_roster(tmp_path / "readers.csv")
