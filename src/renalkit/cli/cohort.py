@@ -25,6 +25,22 @@ def show(
     give(summary.as_json(), as_json, lambda: show_words(summary))
 
 
+@app.command("table")
+def table(
+    folder: Annotated[Path, typer.Argument(help="Cohort folder.", exists=True)],
+    by: Annotated[
+        str, typer.Option(help="What makes the columns: class, or a category such as site.")
+    ] = "class",
+    csv: Annotated[Path | None, typer.Option(help="Table to write as CSV.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Patient characteristics by class: means or medians, counts, tests, differences."""
+    from renalkit.usecases.characteristics import cohort_table, table_words
+
+    found = cohort_table(folder, by, csv)
+    give(found, as_json, lambda: table_words(found))
+
+
 @app.command("check")
 def check(
     folder: Annotated[Path, typer.Argument(help="Cohort folder.", exists=True)],

@@ -97,6 +97,10 @@ class RunFolder:
         return self.path / "comparisons.json"
 
     @property
+    def characteristics(self) -> Path:
+        return self.path / "characteristics.json"
+
+    @property
     def cases(self) -> Path:
         return self.path / "cases.csv"
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from renalkit.domain.cohort import Cohort, study_label
 from renalkit.domain.prediction import Prediction, Rule, Unit, aggregate
 from renalkit.domain.sample import b_mode_samples
+from renalkit.domain.splits import Plan
 from renalkit.errors import StatisticUndefined
 from renalkit.metrics.auc_inference import delong
 from renalkit.metrics.bootstrap import (
@@ -39,6 +40,7 @@ from renalkit.store.files import read_json, write_json, write_text
 from renalkit.store.runs import RunFolder
 from renalkit.store.splits import load_split
 from renalkit.usecases.call_figures import call_figures
+from renalkit.usecases.characteristics import write_characteristics
 from renalkit.usecases.differences import comparisons_of
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.results import (
@@ -317,7 +319,10 @@ def _count(found: tuple[set[str], int]) -> Json:
 
 
 def evaluate_run(path: Path, progress: Progress, cohort_path: Path | None = None) -> Json:
-    """Compute and write metrics.json, cases.csv and comparisons.json of a run."""
+    """Compute and write the figures of a run.
+
+    metrics.json, comparisons.json, cases.csv, and characteristics.json with its tables as CSV.
+    """
     results = read_results(path, progress, cohort_path)
     return evaluate_results(results, cohort_path, progress)
 
@@ -356,7 +361,15 @@ def evaluate_results(results: RunResults, cohort_path: Path | None, progress: Pr
     write_text(folder.cases, _cases_text(results))
     write_json(folder.metrics, metrics)
     write_json(folder.comparisons, comparisons_of(results, None))
+    write_characteristics(folder, results.cohort, _external(results))
     return metrics
+
+
+def _external(results: RunResults) -> frozenset[str]:
+    """The patients of the external cohort, where there is one."""
+    if results.experiment.split.plan is not Plan.EXTERNAL:
+        return frozenset()
+    return load_split(results.folder.folds).folds[0].test
 
 
 def _training(folder: RunFolder, label: str, fold: int) -> Json:
