@@ -104,7 +104,7 @@ def ceus(
         typer.Option(help="Panels: b-left, b-right, b-top or b-bottom; drawn if not set."),
     ] = None,
     pairs: Annotated[
-        int | None, typer.Option(help="So many cropped frame pairs (PNG) instead of a clip.")
+        int | None, typer.Option(help="So many (1 to 99) cropped frame pairs as PNG, no clip.")
     ] = None,
     uncompressed: Uncompressed = False,
     workers: Workers = 0,
