@@ -101,6 +101,10 @@ class RunFolder:
         return self.path / "characteristics.json"
 
     @property
+    def subgroups(self) -> Path:
+        return self.path / "subgroups.json"
+
+    @property
     def cases(self) -> Path:
         return self.path / "cases.csv"
 

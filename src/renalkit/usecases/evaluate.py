@@ -57,6 +57,7 @@ from renalkit.usecases.results import (
     thresholds_of,
     undefined_json,
 )
+from renalkit.usecases.subgroups import write_subgroups
 
 Floats = npt.NDArray[np.float64]
 _CASE_COLUMNS = (
@@ -321,7 +322,8 @@ def _count(found: tuple[set[str], int]) -> Json:
 def evaluate_run(path: Path, progress: Progress, cohort_path: Path | None = None) -> Json:
     """Compute and write the figures of a run.
 
-    metrics.json, comparisons.json, cases.csv, and characteristics.json with its tables as CSV.
+    metrics.json, comparisons.json, cases.csv; characteristics.json and subgroups.json, both as CSV
+    too.
     """
     results = read_results(path, progress, cohort_path)
     return evaluate_results(results, cohort_path, progress)
@@ -362,6 +364,7 @@ def evaluate_results(results: RunResults, cohort_path: Path | None, progress: Pr
     write_json(folder.metrics, metrics)
     write_json(folder.comparisons, comparisons_of(results, None))
     write_characteristics(folder, results.cohort, _external(results))
+    write_subgroups(results)
     return metrics
 
 
