@@ -67,7 +67,7 @@ def test_the_denial_works(offline: Offline) -> None:
 @pytest.mark.slow
 def test_pictures_become_a_checked_cohort_without_network(offline: Offline) -> None:
     steps = (
-        ("phantom", "images", "--patients", "8", "--size", "128"),
+        ("phantom", "us", "-o", "images", "--pictures", "-n", "8", "--size", "128"),
         ("ingest", "images", "-o", "cohorts/tiny", "--json"),
         ("cohort", "check", "cohorts/tiny", "--json"),
         ("cohort", "show", "cohorts/tiny"),
