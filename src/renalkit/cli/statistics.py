@@ -12,6 +12,119 @@ from renalkit.cli.common import AsJson, give
 Level = Annotated[float, typer.Option(min=0.5, max=0.9999, help="Level of intervals.")]
 
 
+def _names(text: str | None) -> tuple[str, ...]:
+    """Words separated by commas."""
+    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
+
+
+def stats(
+    table: Annotated[
+        Path, typer.Argument(help="CSV with a line per patient or per image.", exists=True)
+    ],
+    label: Annotated[str, typer.Option(help="Column of the true label.")],
+    scores: Annotated[str, typer.Option(help="Columns of the scores, e.g. A,B; high is positive.")],
+    positive: Annotated[
+        str | None, typer.Option(help="Label that counts as positive, e.g. malignant.")
+    ] = None,
+    negative: Annotated[
+        str | None, typer.Option(help="Labels that count as negative; all others if there is one.")
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            help="Several classes in order, e.g. G1,G2,G3: columns A_G1, A_G2, ... for each score "
+            "A (macro AUC), or one column A that rises with the class (cumulative AUC)."
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="Column of the patient, when patients have several rows.")
+    ] = None,
+    average: Annotated[
+        bool, typer.Option("--average", help="Average the rows of each patient first.")
+    ] = False,
+    paired: Annotated[
+        bool,
+        typer.Option(
+            "--paired/--unpaired",
+            help="All scores on the same patients, or each score on patients of its own.",
+        ),
+    ] = True,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Operating point: 0.5, or A=0.5,B=0.3, or youden, f1, sensitivity:0.95, "
+            "specificity:0.9, cost:10 (a miss as bad as 10 needless calls)."
+        ),
+    ] = None,
+    tune_on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COL=VALUE", help="Rows that thresholds are chosen on; the others are judged."
+        ),
+    ] = None,
+    prevalence: Annotated[
+        float | None, typer.Option(help="Share of positives elsewhere, for PPV, NPV and cost.")
+    ] = None,
+    partial: Annotated[
+        list[str] | None,
+        typer.Option(help="Part of the ROC curve, e.g. specificity:0.9-1 or sensitivity:0.9-1."),
+    ] = None,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Scores are probabilities: calibration too.")
+    ] = False,
+    decision: Annotated[
+        str | None, typer.Option(help="Thresholds of a decision curve, e.g. 0.1,0.2,0.3.")
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="Is the first AUC at most this much worse?")
+    ] = None,
+    adjust: Annotated[str, typer.Option(help="p of several pairs: holm or bh.")] = "holm",
+    interval: Annotated[
+        str, typer.Option(help="Bootstrap interval: percentile or bca.")
+    ] = "percentile",
+    resamples: Annotated[int, typer.Option(min=100, max=1_000_000, help="Of patients.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same resamples.")] = 0,
+    level: Level = 0.95,
+    curves: Annotated[
+        bool, typer.Option("--curves", help="Points of the curves in the JSON.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """AUCs, operating points, calibration and differences of the scores in any table."""
+    from renalkit.cli.tables import as_text, stats_blocks
+    from renalkit.usecases.stats import table_statistics
+    from renalkit.usecases.stats_options import Options, column_value, fractions
+    from renalkit.usecases.table_scores import Columns
+
+    columns = Columns(
+        label=label,
+        scores=_names(scores),
+        positive=positive,
+        negative=_names(negative),
+        classes=_names(classes),
+        cluster=cluster,
+        tune=column_value(tune_on),
+        unpaired=not paired,
+        average=average,
+    )
+    options = Options(
+        level=level,
+        seed=seed,
+        resamples=resamples,
+        interval=interval,
+        adjust=adjust,
+        prevalence=prevalence,
+        thresholds=tuple(threshold or ()),
+        partial=tuple(partial or ()),
+        probabilities=probabilities,
+        decision=fractions(decision),
+        margin=margin,
+        curves=curves,
+    )
+    found = table_statistics(table, columns, options)
+    give(found, as_json, lambda: as_text(stats_blocks(found)))
+
+
 def audit(
     table: Annotated[Path, typer.Argument(help="CSV of a published table.", exists=True)],
     level: Level = 0.95,

@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import exp, inf, log, sqrt
 
+import numpy as np
 from scipy import special
 
 from renalkit.domain.prediction import Unit
 from renalkit.errors import StatisticUndefined
-from renalkit.metrics.classification import BinaryConfusion
+from renalkit.metrics.bootstrap import Codes, Evaluate, RatioOfSums
+from renalkit.metrics.classification import AnyArray, BinaryConfusion, Floats
 from renalkit.metrics.inference import Estimate, normal_quantile, refuse_frames
 
 
@@ -79,6 +81,39 @@ def predictive_values(
         ppv=one(counts.tp, n_pos, counts.fp, n_neg, odds),
         npv=one(counts.tn, n_neg, counts.fn, n_pos, 1 / odds),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class PredictiveValueAt:
+    """PPV, or NPV, at a given prevalence as a `bootstrap.Statistic`, for rows that are frames.
+
+    truth (n,) 0/1, called (n,) 0/1. From sensitivity and specificity over the rows by Bayes' rule;
+    for rows that are patients use `predictive_values`.
+    """
+
+    truth: AnyArray
+    called: AnyArray
+    prevalence: float
+    negative: bool = False
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.truth)
+
+    def prepare(self, codes: Codes, n_groups: int) -> Evaluate:
+        t, c = np.asarray(self.truth) == 1, np.asarray(self.called) == 1
+        prior = self.prevalence / (1 - self.prevalence)
+        if self.negative:
+            t, c, prior = ~t, ~c, 1 / prior
+        right = RatioOfSums(1.0 * (t & c), 1.0 * t).prepare(codes, n_groups)
+        wrong = RatioOfSums(1.0 * (~t & c), 1.0 * ~t).prepare(codes, n_groups)
+
+        def evaluate(counts: Floats) -> Floats:
+            share = prior * right(counts)
+            called = share + wrong(counts)
+            return np.divide(share, called, out=np.full_like(called, np.nan), where=called != 0)
+
+        return evaluate
 
 
 def likelihood_ratios(

@@ -296,7 +296,11 @@ def called_class(p: Prediction, thresholds: dict[int, Threshold], positive: int 
 
 
 def estimate_json(estimate: Estimate) -> Json:
-    """An estimate for metrics.json; a missing interval is null."""
+    """An estimate for metrics.json; a missing interval is null, an infinite value has a note."""
+    if not isfinite(estimate.value):
+        known = undefined_json(estimate.n, estimate.unit, "infinite", estimate.level)
+        low = estimate.low if isfinite(estimate.low) else None
+        return known | {"low": low, "method": estimate.method}
     return {
         "value": estimate.value,
         "low": estimate.low if isfinite(estimate.low) else None,

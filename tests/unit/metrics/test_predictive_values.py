@@ -11,8 +11,13 @@ from hypothesis import strategies as st
 
 from renalkit.domain.prediction import Unit
 from renalkit.errors import StatisticUndefined
+from renalkit.metrics.bootstrap import cluster_bootstrap
 from renalkit.metrics.classification import BinaryConfusion
-from renalkit.metrics.predictive_values import likelihood_ratios, predictive_values
+from renalkit.metrics.predictive_values import (
+    PredictiveValueAt,
+    likelihood_ratios,
+    predictive_values,
+)
 
 Z = 1.959963984540054
 APOE4 = BinaryConfusion(tp=240, fn=178, fp=87, tn=288)
@@ -137,3 +142,24 @@ def test_what_does_not_exist_is_refused():
     for prevalence in (0, 1, math.nan):
         with pytest.raises(ValueError, match="prevalence"):
             predictive_values(APOE4, prevalence)
+
+
+@pytest.mark.parametrize("prevalence", [0.05, 0.5, 0.7])
+def test_over_rows_the_value_is_the_same_and_the_interval_is_near(prevalence):
+    """793 rows, each a patient: the bootstrap must come near the delta method."""
+    counts = (APOE4.tp, APOE4.fn, APOE4.fp, APOE4.tn)
+    truth, called = (np.repeat(kind, counts) for kind in ([1, 1, 0, 0], [1, 0, 1, 0]))
+    found = predictive_values(APOE4, prevalence)
+    for negative, expected in ((False, found.ppv), (True, found.npv)):
+        value = PredictiveValueAt(truth, called, prevalence, negative)
+        e = cluster_bootstrap(value, np.arange(truth.size))
+        assert e.value == pytest.approx(expected.value, abs=1e-12)
+        width = expected.high - expected.low
+        assert e.low == pytest.approx(expected.low, abs=0.1 * width)
+        assert e.high == pytest.approx(expected.high, abs=0.1 * width)
+
+
+def test_over_rows_without_a_positive_call_there_is_no_ppv():
+    value = PredictiveValueAt(np.array([1, 0, 1, 0]), np.zeros(4), 0.3)
+    with pytest.raises(StatisticUndefined, match="does not exist"):
+        cluster_bootstrap(value, np.arange(4))

@@ -1,0 +1,120 @@
+"""How good are scores for several classes? Each class against the rest, or each cut of an order.
+
+A score with one column per class is judged by the mean over classes of one against the rest (macro
+AUC) and by the class it scores highest; a score of one column, which rises with the class, by the
+mean over cuts of "this class or above" (cumulative AUC). All intervals are over patients.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+
+from renalkit.domain.prediction import Unit
+from renalkit.errors import StatisticUndefined
+from renalkit.metrics.agreement import KappaWeights, cohen_kappa
+from renalkit.metrics.bootstrap import (
+    Auc,
+    MeanOfStatistics,
+    Statistic,
+    mean_of_rows,
+    paired_cluster_bootstrap,
+)
+from renalkit.metrics.classification import confusion_matrix, cumulative_splits
+from renalkit.usecases.results import Json, bootstrapped, estimate_json, undefined_json
+from renalkit.usecases.score_differences import adjusted
+from renalkit.usecases.stats_options import Asked
+from renalkit.usecases.table_scores import Scored
+
+
+def class_figures(scored: Scored, index: int, asked: Asked) -> Json:
+    """Everything about one score of several classes."""
+    groups, plan = scored.groups.tolist(), asked.plan
+    found: Json = {
+        "score": scored.names[index],
+        "n_rows": len(scored.truth),
+        "n_patients": scored.n_patients,
+        "auc_kind": _kind(scored),
+    }
+    try:
+        parts = _parts(scored, index)
+        mean = MeanOfStatistics(tuple(parts.values()))
+        found["auc"] = bootstrapped(mean, groups, plan)
+        found["parts"] = [
+            {"part": name, "auc": bootstrapped(part, groups, plan)} for name, part in parts.items()
+        ]
+    except StatisticUndefined as error:
+        found["auc"] = undefined_json(scored.n_patients, Unit.PATIENT, str(error), plan.level)
+        found["parts"] = []
+    if _kind(scored) == "cumulative":
+        return found
+    called = np.argmax(scored.scores[index], axis=1)
+    right = (called == scored.truth).astype(np.float64)
+    matrix = confusion_matrix(scored.truth, called, len(scored.labels))
+    found["accuracy"] = bootstrapped(mean_of_rows(right), groups, plan)
+    found["confusion"] = matrix.tolist()
+    found["recall"] = {
+        label: bootstrapped(mean_of_rows(right[own]), scored.groups[own].tolist(), plan)
+        for label, k in scored.labels.items()
+        if bool((own := scored.truth == k).any())
+    }
+    if scored.independent:
+        for name, weights in (
+            ("kappa", KappaWeights.NONE),
+            ("kappa_quadratic", KappaWeights.QUADRATIC),
+        ):
+            try:
+                kappa = cohen_kappa(matrix, weights, Unit.PATIENT, plan.level)
+                found[name] = estimate_json(kappa.estimate)
+            except StatisticUndefined as error:
+                n = len(scored.truth)
+                found[name] = undefined_json(n, Unit.PATIENT, str(error), plan.level)
+    return found
+
+
+def class_differences(scored: Scored, asked: Asked) -> list[Json]:
+    """Every two scores by paired bootstrap of patients."""
+    rows: list[Json] = []
+    for i, j in combinations(range(len(scored.names)), 2):
+        about: Json = {
+            "first": scored.names[i],
+            "second": scored.names[j],
+            "metric": f"{_kind(scored)} AUC",
+            "kind": "bootstrap",
+        }
+        try:
+            one, two = (MeanOfStatistics(tuple(_parts(scored, k).values())) for k in (i, j))
+            found = paired_cluster_bootstrap(one, two, scored.groups, asked.plan)
+        except StatisticUndefined as error:
+            why = undefined_json(scored.n_patients, Unit.PATIENT, str(error), asked.plan.level)
+            rows.append(about | {"difference": why, "p": None, "test": ""})
+            continue
+        rows.append(
+            about
+            | {
+                "difference": estimate_json(found.difference),
+                "first_value": found.first.value,
+                "second_value": found.second.value,
+                "test": "paired bootstrap of patients",
+                "p": found.p_value,
+            }
+        )
+    return adjusted(rows, asked.adjust)
+
+
+def _kind(scored: Scored) -> str:
+    return "cumulative" if scored.scores.ndim == 2 else "macro"
+
+
+def _parts(scored: Scored, index: int) -> dict[str, Statistic]:
+    """The two-class AUCs whose mean is the score's, by name."""
+    labels, scores = list(scored.labels), scored.scores[index]
+    if _kind(scored) == "cumulative":
+        splits = cumulative_splits(scored.truth, scores)
+        names = [f"{label} or above" for label in labels[1:]]
+        return {n: Auc(t, s) for n, (t, s) in zip(names, splits, strict=True)}
+    return {
+        f"{label} against the rest": Auc((scored.truth == k).astype(np.int64), scores[:, k])
+        for k, label in enumerate(labels)
+    }
