@@ -50,13 +50,13 @@ def make_folder(folder: Path) -> Path:
 
     Raises StoreError when the disk refuses, or when a file is in the way.
     """
-    if not folder.is_dir():
-        make_folder(folder.parent)
-        try:
+    try:
+        if not folder.is_dir():
+            make_folder(folder.parent)
             folder.mkdir(exist_ok=True)
             fsync_folder(folder.parent)
-        except OSError as error:
-            raise refused(error, folder) from error
+    except OSError as error:
+        raise refused(error, folder) from error
     return folder
 
 

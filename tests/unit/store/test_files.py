@@ -17,10 +17,12 @@ from renalkit.store import files
 from renalkit.store.files import (
     clean_temporaries,
     locked,
+    move_folder,
     parse_json,
     read_json,
     sha256_bytes,
     sha256_file,
+    text_file,
     write_bytes,
     write_json,
     write_with,
@@ -38,7 +40,8 @@ def test_a_write_replaces_the_old_content(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    for place in (tmp_path / "file", tmp_path / "file/deeper", Path("/proc/renalkit/x")):
+    long = tmp_path / ("x" * 256)
+    for place in (tmp_path / "file", tmp_path / "file/deeper", Path("/proc/renalkit/x"), long):
         with pytest.raises(StoreError, match="write refused"), locked(place):
             pass
 
@@ -79,6 +82,34 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_with(tmp_path / "file.bin", stop)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_text_file_appears_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "table.csv"
+    with text_file(path) as text:
+        text.write("a\n")
+        text.flush()
+        assert not path.exists()
+        text.write("\u00e9\n")
+    assert path.read_bytes() == b"a\n\xc3\xa9\n"
+    with pytest.raises(TypeError), text_file(path) as text:
+        text.writelines(["half", None])  # pyright: ignore[reportArgumentType]
+    assert path.read_bytes() == b"a\n\xc3\xa9\n"
+    assert [p.name for p in path.parent.iterdir()] == ["table.csv"]
+
+
+def test_a_folder_is_put_in_place_at_once_or_not_at_all(tmp_path: Path) -> None:
+    for name in ("whole", "taken", "empty"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    (tmp_path / "empty" / "file").unlink()
+    with pytest.raises(StoreError, match="Directory not empty"):
+        move_folder(tmp_path / "whole", tmp_path / "taken")
+    assert (tmp_path / "taken" / "file").read_text() == "taken"
+    move_folder(tmp_path / "whole", tmp_path / "empty")
+    move_folder(tmp_path / "empty", tmp_path / "new")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "taken"]
+    assert (tmp_path / "new" / "file").read_text() == "whole"
 
 
 def test_leftovers_of_a_killed_writer_are_cleaned(tmp_path: Path) -> None:
