@@ -125,6 +125,14 @@ def test_an_occupied_place_is_refused_and_left_alone(pictures, tmp_path):
         make(other, pictures[0])
 
 
+def test_the_working_folder_cannot_be_put_in_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputRefused, match="the working folder") as caught:
+        make(PICTURES, tmp_path)
+    assert "inside it" in caught.value.remedy
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_full_disk_is_said_and_leaves_no_cohort(tmp_path, monkeypatch):
     def full(*_):
         raise StoreError("write refused: the disk is full")
@@ -151,6 +159,47 @@ def test_b_mode_stills_are_dicom_with_faults_as_dialled(tmp_path):
     )
     assert first.StudyInstanceUID != copy.StudyInstanceUID
     assert np.array_equal(first.pixel_array, copy.pixel_array)
+
+
+def test_pictures_come_twice_and_in_wrong_units_as_dialled(tmp_path):
+    dials = FaultDials(duplicates=1.0, wrong_units=1.0)
+    people = PatientPlan(1, seed=1, views=(2, 2), dials=dials)
+    make(PhantomPlan("us", people, pictures=True, size=64), tmp_path / "c")
+    rows = rows_of(tmp_path / "c" / "labels.csv")
+    assert [r["patient"] for r in rows] == ["P0001", "P0001", "P0001B", "P0001B"]
+    for first, copy in zip(rows[:2], rows[2:], strict=True):
+        for name in ("image", "mask"):
+            assert first[name] != copy[name]
+            assert (tmp_path / "c" / first[name]).read_bytes() == (
+                tmp_path / "c" / copy[name]
+            ).read_bytes()
+        truth = json.loads((tmp_path / "c" / "truth" / "P0001" / "patient.json").read_text())
+        scale = truth["images"][0]["mm_per_px"]
+        assert float(first["spacing_mm"]) == pytest.approx(10 * scale, abs=1e-6)
+
+
+def test_a_patient_without_a_mass_has_no_other_label(tmp_path):
+    dials = FaultDials(label_noise=1.0)
+    people = PatientPlan(2, seed=1, views=(1, 1), normal_share=0.5, dials=dials)
+    summary = make(PhantomPlan("us", people, pictures=True, size=64), tmp_path / "c")
+    assert summary["faults"] == {"label_flipped": 1}
+    truth = {r["patient"]: r for r in rows_of(tmp_path / "c" / "truth" / "patients.csv")}
+    for row in rows_of(tmp_path / "c" / "labels.csv"):
+        true = truth[row["patient"]]
+        assert (row["label"] != true["label"]) == (true["label"] != "normal")
+
+
+def test_stills_and_clip_are_one_study(tmp_path):
+    options = CeusOptions(duration_s=1.0, rate_hz=2.0, rows=240, cols=320)
+    plan = PhantomPlan("cohort", PatientPlan(1, seed=3, views=(2, 2)), size=64, ceus=options)
+    make(plan, tmp_path / "c")
+    files = sorted((tmp_path / "c" / "dicom" / "P0001").iterdir())
+    assert [f.name for f in files] == ["bmode-1.dcm", "bmode-2.dcm", "ceus.dcm"]
+    read = [pydicom.dcmread(f) for f in files]
+    assert len({d.StudyInstanceUID for d in read}) == 1
+    assert [d.SeriesNumber for d in read] == [1, 1, 2]
+    assert len({d.SeriesInstanceUID for d in read}) == 2
+    assert len({d.SOPInstanceUID for d in read}) == 3
 
 
 @pytest.fixture(scope="module")
@@ -203,10 +252,11 @@ def test_lost_frames_are_gone_from_clip_and_truth(tmp_path):
 
 def test_pairs_instead_of_a_clip(tmp_path):
     options = CeusOptions(duration_s=30.0, rate_hz=2.0, rows=240, cols=320)
-    plan = PhantomPlan("ceus", PatientPlan(1, seed=3), ceus=options, pairs=3)
-    make(plan, tmp_path / "c")
+    people = PatientPlan(1, seed=3, dials=FaultDials(duplicates=1.0))
+    make(PhantomPlan("ceus", people, ceus=options, pairs=3), tmp_path / "c")
     rows = rows_of(tmp_path / "c" / "pairs.csv")
-    assert 1 <= len(rows) <= 3
+    assert 2 <= len(rows) <= 6
+    assert {r["patient"] for r in rows} == {"P0001", "P0001B"}
     for row in rows:
         shapes = {cv2.imread(str(tmp_path / "c" / row[k])).shape for k in ("bmode", "ceus")}
         assert len(shapes) == 1
@@ -220,3 +270,19 @@ def test_ct_series_with_masks(tmp_path):
     assert masks["labels"].shape == (len(files), 64, 64)
     truth = json.loads((tmp_path / "c" / "truth" / "P0001" / "patient.json").read_text())
     assert len(truth["lesions"]) >= 1
+    assert not {"histology", "readings", "ideal", "anatomy"} & set(truth), "of another mass"
+
+
+def test_ct_labels_are_exchanged_as_dialled(tmp_path):
+    scan = CtPlan(phases=(Phase.NEPHROGRAPHIC,), matrix=64, slice_spacing_mm=8.0, normal_share=0.5)
+    people = PatientPlan(4, seed=1, dials=FaultDials(label_noise=1.0))
+    make(PhantomPlan("ct", people, ct=scan), tmp_path / "c")
+    pairs = zip(
+        rows_of(tmp_path / "c" / "labels.csv"),
+        rows_of(tmp_path / "c" / "truth" / "patients.csv"),
+        strict=True,
+    )
+    assert {(written["label"], true["label"]) for written, true in pairs} == {
+        ("normal", "tumour"),
+        ("tumour", "normal"),
+    }
