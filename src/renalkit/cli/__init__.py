@@ -39,7 +39,7 @@ for command in (
     *(ingest.frames, ingest.ingest),
     *(experiment.run, experiment.train, experiment.evaluate, experiment.compare),
     *(predict.predict, experiment.report),
-    *(statistics.stats, statistics.audit),
+    *(statistics.stats, statistics.plan, statistics.audit),
 ):
     app.command()(command)
 app.add_typer(cohort.app, name="cohort")

@@ -125,6 +125,59 @@ def stats(
     give(found, as_json, lambda: as_text(stats_blocks(found)))
 
 
+def plan(
+    auc: Annotated[float, typer.Option(help="Expected AUC.")],
+    width: Annotated[
+        float | None, typer.Option(help="Asked: an interval that reaches this far to each side.")
+    ] = None,
+    null: Annotated[
+        float | None, typer.Option(help="Asked: the AUC differs from this value, e.g. 0.5.")
+    ] = None,
+    against: Annotated[
+        float | None, typer.Option(help="Asked: it differs from this AUC of a second system.")
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="With --against: at most this much worse than it.")
+    ] = None,
+    correlation: Annotated[
+        float | None,
+        typer.Option(help="Of the two AUCs on the same patients; none: two groups of patients."),
+    ] = None,
+    score_correlation: Annotated[
+        float | None, typer.Option(help="Of the two scores within a class; gives the former.")
+    ] = None,
+    patients: Annotated[
+        int | None, typer.Option(min=4, help="Patients at hand: tells the power they give.")
+    ] = None,
+    positive_share: Annotated[float, typer.Option(help="Share of positive patients.")] = 0.5,
+    power: Annotated[float, typer.Option(min=0.01, max=0.999, help="Wanted power.")] = 0.8,
+    level: Level = 0.95,
+    model: Annotated[
+        str, typer.Option(help="Variance of an AUC: empirical, hanley-mcneil or obuchowski.")
+    ] = "empirical",
+    as_json: AsJson = False,
+) -> None:
+    """How many patients a study of an AUC needs, or what power those at hand give."""
+    from renalkit.usecases.plan import PlanRequest, plan_study, plan_words
+
+    request = PlanRequest(
+        auc=auc,
+        width=width,
+        null=null,
+        against=against,
+        margin=margin,
+        correlation=correlation,
+        score_correlation=score_correlation,
+        patients=patients,
+        positive_share=positive_share,
+        power=power,
+        level=level,
+        model=model,
+    )
+    found = plan_study(request)
+    give(found, as_json, lambda: plan_words(found))
+
+
 def audit(
     table: Annotated[Path, typer.Argument(help="CSV of a published table.", exists=True)],
     level: Level = 0.95,
