@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -141,20 +143,78 @@ def save_record(folder: RunFolder, record: RunRecord) -> None:
 
 def write_manifest(folder: Path) -> None:
     """Hash every file of a finished run, in the form `sha256sum -c` reads."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in _TRANSIENT)
-    lines = [f"{sha256_file(p)}  {p.relative_to(folder).as_posix()}" for p in files]
+    lines = [f"{sha256_file(p)}  {p.relative_to(folder).as_posix()}" for p in _files(folder)]
     write_text(folder / MANIFEST, "\n".join(lines) + "\n")
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in _TRANSIENT)
+
+
+@contextmanager
+def amending_manifest(folder: Path) -> Generator[None]:
+    """Give the manifest of a finished run the hashes of files written inside, and of no others.
+
+    A file that was changed before, by whomever, keeps the hash it was finished with.
+    """
+    if not (folder / MANIFEST).exists():
+        yield
+        return
+    before = {p: _stamp(p) for p in _files(folder)}
+    yield
+    known = _manifest(folder)
+    written = [p for p in _files(folder) if before.get(p) != _stamp(p)]
+    known |= {p.relative_to(folder).as_posix(): sha256_file(p) for p in written}
+    lines = [f"{digest}  {name}" for name, digest in sorted(known.items())]
+    write_text(folder / MANIFEST, "\n".join(lines) + "\n")
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """What a replaced file does not keep."""
+    stat = path.stat()
+    return stat.st_ino, stat.st_mtime_ns
+
+
+def _manifest(folder: Path) -> dict[str, str]:
+    """Digest of each file by name."""
+    lines = (folder / MANIFEST).read_text(encoding="utf-8").splitlines()
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestCheck:
+    """Files of a run beside its manifest, by name. extra: files the manifest does not list."""
+
+    n_files: int
+    changed: tuple[str, ...]
+    missing: tuple[str, ...]
+    extra: tuple[str, ...]
+
+
+def check_manifest(folder: Path) -> ManifestCheck:
+    """Hash every file anew. Raises: StoreError without a manifest (the run is not finished)."""
+    if not (folder / MANIFEST).exists():
+        raise StoreError(
+            f"no {MANIFEST}",
+            where=folder.name,
+            expected="a finished run",
+            remedy="run the experiment to its end",
+        )
+    known = _manifest(folder)
+    there = {p.relative_to(folder).as_posix(): p for p in _files(folder)}
+    shared = sorted(known.keys() & there.keys())
+    return ManifestCheck(
+        n_files=len(known),
+        changed=tuple(name for name in shared if sha256_file(there[name]) != known[name]),
+        missing=tuple(sorted(known.keys() - there.keys())),
+        extra=tuple(sorted(there.keys() - known.keys())),
+    )
 
 
 def changed_files(folder: Path) -> tuple[str, ...]:
     """Files that differ from the manifest or are missing; empty when all is as written."""
-    changed: list[str] = []
-    for line in (folder / MANIFEST).read_text().splitlines():
-        digest, _, name = line.partition("  ")
-        path = folder / name
-        if not path.is_file() or sha256_file(path) != digest:
-            changed.append(name)
-    return tuple(changed)
+    found = check_manifest(folder)
+    return tuple(sorted((*found.changed, *found.missing)))
 
 
 _PACKAGES = ("renalkit", "numpy", "scipy", "opencv-python-headless", "pydicom", "torch", "monai")

@@ -12,7 +12,7 @@ from typing import Any
 from renalkit.config import parse_value, read_toml, with_overrides
 from renalkit.errors import ConfigError
 from renalkit.store.files import make_folder, write_json, write_text
-from renalkit.store.runs import RunFolder
+from renalkit.store.runs import RunFolder, amending_manifest
 from renalkit.usecases.differences import comparisons_of
 from renalkit.usecases.evaluate import evaluate_results
 from renalkit.usecases.progress import Progress
@@ -80,7 +80,8 @@ def run_compare(request: CompareRequest, progress: Progress) -> Json:
     results = read_results(folder, progress)
     metrics = evaluate_results(results, None, progress)
     found = comparisons_of(results, request.reference)
-    write_json(RunFolder(folder).comparisons, found)
+    with amending_manifest(folder):
+        write_json(RunFolder(folder).comparisons, found)
     return {"run": str(folder), "systems": metrics["systems"], **found}
 
 

@@ -37,7 +37,7 @@ from renalkit.metrics.segmentation import (
 )
 from renalkit.store.cohorts import load_account
 from renalkit.store.files import read_json, write_json, write_text
-from renalkit.store.runs import RunFolder
+from renalkit.store.runs import RunFolder, amending_manifest
 from renalkit.store.splits import load_split
 from renalkit.usecases.call_figures import call_figures
 from renalkit.usecases.characteristics import write_characteristics
@@ -360,11 +360,12 @@ def evaluate_results(results: RunResults, cohort_path: Path | None, progress: Pr
         "cohort": cohort_counts(results.cohort, cohort_path or results.experiment.cohort),
         "systems": systems,
     }
-    write_text(folder.cases, _cases_text(results))
-    write_json(folder.metrics, metrics)
-    write_json(folder.comparisons, comparisons_of(results, None))
-    write_characteristics(folder, results.cohort, _external(results))
-    write_subgroups(results)
+    with amending_manifest(folder.path):
+        write_text(folder.cases, _cases_text(results))
+        write_json(folder.metrics, metrics)
+        write_json(folder.comparisons, comparisons_of(results, None))
+        write_characteristics(folder, results.cohort, _external(results))
+        write_subgroups(results)
     return metrics
 
 

@@ -13,6 +13,7 @@ from renalkit.domain.sample import Sample
 from renalkit.domain.splits import Fold
 from renalkit.errors import CheckFailed, ConfigError, InputRefused, Reason
 from renalkit.store.cohorts import load_cohort
+from renalkit.store.files import sha256_bytes
 from renalkit.usecases.experiment import Experiment, Job
 
 Indices = npt.NDArray[np.int64]
@@ -56,6 +57,12 @@ def load_data(
         (*cohort.exclusions, *outside.exclusions),
     )
     return joined, frozenset(outside.patients)
+
+
+def fold_digest(job: Job, cohort_digest: str, split_digest: str, fold: int) -> str:
+    """What a finished fold was made of: settings of its system, cohort, folds, and which one."""
+    parts = (job.digest, cohort_digest, split_digest, str(fold))
+    return sha256_bytes("\n".join(parts).encode())
 
 
 def part_indices(samples: Sequence[Sample], fold: Fold) -> Mapping[str, Indices]:

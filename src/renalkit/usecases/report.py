@@ -21,9 +21,9 @@ from renalkit.domain.prediction import Prediction
 from renalkit.domain.sample import Sample, b_mode_samples
 from renalkit.errors import ConfigError, StoreError
 from renalkit.store.cohorts import load_cohort
-from renalkit.store.files import read_json, sha256_file, write_text
+from renalkit.store.files import read_json, write_text
 from renalkit.store.predictions import load_predictions
-from renalkit.store.runs import MANIFEST, RunFolder
+from renalkit.store.runs import RunFolder, amending_manifest
 from renalkit.store.splits import load_split
 from renalkit.systems import get_system
 from renalkit.usecases.progress import Progress
@@ -54,13 +54,10 @@ def write_report(folder: Path, cohort: Path | None, progress: Progress) -> Path:
     progress.advance(words="read")
     report = render_report(source)
     progress.advance(words="drawn")
-    written = [run.report]
-    for name, text in report.files.items():
-        path = run.figures / name
-        write_text(path, text)
-        written.append(path)
-    write_text(run.report, report.html)
-    _amend_manifest(run.path, written)
+    with amending_manifest(run.path):
+        for name, text in report.files.items():
+            write_text(run.figures / name, text)
+        write_text(run.report, report.html)
     progress.advance(words="written")
     return run.report
 
@@ -341,20 +338,3 @@ def _attention(path: Path) -> Grey | None:
     if found is None or found.ndim != 2 or found.dtype != np.uint8:
         return None
     return np.asarray(found, dtype=np.uint8)
-
-
-# ---- manifest ------------------------------------------------------------------------------
-
-
-def _amend_manifest(folder: Path, written: Sequence[Path]) -> None:
-    """Give the manifest of a finished run the new hashes of these files, and of no others."""
-    path = folder / MANIFEST
-    if not path.exists():
-        return
-    known = {
-        name: digest
-        for digest, _, name in (line.partition("  ") for line in path.read_text().splitlines())
-    }
-    known |= {p.relative_to(folder).as_posix(): sha256_file(p) for p in written}
-    lines = [f"{digest}  {name}" for name, digest in sorted(known.items())]
-    write_text(path, "\n".join(lines) + "\n")

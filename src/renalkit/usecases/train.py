@@ -28,14 +28,14 @@ from renalkit.learn.predictor import (
     time_per_image,
     torch_threads,
 )
-from renalkit.store.files import locked, sha256_bytes, write_bytes, write_json
+from renalkit.store.files import locked, write_bytes, write_json
 from renalkit.store.predictions import save_predictions
 from renalkit.store.runs import RunFolder
 from renalkit.systems import get_system
 from renalkit.systems._contract import Decoded, Params, Shape, System
 from renalkit.transforms.preprocess import Placement
 from renalkit.usecases.experiment import Job
-from renalkit.usecases.parts import part_indices
+from renalkit.usecases.parts import fold_digest, part_indices
 from renalkit.usecases.progress import Progress
 
 Indices = npt.NDArray[np.int64]
@@ -62,11 +62,9 @@ class Training:
         """What the job's network takes and gives."""
         return Shape(channels=1, size=job.input.size, n_classes=self.n_classes)
 
-
-def fold_digest(training: Training, job: Job, fold: Fold) -> str:
-    """What a finished fold must agree with to be kept."""
-    parts = (job.digest, training.cohort.digest, training.split.digest, str(fold.index))
-    return sha256_bytes("\n".join(parts).encode())
+    def digest(self, job: Job, fold: Fold) -> str:
+        """What a finished fold must agree with to be kept."""
+        return fold_digest(job, self.cohort.digest, self.split.digest, fold.index)
 
 
 def folds_of(training: Training, job: Job) -> tuple[Fold, ...]:
@@ -79,7 +77,7 @@ def finished_folds(training: Training, job: Job) -> list[int]:
     return [
         f.index
         for f in folds_of(training, job)
-        if training.folder.fold(job.label, f.index).finished(fold_digest(training, job, f))
+        if training.folder.fold(job.label, f.index).finished(training.digest(job, f))
     ]
 
 
@@ -89,7 +87,7 @@ def train_fold_of(training: Training, job: Job, fold: Fold, progress: Progress) 
     A finished fold is left alone. A fold another process holds is left to it (False).
     """
     folder = training.folder.fold(job.label, fold.index)
-    digest = fold_digest(training, job, fold)
+    digest = training.digest(job, fold)
     if folder.finished(digest):
         return True
     try:
@@ -160,7 +158,7 @@ def _train_locked(training: Training, job: Job, fold: Fold, progress: Progress) 
     write_json(
         folder.done,
         {
-            "digest": fold_digest(training, job, fold),
+            "digest": training.digest(job, fold),
             "weights_sha256": history.weights_sha256,
             "best_epoch": history.best_epoch,
             "epochs": history.epochs,
