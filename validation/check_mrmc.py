@@ -21,7 +21,7 @@ from scipy import stats
 from side_by_side import Table
 
 from renalkit.domain.readings import ReadingValue
-from renalkit.metrics.auc_inference import paired_delong
+from renalkit.metrics.auc_inference import Scale, paired_delong
 from renalkit.metrics.mrmc import (
     CovarianceMethod,
     Generalise,
@@ -185,7 +185,8 @@ def van_dyke(table: Table, path: Path) -> None:
     readings = read_readings(path)
     truth, x = readings.truths(), readings.values(ReadingValue.SCORE)
     for to in Generalise:
-        r = obuchowski_rockette(truth, x, MrmcPlan(covariance=CovarianceMethod.JACKKNIFE, to=to))
+        plan = MrmcPlan(covariance=CovarianceMethod.JACKKNIFE, to=to, scale=Scale.PLAIN)
+        r = obuchowski_rockette(truth, x, plan)
         want, found = RJAFROC[to], _row(r)
         kept = [i for i, v in enumerate(want) if np.isfinite(v)]
         name = f"RJafroc, {to.value}: F, df, p, difference, intervals"
@@ -196,13 +197,14 @@ def van_dyke(table: Table, path: Path) -> None:
     table.add("RJafroc, mean squares", RJAFROC["mean squares"], ours, 1e-6)
     ours = (p.variance, p.cov1, p.cov2, p.cov3)
     table.add("RJafroc, jackknife covariances", RJAFROC["covariances"], ours, 1e-6)
-    unbiased = obuchowski_rockette(truth, x, MrmcPlan(covariance=CovarianceMethod.UNBIASED))
+    plan = MrmcPlan(covariance=CovarianceMethod.UNBIASED, scale=Scale.PLAIN)
+    unbiased = obuchowski_rockette(truth, x, plan)
     p, row = unbiased.components, _row(unbiased)
     ours = (p.variance, p.cov1, p.cov2, p.cov3)
     table.add("MRMCaov, unbiased covariances", MRMCAOV["covariances"], ours, 2e-5)
     table.add("MRMCaov: F, df, p, difference, interval", MRMCAOV["test"], row[:6], 3e-5)
     table.add("MRMCaov: intervals of the arms", MRMCAOV["arms"], row[6:], 1e-5)
-    u = one_shot(truth, x)
+    u = one_shot(truth, x, scale=Scale.PLAIN)
     c = u.contrasts[0]
     ours = [
         c.statistic**2,

@@ -8,7 +8,9 @@ the model, Phi(mu / sqrt(2 (1 + 2 reader variance))), in 95 %.
     nice -n 10 python validation/simulate_mrmc.py [--studies 2000] [--out results/mrmc_level.json]
 
 The tests that take readers (or cases) as fixed are shown to reject too often, which is why they
-are not the default.
+are not the default. Hillis and Berbaum 2005, Acad Radiol 12:1534, found the levels of the
+closely related DBM test over 144 such settings to span 0.05, with a standard deviation of 0.011:
+with few readers it holds 5 % on average, not in every setting.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import norm
 
+from renalkit.metrics.auc_inference import Scale
 from renalkit.metrics.mrmc import (
     CovarianceMethod,
     Generalise,
@@ -42,10 +45,13 @@ SIZES = ((3, 40, 40), (6, 100, 81))
 PLANS = {
     "random readers and cases, DeLong": MrmcPlan(),
     "random readers and cases, jackknife": MrmcPlan(covariance=CovarianceMethod.JACKKNIFE),
+    "random readers and cases, DeLong, plain intervals": MrmcPlan(scale=Scale.PLAIN),
     "fixed readers, DeLong": MrmcPlan(to=Generalise.CASES),
     "fixed cases": MrmcPlan(to=Generalise.READERS),
 }
 U = "random readers and cases, U-statistic"
+# What is shown to fail needs fewer studies: every fourth.
+FAILING = {"fixed readers, DeLong": 4, "fixed cases": 4}
 
 
 def draw(
@@ -75,14 +81,16 @@ def simulate(
     true_auc = float(norm.cdf(mu / np.sqrt(2 * (1 + 2 * of_reader))))
     rejected, covered = dict.fromkeys([*PLANS, U], 0), dict.fromkeys([*PLANS, U], 0)
     rng, mean = np.random.default_rng(seed), 0.0
-    for _ in range(studies):
+    for k in range(studies):
         truth, x = draw(rng, sizes, mu, variances)
         for name, plan in PLANS.items():
+            if k % FAILING.get(name, 1):
+                continue
             found = obuchowski_rockette(truth, x, plan)
             rejected[name] += found.contrasts[0].p_value < 0.05
             covered[name] += found.arms[0].low <= true_auc <= found.arms[0].high
-        mean += found.arms[0].value / studies
         u = one_shot(truth, x)
+        mean += u.arms[0].value / studies
         rejected[U] += u.contrasts[0].p_value < 0.05
         covered[U] += u.arms[0].low <= true_auc <= u.arms[0].high
     return {
@@ -92,8 +100,8 @@ def simulate(
         "negative": sizes[2],
         "true_auc": round(true_auc, 4),
         "mean_auc": round(mean, 4),
-        "rejected": {name: n / studies for name, n in rejected.items()},
-        "covered": {name: n / studies for name, n in covered.items()},
+        "rejected": {name: n / -(-studies // FAILING.get(name, 1)) for name, n in rejected.items()},
+        "covered": {name: n / -(-studies // FAILING.get(name, 1)) for name, n in covered.items()},
     }
 
 

@@ -27,7 +27,7 @@ from scipy import special
 
 from renalkit.domain.prediction import Unit
 from renalkit.errors import StatisticUndefined
-from renalkit.metrics.auc_inference import delong, delong_covariance
+from renalkit.metrics.auc_inference import Scale, delong, delong_covariance
 from renalkit.metrics.classification import AnyArray, Floats, binary_scores, midranks
 from renalkit.metrics.inference import Estimate, check_level, refuse_frames
 
@@ -70,13 +70,18 @@ class Generalise(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MrmcPlan:
-    """How a reader study is analysed; fixed before the readings are seen."""
+    """How a reader study is analysed; fixed before the readings are seen.
+
+    scale: of the intervals of arms; differences are plain. Near 1 plain intervals, which RJafroc
+    and MRMCaov print, cover too little (validation/results/mrmc_level.json).
+    """
 
     figure: Figure = Figure.AUC
     covariance: CovarianceMethod = CovarianceMethod.DELONG
     to: Generalise = Generalise.READERS_AND_CASES
     unit: Unit = Unit.PATIENT
     level: float = 0.95
+    scale: Scale = Scale.LOGIT
 
     def __post_init__(self) -> None:
         check_level(self.level)
@@ -255,7 +260,7 @@ def model_against_readers(
     spread = _single_arm(apart, of_apart, plan.to)
     contrast = _contrast((0, 1), float(apart.mean()), spread, basis)
     return ModelContrast(
-        delong(truth, model_scores, plan.unit, plan.level),
+        delong(truth, model_scores, plan.unit, plan.level, plan.scale),
         _arm(aucs[1:], cov[1:, 1:], basis),
         contrast.difference,
         contrast.statistic,
@@ -285,7 +290,11 @@ class OneShot:
 
 
 def one_shot(
-    truth: AnyArray, ratings: AnyArray, unit: Unit = Unit.PATIENT, level: float = 0.95
+    truth: AnyArray,
+    ratings: AnyArray,
+    unit: Unit = Unit.PATIENT,
+    level: float = 0.95,
+    scale: Scale = Scale.LOGIT,
 ) -> OneShot:
     """Variance of reader-averaged AUCs with random readers and cases: Gallas 2006, eq. 6.
 
@@ -298,7 +307,7 @@ def one_shot(
     wherever cov2 is above cov3.
     Raises: as `obuchowski_rockette`.
     """
-    plan = MrmcPlan(unit=unit, level=level)
+    plan = MrmcPlan(unit=unit, level=level, scale=scale)
     refuse_frames(unit)
     t, x = _crossed(truth, ratings)
     _refuse_votes(x.reshape(-1, t.size))
@@ -331,7 +340,7 @@ def one_shot(
     arms: list[Estimate] = []
     for i in range(n_arms):
         error, df, unbiased = spread(one[i])
-        arms.append(_estimate(float(means[i]), (error, df), basis(unbiased), bounds=(0.0, 1.0)))
+        arms.append(_arm_estimate(float(means[i]), (error, df), basis(unbiased)))
     contrasts: list[ArmContrast] = []
     for i, k in combinations(range(n_arms), 2):
         error, df, unbiased = spread(one[i] - one[k])
@@ -550,34 +559,33 @@ class _Basis:
 
 def _arm(figures: Floats, covariance: Floats, basis: _Basis) -> Estimate:
     spread = _single_arm(figures, covariance, basis.plan.to)
-    return _estimate(float(figures.mean()), spread, basis, bounds=(0.0, 1.0))
+    return _arm_estimate(float(figures.mean()), spread, basis)
 
 
-def _estimate(
-    value: float,
-    spread: tuple[float, float],
-    basis: _Basis,
-    bounds: tuple[float, float] = (-1.0, 1.0),
-) -> Estimate:
+def _arm_estimate(value: float, spread: tuple[float, float], basis: _Basis) -> Estimate:
     error, df = spread
-    b, level = basis, basis.plan.level
+    b, level, unit = basis, basis.plan.level, basis.plan.unit
     if error**2 <= _ROUNDING:
         why = f"no interval: no variance among these readers and cases, {b.words}"
-        return Estimate(value, nan, nan, level, b.n, b.plan.unit, why)
-    half = _quantile(level, df) * error
-    low, high = max(bounds[0], value - half), min(bounds[1], value + half)
-    return Estimate(value, low, high, level, b.n, b.plan.unit, b.method(df))
+        return Estimate(value, nan, nan, level, b.n, unit, why)
+    half, method = _quantile(level, df) * error, b.method(df)
+    if b.plan.scale is Scale.LOGIT and 0 < value < 1:
+        centre, half = float(special.logit(value)), half / (value * (1 - value))
+        low, high = float(special.expit(centre - half)), float(special.expit(centre + half))
+        return Estimate(value, low, high, level, b.n, unit, f"{method}, logit scale")
+    return Estimate(value, max(0.0, value - half), min(1.0, value + half), level, b.n, unit, method)
 
 
 def _contrast(
     arms: tuple[int, int], value: float, spread: tuple[float, float], basis: _Basis
 ) -> ArmContrast:
     error, df = spread
+    n, plan = basis.n, basis.plan
     if error**2 > _ROUNDING:
-        statistic = value / error
-        return ArmContrast(
-            *arms, _estimate(value, spread, basis), statistic, df, _two_sided(statistic, df)
-        )
+        statistic, half = value / error, _quantile(plan.level, df) * error
+        low, high = max(-1.0, value - half), min(1.0, value + half)
+        apart = Estimate(value, low, high, plan.level, n, plan.unit, basis.method(df))
+        return ArmContrast(*arms, apart, statistic, df, _two_sided(statistic, df))
     if abs(value) > 1e-12:
         raise StatisticUndefined(
             f"a difference of {value:.3g} without any variance",
@@ -585,7 +593,6 @@ def _contrast(
             expected="readings that differ between cases, and readers",
             remedy="look at the readings: constant, or complete separation in a small sample",
         )
-    n, plan = basis.n, basis.plan
     same = Estimate(0.0, 0.0, 0.0, plan.level, n, plan.unit, f"{basis.words}, identical readings")
     return ArmContrast(*arms, same, 0.0, df, 1.0)
 

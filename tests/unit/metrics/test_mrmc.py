@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from renalkit.domain.prediction import Unit
 from renalkit.errors import StatisticUndefined
-from renalkit.metrics.auc_inference import delong_covariance, paired_delong
+from renalkit.metrics.auc_inference import Scale, delong, delong_covariance, paired_delong
 from renalkit.metrics.classification import auc
 from renalkit.metrics.mrmc import (
     CovarianceMethod,
@@ -26,7 +26,7 @@ from renalkit.metrics.mrmc import (
     one_shot,
 )
 
-CASES = MrmcPlan(to=Generalise.CASES)
+CASES = MrmcPlan(to=Generalise.CASES, scale=Scale.PLAIN)
 
 
 def study(seed: int, arms: int = 2, readers: int = 4, n: int = 40) -> tuple[np.ndarray, np.ndarray]:
@@ -115,6 +115,15 @@ def test_one_fixed_reader_is_delongs_paired_test(seed):
     for arm, alone in zip(found.arms, (want.first, want.second), strict=True):
         assert (arm.value, arm.low, arm.high) == pytest.approx((alone.value, alone.low, alone.high))
     assert found.p_value == pytest.approx(c.p_value)
+
+
+def test_the_arm_of_one_fixed_reader_is_delongs_interval_on_either_scale():
+    truth, x = study(13, readers=1)
+    for scale in Scale:
+        plan = MrmcPlan(to=Generalise.CASES, scale=scale)
+        arm, want = obuchowski_rockette(truth, x, plan).arms[0], delong(truth, x[0, 0], scale=scale)
+        assert (arm.low, arm.high) == pytest.approx((want.low, want.high))
+        assert ("logit" in arm.method) == (scale is Scale.LOGIT)
 
 
 def test_several_fixed_readers_are_the_contrast_of_delongs_covariance():
