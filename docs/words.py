@@ -325,6 +325,7 @@ EXPERIMENT = {
     "statistics.tolerance_mm": "tolerance of the surface Dice in mm",
     "statistics.surface_definition": "how surface distances weigh: by surface element, or border pixels alike",
     "statistics.seed": "seed of the resamples",
+    "clinical.columns": "facts of the logistic model beside the systems, see [patients](guide-patients.md#the-clinical-model); size, findings, age and sex when not set, no model when empty",
     "[systems].name": "what `renalkit info` lists",
     "[systems].label": "name in tables, when one system appears twice",
     "[systems].task": "segmentation, classification or both; the system's own choice when not set",

@@ -51,8 +51,10 @@ AFTER_THE_FACT = ("histology", *GRADES, "typical", "reference_standard")
 PLACES = ("site", "scanner")
 """Where and with what a patient was examined."""
 
+OF_LESIONS = ("size_mm", "side", *FINDINGS, *AFTER_THE_FACT)
+"""What only a patient with a lesion can have."""
+
 _FIRST = ("age_years", "sex")
-_LESION = ("size_mm", "side", *FINDINGS, *AFTER_THE_FACT)
 
 
 class Kind(StrEnum):
@@ -121,8 +123,8 @@ def patient_variables(cohort: Cohort) -> tuple[Variable, ...]:
         by_patient[study.patient].append(study)
     known = {p: _facts_of(studies, classes[p]) for p, studies in by_patient.items()}
     names = {name for facts in known.values() for name in facts}
-    others = sorted(names - {*_FIRST, *_LESION, *PLACES})
-    order = [n for n in (*_FIRST, *others, *_LESION, *PLACES) if n in names]
+    others = sorted(names - {*_FIRST, *OF_LESIONS, *PLACES})
+    order = [n for n in (*_FIRST, *others, *OF_LESIONS, *PLACES) if n in names]
     return tuple(_variable(name, known) for name in order)
 
 

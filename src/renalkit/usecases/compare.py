@@ -178,10 +178,10 @@ def compare_words(found: Json) -> str:
             _cell(calls["patient"]["auc"] if calls else None),
             _cell(calls["patient"]["accuracy"] if calls else None),
         ]
-        size = s["complexity"]["parameters"] if s["complexity"] else 0
+        size = f"{s['complexity']['parameters']:,}" if s["complexity"] else "n/a"
         times = [t["ms_per_image"] for t in s["training"] if t["ms_per_image"]]
         ms = f"{sum(times) / len(times):.1f}" if times else "n/a"
-        lines.append(f"{s['label']:24}{cells[0]:>22}{cells[1]:>22}{cells[2]:>22}{size:>12,}{ms:>7}")
+        lines.append(f"{s['label']:24}{cells[0]:>22}{cells[1]:>22}{cells[2]:>22}{size:>12}{ms:>7}")
     lines.append("")
     lines.append(f"{found['reference']} minus the other, same patients:")
     for r in found["rows"]:

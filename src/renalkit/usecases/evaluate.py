@@ -41,7 +41,9 @@ from renalkit.store.runs import RunFolder, amending_manifest
 from renalkit.store.splits import load_split
 from renalkit.usecases.call_figures import call_figures
 from renalkit.usecases.characteristics import write_characteristics
+from renalkit.usecases.clinical_model import fit_clinical
 from renalkit.usecases.differences import comparisons_of
+from renalkit.usecases.parts import load_data
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.results import (
     CASE_SCORES,
@@ -54,6 +56,7 @@ from renalkit.usecases.results import (
     estimate_json,
     positive_class,
     read_results,
+    stored_experiment,
     thresholds_of,
     undefined_json,
 )
@@ -320,11 +323,16 @@ def _count(found: tuple[set[str], int]) -> Json:
 
 
 def evaluate_run(path: Path, progress: Progress, cohort_path: Path | None = None) -> Json:
-    """Compute and write the figures of a run.
+    """Compute and write the figures of a run; fits the clinical model first where it is missing.
 
     metrics.json, comparisons.json, cases.csv; characteristics.json and subgroups.json, both as CSV
     too.
     """
+    folder = RunFolder(path)
+    experiment = stored_experiment(folder)
+    progress.stage("clinical model")
+    with amending_manifest(path):
+        fit_clinical(folder, experiment, load_data(experiment, cohort_path)[0])
     results = read_results(path, progress, cohort_path)
     return evaluate_results(results, cohort_path, progress)
 

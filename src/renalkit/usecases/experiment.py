@@ -72,6 +72,19 @@ class SystemSettings(Settings):
     size: int | None = None
 
 
+CLINICAL = "clinical"
+"""Label of the logistic model on facts about the patient; no system may have it."""
+
+
+class ClinicalSettings(Settings):
+    """The logistic model that stands beside the systems (`renalkit.usecases.clinical_model`).
+
+    columns: facts it uses. Not set: size, findings, age and sex as far as known; empty: no model.
+    """
+
+    columns: tuple[str, ...] | None = None
+
+
 class StatisticsSettings(Settings):
     """How figures are made from predictions.
 
@@ -128,13 +141,20 @@ class Experiment(Settings):
     augment: AugmentRanges = AugmentRanges()
     train: TrainOptions = TrainOptions()
     statistics: StatisticsSettings = StatisticsSettings()
+    clinical: ClinicalSettings = ClinicalSettings()
     waive: tuple[str, ...] = ()
     workers: Annotated[int, Field(ge=0, le=64)] = 0
 
     @property
     def plain(self) -> dict[str, Any]:
-        """Everything as JSON values: what experiment.json holds and what the digest covers."""
-        return self.model_dump(mode="json")
+        """Everything as JSON values: what experiment.json holds and what the digest covers.
+
+        Without the clinical model where nothing is said of it, so that digests of older runs stay.
+        """
+        plain = self.model_dump(mode="json")
+        if self.clinical.columns is None:
+            del plain["clinical"]
+        return plain
 
     @property
     def digest(self) -> str:
@@ -244,6 +264,8 @@ def jobs_of(experiment: Experiment) -> tuple[Job, ...]:
     labels = [job.label for job in jobs]
     for label in sorted({x for x in labels if labels.count(x) > 1}):
         problems.append(f"systems: two systems are labelled '{label}'; give one a label")
+    if CLINICAL in labels:
+        problems.append(f"systems: '{CLINICAL}' is the label of the logistic model; take another")
     if problems:
         raise ConfigError(problems)
     return tuple(jobs)

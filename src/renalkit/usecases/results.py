@@ -27,6 +27,7 @@ from renalkit.metrics.segmentation import ScoreRule, SurfaceDefinition, score_se
 from renalkit.store.files import read_json
 from renalkit.store.predictions import load_predictions
 from renalkit.store.runs import RunFolder
+from renalkit.usecases.clinical_model import stored_clinical_job
 from renalkit.usecases.experiment import Experiment, Job, StatisticsSettings, jobs_of
 from renalkit.usecases.parts import load_data
 from renalkit.usecases.progress import Progress, Silent
@@ -117,7 +118,7 @@ def stored_experiment(folder: RunFolder) -> Experiment:
 
 
 def read_results(path: Path, progress: Progress, cohort_path: Path | None = None) -> RunResults:
-    """Load predictions of every finished fold and score their masks.
+    """Load predictions of every finished fold, the clinical model's included; score their masks.
 
     Raises StoreError when the cohort is not the one the run was made on.
     """
@@ -126,7 +127,8 @@ def read_results(path: Path, progress: Progress, cohort_path: Path | None = None
     cohort, _ = load_data(experiment, cohort_path)
     samples = {s.key: s for s in b_mode_samples(cohort)}
     systems: list[SystemResults] = []
-    for job in jobs_of(experiment):
+    clinical = stored_clinical_job(folder, experiment)
+    for job in (*jobs_of(experiment), *([clinical] if clinical else [])):
         folds = [f for f in range(1000) if folder.fold(job.label, f).done.exists()]
         test = [p for f in folds for p in load_predictions(folder.fold(job.label, f).test)]
         strangers = [p for p in test if p.key not in samples]

@@ -24,6 +24,7 @@ from renalkit.store.runs import (
 )
 from renalkit.store.splits import load_split, read_nnunet, save_split, write_nnunet
 from renalkit.usecases.check import CheckReport, check
+from renalkit.usecases.clinical_model import clinical_columns
 from renalkit.usecases.experiment import Experiment, Job, jobs_of, read_experiment
 from renalkit.usecases.parts import load_data, require_truth
 from renalkit.usecases.progress import Progress
@@ -58,7 +59,8 @@ class Prepared:
 def prepare_run(request: RunRequest, progress: Progress) -> Prepared:
     """Read, check and divide. The run takes its name only once nothing stands in its way.
 
-    Raises ConfigError, CheckFailed (a leak not waived), InputRefused (a fold lacks its truth),
+    Raises ConfigError (also for facts the clinical model cannot use), CheckFailed (a leak not
+    waived), InputRefused (a fold lacks its truth),
     StoreError (the run's name is taken by other settings or another cohort).
     """
     experiment = read_experiment(request.experiment, request.overrides)
@@ -67,6 +69,7 @@ def prepare_run(request: RunRequest, progress: Progress) -> Prepared:
     _refuse_taken(folder, experiment)
     progress.stage("reading the cohort")
     cohort, outside = load_data(experiment)
+    clinical_columns(cohort, experiment.clinical.columns)
     samples = b_mode_samples(cohort)
     if not samples:
         raise InputRefused(
