@@ -34,7 +34,7 @@ from pydicom.uid import (
 )
 
 from renalkit.domain.geometry import Region
-from renalkit.store.files import make_folder, write_with
+from renalkit.store.files import replacing_folder, write_with
 
 _COMMENT = "Simulated image. Not a patient. Research use only."
 _SOFTWARE = "renalkit phantom"
@@ -159,7 +159,7 @@ def write_ct_series(
     """Write one axial CT series, a file per slice, named by slice number.
 
     Args:
-        folder: new; one file per slice.
+        folder: appears only when it is whole; one file per slice.
         volume: (Z,Y,X) Hounsfield units, x to the patient's left, y to the back, z to the head.
         spacing_mm: (z, y, x). origin_mm: (x, y, z) centre of the first voxel, LPS.
         contrast: agent, or None for a plain scan.
@@ -170,50 +170,46 @@ def write_ct_series(
     Raises:
         StoreError: the disk refused.
     """
-    make_folder(folder)
     slices, rows, cols = volume.shape
     step_z, step_y, step_x = spacing_mm
     frame_of_reference = phantom_uid(identity.key, "frame of reference")
     angle = math.radians(tilt_deg)
     along_y, along_z = math.cos(angle), math.sin(angle)
     half_mm = (rows - 1) / 2 * step_y
-    for index in range(slices) if kept is None else kept:
-        number = slices - index if reverse else index + 1
-        data = _general(identity, CTImageStorage, ExplicitVRLittleEndian, (series, number))
-        data.Modality, data.BodyPartExamined = "CT", "ABDOMEN"
-        data.SeriesDescription = description
-        data.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-        data.FrameOfReferenceUID = frame_of_reference
-        data.PositionReferenceIndicator = ""
-        data.PatientPosition = "FFS"
-        data.ImageOrientationPatient = [1, 0, 0, 0, _decimal(along_y), _decimal(along_z)]
-        x, y, z = origin_mm
-        table_z = z + index * step_z
-        # A tilted slice is turned about its middle row.
-        first = (x, y + half_mm * (1 - along_y), table_z - half_mm * along_z)
-        data.ImagePositionPatient = [_decimal(v) for v in first]
-        data.SliceLocation = _decimal(table_z)
-        if tilt_deg:
-            data.GantryDetectorTilt = _decimal(tilt_deg)
-        data.PixelSpacing = [_decimal(step_y), _decimal(step_x)]
-        data.SliceThickness = _decimal(step_z)
-        data.KVP, data.AcquisitionNumber = "120", series
-        if contrast is not None:
-            data.ContrastBolusAgent = contrast
-        data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-        data.Rows, data.Columns = rows, cols
-        data.BitsAllocated, data.BitsStored, data.HighBit = 16, 12, 11
-        data.PixelRepresentation = 0
-        data.RescaleIntercept, data.RescaleSlope, data.RescaleType = "-1024", "1", "HU"
-        data.WindowCenter, data.WindowWidth = "40", "400"
-        stored = np.clip(volume[index].astype(np.int32) + 1024, 0, 4095).astype("<u2")
-        data.PixelData = stored.tobytes()
-        data["PixelData"].VR = "OW"
-
-        def fill(temporary: Path, data: Dataset = data) -> None:
-            dcmwrite(temporary, data, enforce_file_format=True)
-
-        write_with(folder / f"{number:04d}.dcm", fill)
+    with replacing_folder(folder) as temporary:
+        for index in range(slices) if kept is None else kept:
+            number = slices - index if reverse else index + 1
+            data = _general(identity, CTImageStorage, ExplicitVRLittleEndian, (series, number))
+            data.Modality, data.BodyPartExamined = "CT", "ABDOMEN"
+            data.SeriesDescription = description
+            data.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+            data.FrameOfReferenceUID = frame_of_reference
+            data.PositionReferenceIndicator = ""
+            data.PatientPosition = "FFS"
+            data.ImageOrientationPatient = [1, 0, 0, 0, _decimal(along_y), _decimal(along_z)]
+            x, y, z = origin_mm
+            table_z = z + index * step_z
+            # A tilted slice is turned about its middle row.
+            first = (x, y + half_mm * (1 - along_y), table_z - half_mm * along_z)
+            data.ImagePositionPatient = [_decimal(v) for v in first]
+            data.SliceLocation = _decimal(table_z)
+            if tilt_deg:
+                data.GantryDetectorTilt = _decimal(tilt_deg)
+            data.PixelSpacing = [_decimal(step_y), _decimal(step_x)]
+            data.SliceThickness = _decimal(step_z)
+            data.KVP, data.AcquisitionNumber = "120", series
+            if contrast is not None:
+                data.ContrastBolusAgent = contrast
+            data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+            data.Rows, data.Columns = rows, cols
+            data.BitsAllocated, data.BitsStored, data.HighBit = 16, 12, 11
+            data.PixelRepresentation = 0
+            data.RescaleIntercept, data.RescaleSlope, data.RescaleType = "-1024", "1", "HU"
+            data.WindowCenter, data.WindowWidth = "40", "400"
+            stored = np.clip(volume[index].astype(np.int32) + 1024, 0, 4095).astype("<u2")
+            data.PixelData = stored.tobytes()
+            data["PixelData"].VR = "OW"
+            dcmwrite(temporary / f"{number:04d}.dcm", data, enforce_file_format=True)
 
 
 def _general(

@@ -20,6 +20,7 @@ from renalkit.store.files import (
     move_folder,
     parse_json,
     read_json,
+    replacing_folder,
     sha256_bytes,
     sha256_file,
     text_file,
@@ -98,6 +99,27 @@ def test_a_text_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["table.csv"]
 
 
+def test_a_folder_of_files_appears_when_it_is_whole(tmp_path: Path) -> None:
+    place = tmp_path / "new" / "series"
+    for text in ("first", "second"):
+        with replacing_folder(place) as folder:
+            (folder / text).write_text(text)
+            assert not (place / text).exists()
+        assert [p.name for p in place.iterdir()] == [text]
+    with pytest.raises(KeyboardInterrupt):
+        _fill_half(place, KeyboardInterrupt)
+    with pytest.raises(StoreError, match="write refused"):
+        _fill_half(place, OSError)
+    assert [p.name for p in place.parent.iterdir()] == ["series"]
+    assert [p.name for p in place.iterdir()] == ["second"]
+
+
+def _fill_half(place: Path, error: type[BaseException]) -> None:
+    with replacing_folder(place) as folder:
+        (folder / "half").write_text("x")
+        raise error
+
+
 def test_a_folder_is_put_in_place_at_once_or_not_at_all(tmp_path: Path) -> None:
     for name in ("whole", "taken", "empty"):
         (tmp_path / name).mkdir()
@@ -115,8 +137,9 @@ def test_a_folder_is_put_in_place_at_once_or_not_at_all(tmp_path: Path) -> None:
 def test_leftovers_of_a_killed_writer_are_cleaned(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / f"a/{files.TMP_PREFIX}x.bin").write_bytes(b"half")
+    (tmp_path / f"a/{files.TMP_PREFIX}folder/inner").mkdir(parents=True)
     (tmp_path / "a/keep.bin").write_bytes(b"whole")
-    assert clean_temporaries(tmp_path) == 1
+    assert clean_temporaries(tmp_path) == 2
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["keep.bin"]
 
 
