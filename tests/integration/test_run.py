@@ -142,6 +142,12 @@ def test_running_again_trains_nothing_and_changes_nothing(place: Path) -> None:
     assert (run / "metrics.json").read_bytes() == before
 
 
+def test_the_finished_run_can_be_verified(place: Path) -> None:
+    found = json.loads(renalkit("verify", "runs/tiny", "--json", cwd=place).stdout)
+    assert found["differences"] == []
+    assert found["checked"]["weights"] == 6
+
+
 def test_other_settings_under_the_same_name_are_refused(place: Path) -> None:
     words = ("run", "tiny.toml", "-o", "runs", "--set", "train.epochs=3")
     assert "exists with other settings" in renalkit(*words, cwd=place, expect=6).stderr
@@ -168,7 +174,12 @@ def test_evaluate_and_report_need_no_torch(place: Path, tmp_path: Path) -> None:
     before = (tmp_path / "tiny/metrics.json").read_bytes()
     (tmp_path / "tiny/metrics.json").unlink()
     code = (
-        "import sys; sys.modules['torch'] = None\n"
+        "import sys\n"
+        "class NoTorch:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name.partition('.')[0] == 'torch':\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, NoTorch())\n"
         "from pathlib import Path\n"
         "from renalkit.usecases.evaluate import evaluate_run\n"
         "from renalkit.usecases.report import write_report\n"

@@ -38,7 +38,7 @@ for command in (
     *(about.info, about.doctor, about.version),
     *(ingest.frames, ingest.ingest),
     *(experiment.run, experiment.train, experiment.evaluate, experiment.compare),
-    *(predict.predict, experiment.report),
+    *(predict.predict, experiment.report, experiment.verify),
     *(statistics.stats, statistics.plan, statistics.audit),
 ):
     app.command()(command)

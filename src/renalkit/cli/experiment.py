@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from renalkit.cli.common import AsJson, Overrides, RunArgument, Waive, give, progress_bar
+from renalkit.errors import Exit
 
 RunsFolder = Annotated[
     Path, typer.Option("-o", "--output", help="Folder of runs; the run gets its own inside.")
@@ -113,3 +114,18 @@ def report(
     with progress_bar() as progress:
         path = write_report(folder, cohort, progress)
     give({"report": str(path)}, as_json, lambda: f"Open {path}")
+
+
+def verify(
+    folder: RunArgument,
+    cohort: Annotated[Path | None, typer.Option(help="Cohort folder, when it has moved.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check hashes and folds of a finished run, and compute every figure again. Needs no torch."""
+    from renalkit.usecases.verify import verify_run, verify_words
+
+    with progress_bar() as progress:
+        found = verify_run(folder, progress, cohort)
+    give(found, as_json, lambda: verify_words(found))
+    if not found["ok"]:
+        raise typer.Exit(Exit.STORE)

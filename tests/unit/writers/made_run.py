@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import safetensors.numpy
 
 from renalkit.domain.cohort import ClassTask, Cohort, Exclusion
 from renalkit.domain.experiment import RunRecord, Status
@@ -24,12 +25,13 @@ from renalkit.errors import Reason
 from renalkit.phantom.bmode.picture import render
 from renalkit.phantom.patients import Patient, PatientPlan, draw_patient
 from renalkit.store.cohorts import AccountLine, load_cohort, save_cohort
-from renalkit.store.files import make_folder, write_json, write_text
+from renalkit.store.files import make_folder, sha256_file, write_bytes, write_json, write_text
 from renalkit.store.predictions import save_predictions
 from renalkit.store.runs import RunFolder, save_record
 from renalkit.store.splits import save_split
 from renalkit.usecases.evaluate import evaluate_run
-from renalkit.usecases.experiment import read_experiment
+from renalkit.usecases.experiment import jobs_of, read_experiment
+from renalkit.usecases.parts import fold_digest
 from renalkit.usecases.progress import Silent
 
 SYSTEMS = (
@@ -110,9 +112,10 @@ def _moved(mask: np.ndarray, off: float, rng: np.random.Generator) -> np.ndarray
 
 
 def _prediction(
-    sample: Sample, system: tuple[str, str, float], fold: int, classes: int
+    sample: Sample, system: tuple[str, str, float], weights: tuple[int, str], classes: int
 ) -> Prediction:
-    name, task, off = system
+    """weights: fold and hash."""
+    (name, task, off), (fold, sha256) = system, weights
     rng = np.random.default_rng([abs(hash_of(name)), abs(hash_of(sample.key.text)), fold])
     scores = None
     if task != "segmentation":
@@ -125,7 +128,7 @@ def _prediction(
     if task != "classification" and sample.mask is not None:
         mask = MaskRLE.encode(_moved(sample.mask.decode(), off, rng))
     return Prediction(
-        Unit.FRAME, sample.key, scores, sample.label, SystemRef(name, name, "0" * 64), fold, mask
+        Unit.FRAME, sample.key, scores, sample.label, SystemRef(name, name, sha256), fold, mask
     )
 
 
@@ -201,14 +204,20 @@ def make_run(
     )
     split = make_split(patient_facts(cohort, {}), Plan.KFOLD, 0, SplitOptions(folds=3))
     save_split(run.folds, split)
+    task = {"classes": list(cohort.task.classes), "positive": cohort.task.positive}
+    write_json(run.cohort, {"name": cohort.name, "digest": cohort.digest, "task": task})
     samples = b_mode_samples(cohort)
+    jobs = {job.label: job for job in jobs_of(experiment)}
     for place, system in enumerate(SYSTEMS):
         name, task, _ = system
         for fold in split.folds:
             folder = run.fold(name, fold.index)
+            drawn = np.full(3, place * 10 + fold.index, np.float32)
+            write_bytes(folder.weights, safetensors.numpy.save({"w": drawn}))
+            weights = sha256_file(folder.weights)
             for part, path in (("test", folder.test), ("validation", folder.validation)):
                 found = [
-                    _prediction(s, system, fold.index, len(classes))
+                    _prediction(s, system, (fold.index, weights), len(classes))
                     for s in samples
                     if fold.part_of(s.key.patient) == part
                 ]
@@ -218,8 +227,8 @@ def make_run(
             write_json(
                 folder.done,
                 {
-                    "digest": "0" * 64,
-                    "weights_sha256": f"{place * 10 + fold.index:064x}",
+                    "digest": fold_digest(jobs[name], cohort.digest, split.digest, fold.index),
+                    "weights_sha256": weights,
                     "best_epoch": 19,
                     "epochs": 24,
                     "images": {k: 2 * v for k, v in counts.items()},
