@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: setup
-	test -e $(DEMO)/images/labels.csv || $(BIN)/renalkit phantom us --pictures --level easy -n 110 --seed 11 -o $(DEMO)/images
+	test -e $(DEMO)/images/labels.csv || $(BIN)/renalkit phantom us --pictures -n 110 --seed 11 -o $(DEMO)/images
 	$(BIN)/renalkit ingest $(DEMO)/images -o $(DEMO)/cohorts/phantom
 	$(BIN)/renalkit run examples/phantom-demo.toml -o $(DEMO)/runs --processes 2
 	@echo
