@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from renalkit.domain.geometry import Box
 
@@ -46,7 +46,7 @@ class Reader:
     @property
     def distance(self) -> float:
         """d_r: distance of the class means."""
-        return math.sqrt(2) * float(norm.ppf(self.auc))
+        return math.sqrt(2) * float(ndtri(self.auc))
 
 
 # Groups, experience and mean AUC as in P2, section 3.3: junior 0.740, senior 0.794.
@@ -82,7 +82,7 @@ def read_case(
         + math.sqrt(k) * evidence
         + math.sqrt(1 - k) * rng.standard_normal()
     )
-    certainty = float(norm.cdf(x - reader.criterion))
+    certainty = float(ndtr(x - reader.criterion))
     return Reading(
         reader=reader.name,
         group=reader.group,
