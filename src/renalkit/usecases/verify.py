@@ -63,10 +63,11 @@ class Difference:
 
 @dataclass(slots=True)
 class _Account:
-    """What was looked at, and what did not agree."""
+    """What was looked at, what did not agree, and what the run's version did not write yet."""
 
     checked: Counter[str] = field(default_factory=Counter[str])
     differences: list[Difference] = field(default_factory=list[Difference])
+    newer: list[str] = field(default_factory=list[str])
 
     def equal(self, kind: Kind, where: str, stored: Any, found: Any, words: str) -> None:
         self.checked[kind.value] += 1
@@ -107,6 +108,7 @@ def verify_run(path: Path, progress: Progress, cohort_path: Path | None = None) 
         "tolerance": {"json": JSON_TOLERANCE, "tables": TABLE_TOLERANCE},
         "n_differences": len(told),
         "differences": [asdict(d) for d in told[:_MOST_TOLD]],
+        "not_written_yet": account.newer,
     }
 
 
@@ -307,8 +309,10 @@ def _figures(path: Path, cohort_path: Path | None, account: _Account) -> None:
             stored = folder.path / relative
             if stored.exists():
                 account.differences += _compared(stored, found, account.checked)
-            else:
+            elif not (folder.path / MANIFEST).exists():
                 account.add(Kind.FIGURE, relative.as_posix(), "is missing")
+            elif all(d.where != relative.as_posix() for d in account.differences):
+                account.newer.append(relative.as_posix())
 
 
 def _mirror(folder: Path, beside: Path) -> None:
@@ -399,6 +403,9 @@ def verify_words(found: Json) -> str:
         if d["stored"] is not None or d["found"] is not None:
             values = f": stored {_short(d['stored'])}, found {_short(d['found'])}"
         lines.append(f"  {d['kind']}: {d['where']}: {d['words']}{values}")
+    if found["not_written_yet"]:
+        names = ", ".join(found["not_written_yet"])
+        lines.append(f"  the version that made this run did not write {names}")
     more = found["n_differences"] - len(found["differences"])
     if more:
         lines.append(f"  and {more:,} more")

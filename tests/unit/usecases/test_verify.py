@@ -227,6 +227,18 @@ def test_missing_predictions_or_weights_are_told_and_the_rest_is_checked(run: Ru
     assert found["checked"]["prediction"] > 0
 
 
+def test_a_file_that_older_versions_did_not_write_is_no_difference(run: RunFolder) -> None:
+    run.subgroups.unlink()
+    found = verified(run)
+    assert told(found, "file") == [("subgroups.json", "is missing")]
+    assert found["not_written_yet"] == []
+    write_manifest(run.path)
+    found = verified(run)
+    assert found["ok"] is True
+    assert found["not_written_yet"] == ["subgroups.json"]
+    assert "did not write subgroups.json" in verify_words(found)
+
+
 def test_exchanged_weights_are_found(run: RunFolder) -> None:
     one, two = run.fold("unet", 0).weights, run.fold("unet", 1).weights
     one.write_bytes(two.read_bytes())
