@@ -11,6 +11,7 @@ import pytest
 VALIDATION = Path(__file__).resolve().parents[2] / "validation"
 SCRIPTS = (
     "r_proc_asah",
+    "r_proc_stats",
     "r_tests",
     "r_characteristics",
     "sklearn_scores",
