@@ -86,6 +86,8 @@ def read_source(run: RunFolder, cohort: Path | None) -> ReportSource:
         comparisons=_optional(run.comparisons),
         check=_optional(run.check),
         record=_optional(run.record),
+        characteristics=_optional(run.characteristics),
+        subgroups=_optional(run.subgroups),
         settings=settings,
         settings_digest=str(stored.get("digest", "")),
         toml=run.experiment_toml.read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from renalkit import __version__
-from renalkit.writers import results_sections, study_sections, systems_sections
+from renalkit.writers import patients_sections, results_sections, study_sections, systems_sections
 from renalkit.writers.document import (
     Block,
     Document,
@@ -41,10 +41,12 @@ def build_document(source: ReportSource) -> Document:
     made: tuple[Section | None, ...] = (
         study_sections.summary(source),
         study_sections.cohort(source),
+        patients_sections.patients(source),
         study_sections.checks(source),
         results_sections.segmentation(source),
         results_sections.classification(source),
         results_sections.comparisons(source),
+        patients_sections.subgroups(source),
         results_sections.training(source),
         results_sections.cases(source),
         systems_sections.complexity(source),

@@ -61,10 +61,10 @@ class FoldFacts:
 class ReportSource:
     """A whole run. Absent parts are None or empty and the report says so.
 
-    check, record, comparisons: JSON of the run folder. settings: resolved experiment. toml: the
-    experiment as given. folds: per fold its name and the patients of its parts. cards: by system
-    name. layers: complexity.json by label. pictures: chosen cases by label; without_pictures: why
-    there are none.
+    check, record, comparisons, characteristics, subgroups: JSON of the run folder. settings:
+    resolved experiment. toml: the experiment as given. folds: per fold its name and the patients
+    of its parts. cards: by system name. layers: complexity.json by label. pictures: chosen cases
+    by label; without_pictures: why there are none.
     """
 
     name: str
@@ -72,6 +72,8 @@ class ReportSource:
     comparisons: Json | None = None
     check: Json | None = None
     record: Json | None = None
+    characteristics: Json | None = None
+    subgroups: Json | None = None
     settings: Json = field(default_factory=lambda: {})
     settings_digest: str = ""
     toml: str = ""

@@ -89,6 +89,13 @@ def rendered(original: Any) -> tuple[Path, Page]:
     return original.run, report_of(original.run)
 
 
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Page]:
+    """A run of enough patients for figures of subgroups, with its report."""
+    run = _made_run().make_run(tmp_path_factory.mktemp("larger"), n_patients=40).run
+    return run, report_of(run)
+
+
 def csv_rows(path: Path) -> list[list[str]]:
     return list(csv.reader(path.read_text(encoding="utf-8").splitlines()))[1:]
 
@@ -109,8 +116,9 @@ def test_every_section_of_the_issue_is_there(rendered: tuple[Path, Page]) -> Non
     assert titles == [
         f"#{name}"
         for name in (
-            *("summary", "cohort", "checks", "segmentation", "classification", "comparisons"),
-            *("training", "cases", "complexity", "cards", "configuration"),
+            *("summary", "cohort", "patients", "checks", "segmentation", "classification"),
+            *("comparisons", "subgroups", "training", "cases", "complexity", "cards"),
+            "configuration",
         )
     ]
     ids = {a.get("id") for _, a in page.tags}
@@ -297,6 +305,8 @@ def test_a_bare_run_still_has_a_report(made: Path) -> None:
         "record.json",
         "comparisons.json",
         "cases.csv",
+        "characteristics.json",
+        "subgroups.json",
         "folds.json",
         "experiment.json",
         "experiment.toml",
@@ -311,6 +321,30 @@ def test_a_bare_run_still_has_a_report(made: Path) -> None:
     text = report_of(made).text
     assert "No check of the cohort was stored" in text
     assert "was not there when this report was written" in text
+    assert "No table of patients is stored with this run" in text
+    assert "No figures of subgroups are stored with this run" in text
+
+
+def test_patients_and_subgroups_print_the_stored_numbers(larger: tuple[Path, Page]) -> None:
+    made, page = larger
+    found = json.loads((made / "characteristics.json").read_text())["tables"][0]
+    text = page.text.replace("\u202f", "").replace("\u00a0", " ")
+    row = next(r for r in found["rows"] if r["kind"] == "category")
+    n, known = row["overall"]["counts"][0], row["overall"]["n"]
+    assert f"{n} ({100 * n / known:.1f} %)" in text
+    assert row["test"] in text
+    for group in found["groups"]:
+        assert f"{group['name']} (n = {group['patients']})" in text
+    assert "fewer than 10" in text
+    forests = list((made / "figures").glob("subgroups-*.csv"))
+    assert forests
+    stored = json.loads((made / "subgroups.json").read_text())
+    levels = [v for s in stored["systems"] for g in s["variables"] for v in g["levels"]]
+    known_auc = {round(v["auc"]["value"], 6) for v in levels if v["auc"]["value"] is not None}
+    drawn = {
+        round(float(r[3]), 6) for f in forests if "-auc-" in f.name for r in csv_rows(f) if r[3]
+    }
+    assert drawn == known_auc
 
 
 def test_an_attention_picture_of_another_kind_is_left_out(made: Path) -> None:
