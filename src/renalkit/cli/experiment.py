@@ -55,13 +55,17 @@ def train(
 def evaluate(
     folder: RunArgument,
     cohort: Annotated[Path | None, typer.Option(help="Cohort folder, when it has moved.")] = None,
+    outlines: Annotated[
+        Path | None,
+        typer.Option(help="Readers' outlines (CSV): Dice between readers as ceiling.", exists=True),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Figures from the stored predictions, with intervals over patients. Needs no torch."""
     from renalkit.usecases.evaluate import evaluate_run, metrics_words
 
     with progress_bar() as progress:
-        found = evaluate_run(folder, progress, cohort)
+        found = evaluate_run(folder, progress, cohort, outlines)
     give(found, as_json, lambda: metrics_words(found))
 
 

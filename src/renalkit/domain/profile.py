@@ -80,6 +80,13 @@ def patient_classes(cohort: Cohort) -> dict[str, str | None]:
     return {f.patient: f.stratum or None for f in patient_facts(cohort, {})}
 
 
+def class_without_lesion(cohort: Cohort) -> str | None:
+    """The class that means "no lesion here", if the task has one: all of its studies have none."""
+    with_lesion = {le.label for s in cohort.studies for le in s.lesions}
+    without = {s.label for s in cohort.studies if not s.lesions} - with_lesion
+    return next((label for label in cohort.task.classes if label in without), None)
+
+
 def facts_about(study: Study, lesion: Lesion | None) -> dict[str, float | str]:
     """Everything known by name: covariates of the study, facts of the lesion, site and scanner.
 

@@ -30,6 +30,11 @@ class FoldFolder:
         return self.path / "weights.safetensors"
 
     @property
+    def model(self) -> Path:
+        """What the clinical model has in place of weights."""
+        return self.path / "model.json"
+
+    @property
     def history(self) -> Path:
         return self.path / "history.csv"
 
@@ -105,6 +110,18 @@ class RunFolder:
     @property
     def subgroups(self) -> Path:
         return self.path / "subgroups.json"
+
+    @property
+    def usefulness(self) -> Path:
+        return self.path / "usefulness.json"
+
+    @property
+    def lesions(self) -> Path:
+        return self.path / "lesions.json"
+
+    @property
+    def reader_ceiling(self) -> Path:
+        return self.path / "reader_ceiling.json"
 
     @property
     def cases(self) -> Path:

@@ -16,13 +16,13 @@ from dataclasses import replace
 import numpy as np
 
 from renalkit.domain.cohort import Cohort
-from renalkit.domain.experiment import settings_digest
 from renalkit.domain.prediction import Prediction, SystemRef, Unit
 from renalkit.domain.profile import (
     AFTER_THE_FACT,
     FINDINGS,
     OF_LESIONS,
     PLACES,
+    class_without_lesion,
     facts_about,
     patient_variables,
 )
@@ -30,7 +30,7 @@ from renalkit.domain.sample import Sample, b_mode_samples
 from renalkit.domain.splits import Fold, Plan, Split, SplitOptions, make_split, patient_facts
 from renalkit.errors import ConfigError, StatisticUndefined
 from renalkit.metrics.logistic import FactModel, Facts, TrainingRows, fit_fact_model
-from renalkit.store.files import read_json, write_json
+from renalkit.store.files import read_json, sha256_file, write_json
 from renalkit.store.predictions import save_predictions
 from renalkit.store.runs import RunFolder
 from renalkit.store.splits import load_split
@@ -55,7 +55,7 @@ def clinical_columns(cohort: Cohort, wanted: Sequence[str] | None) -> tuple[str,
     away. Raises ConfigError for names that are unknown or may not be used.
     """
     known = {v.name: len(v.values) for v in patient_variables(cohort)}
-    bare = _class_without_lesion(cohort)
+    bare = class_without_lesion(cohort)
     if wanted is None:
         half = len(cohort.patients) / 2
         return tuple(
@@ -76,12 +76,6 @@ def clinical_columns(cohort: Cohort, wanted: Sequence[str] | None) -> tuple[str,
     if problems:
         raise ConfigError([f"clinical.columns: {p}" for p in problems])
     return tuple(wanted)
-
-
-def _class_without_lesion(cohort: Cohort) -> str | None:
-    with_lesion = {le.label for s in cohort.studies for le in s.lesions}
-    without = {s.label for s in cohort.studies if not s.lesions} - with_lesion
-    return next((label for label in cohort.task.classes if label in without), None)
 
 
 def clinical_job(experiment: Experiment, columns: Sequence[str]) -> Job:
@@ -144,15 +138,14 @@ def _fit_fold(
     model = _fitted(rows, job.params["columns"], len(cohort.task.classes))
     if model is None:
         return
-    plain = _plain(model, cohort)
-    sha256 = settings_digest(plain)
+    write_json(own.model, _plain(model, cohort))
+    sha256 = sha256_file(own.model)
     ref = SystemRef(CLINICAL, CLINICAL, sha256)
     counts = {"train": len(labelled)}
     for name, path in (("validation", own.validation), ("test", own.test)):
         chosen = [s for s in samples if fold.part_of(s.key.patient) == name]
         save_predictions(path, _predictions(model, chosen, ref, fold.index))
         counts[name] = len(chosen)
-    write_json(own.path / "model.json", plain)
     write_json(
         own.done,
         {

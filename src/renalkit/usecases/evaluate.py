@@ -43,6 +43,7 @@ from renalkit.usecases.call_figures import call_figures
 from renalkit.usecases.characteristics import write_characteristics
 from renalkit.usecases.clinical_model import fit_clinical
 from renalkit.usecases.differences import comparisons_of
+from renalkit.usecases.lesions import keep_reader_ceiling, write_lesions
 from renalkit.usecases.parts import load_data
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.results import (
@@ -51,6 +52,7 @@ from renalkit.usecases.results import (
     Json,
     RunResults,
     SystemResults,
+    bootstrap_plan,
     bootstrapped,
     called_class,
     estimate_json,
@@ -61,6 +63,7 @@ from renalkit.usecases.results import (
     undefined_json,
 )
 from renalkit.usecases.subgroups import write_subgroups
+from renalkit.usecases.usefulness import write_usefulness
 
 Floats = npt.NDArray[np.float64]
 _CASE_COLUMNS = (
@@ -322,17 +325,27 @@ def _count(found: tuple[set[str], int]) -> Json:
 # ---------------------------------------------------------------- the whole
 
 
-def evaluate_run(path: Path, progress: Progress, cohort_path: Path | None = None) -> Json:
+def evaluate_run(
+    path: Path,
+    progress: Progress,
+    cohort_path: Path | None = None,
+    outlines: Path | None = None,
+) -> Json:
     """Compute and write the figures of a run; fits the clinical model first where it is missing.
 
-    metrics.json, comparisons.json, cases.csv; characteristics.json and subgroups.json, both as CSV
-    too.
+    metrics.json, comparisons.json, cases.csv; characteristics.json, subgroups.json and
+    lesions.json, these as CSV too. outlines: readers' outlines, for the Dice between readers.
     """
     folder = RunFolder(path)
     experiment = stored_experiment(folder)
+    cohort = load_data(experiment, cohort_path)[0]
     progress.stage("clinical model")
     with amending_manifest(path):
-        fit_clinical(folder, experiment, load_data(experiment, cohort_path)[0])
+        fit_clinical(folder, experiment, cohort)
+        if outlines is not None:
+            where = cohort_path or experiment.cohort
+            plan = bootstrap_plan(experiment.statistics)
+            keep_reader_ceiling(folder, outlines, (cohort, where), plan)
     results = read_results(path, progress, cohort_path)
     return evaluate_results(results, cohort_path, progress)
 
@@ -374,6 +387,8 @@ def evaluate_results(results: RunResults, cohort_path: Path | None, progress: Pr
         write_json(folder.comparisons, comparisons_of(results, None))
         write_characteristics(folder, results.cohort, _external(results))
         write_subgroups(results)
+        write_usefulness(results)
+        write_lesions(results)
     return metrics
 
 

@@ -92,8 +92,12 @@ class RunResults:
 
     @property
     def plan(self) -> BootstrapPlan:
-        s = self.statistics
-        return BootstrapPlan(n_boot=s.bootstrap, seed=s.seed, level=s.level)
+        return bootstrap_plan(self.statistics)
+
+
+def bootstrap_plan(statistics: StatisticsSettings) -> BootstrapPlan:
+    """How the settings ask for patients to be resampled."""
+    return BootstrapPlan(n_boot=statistics.bootstrap, seed=statistics.seed, level=statistics.level)
 
 
 def stored_experiment(folder: RunFolder) -> Experiment:

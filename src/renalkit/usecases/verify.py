@@ -27,9 +27,10 @@ from renalkit.store.files import make_folder, read_json, sha256_file, write_json
 from renalkit.store.predictions import load_predictions
 from renalkit.store.runs import MANIFEST, FoldFolder, RunFolder, check_manifest
 from renalkit.store.splits import load_split
+from renalkit.usecases.clinical_model import stored_clinical_job
 from renalkit.usecases.differences import comparisons_of
 from renalkit.usecases.evaluate import evaluate_results
-from renalkit.usecases.experiment import Experiment, Job, jobs_of
+from renalkit.usecases.experiment import CLINICAL, Experiment, Job, jobs_of
 from renalkit.usecases.parts import fold_digest, load_data
 from renalkit.usecases.progress import Progress, Silent
 from renalkit.usecases.results import Json, read_results, stored_experiment
@@ -94,7 +95,8 @@ def verify_run(path: Path, progress: Progress, cohort_path: Path | None = None) 
     _digests(folder, (experiment, cohort, split), account)
     progress.advance(words="folds")
     if split is not None:
-        for job in jobs_of(experiment):
+        clinical = stored_clinical_job(folder, experiment)
+        for job in (*jobs_of(experiment), *([clinical] if clinical else [])):
             _job(folder, job, (cohort, split), account)
     progress.advance(words="predictions")
     _figures(path, cohort_path, account)
@@ -234,11 +236,12 @@ def _job(folder: RunFolder, job: Job, data: tuple[Cohort, Split], account: _Acco
 
 
 def _weights(own: FoldFolder, where: str, done: Json, account: _Account) -> None:
-    place = f"{where}/{own.weights.name}"
-    if not own.weights.exists():
+    path = own.model if where.startswith(f"{CLINICAL}/") else own.weights
+    place = f"{where}/{path.name}"
+    if not path.exists():
         account.add(Kind.WEIGHTS, place, "is missing")
         return
-    found, stored = sha256_file(own.weights), done.get("weights_sha256")
+    found, stored = sha256_file(path), done.get("weights_sha256")
     account.equal(Kind.WEIGHTS, place, stored, found, "hash of the weights that done.json names")
 
 

@@ -90,7 +90,7 @@ def test_every_patient_is_predicted_by_a_fold_that_did_not_train_on_him(tmp_path
     job = stored_clinical_job(folder, experiment())
     assert job is not None
     assert job.params["columns"] == ["size_mm", "shape", "age_years"]
-    model = json.loads((folder.fold("clinical", 0).path / "model.json").read_text())
+    model = json.loads((folder.fold("clinical", 0).model).read_text())
     names = [c["name"] for c in model["columns"]]
     assert names[0] == "size_mm"
     assert "size_mm unknown" in names
@@ -116,8 +116,8 @@ def test_L05_tested_and_validated_labels_and_facts_change_no_model(tmp_path: Pat
     save_split(two.folds, load_split(one.folds))
     fit_clinical(two, experiment(), changed)
     for folder in (one, two):
-        assert (folder.fold("clinical", 0).path / "model.json").exists()
-    models = [(f.fold("clinical", 0).path / "model.json").read_bytes() for f in (one, two)]
+        assert (folder.fold("clinical", 0).model).exists()
+    models = [(f.fold("clinical", 0).model).read_bytes() for f in (one, two)]
     assert models[0] == models[1]
 
 

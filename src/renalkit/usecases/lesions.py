@@ -1,0 +1,440 @@
+"""How many lesions does a system find and how well, lesion by lesion, and does another do better?
+
+Everything rests on the stored masks. Lesions of the reference are those that were outlined one by
+one; predicted ones are the connected regions of the mask. Rows are lesions and pictures, intervals
+are over patients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+from pathlib import Path
+
+import numpy as np
+
+from renalkit.domain.cohort import Cohort
+from renalkit.domain.prediction import Prediction, Unit
+from renalkit.domain.profile import class_without_lesion
+from renalkit.domain.readings import Outline
+from renalkit.domain.sample import Sample, SampleKey, b_mode_samples
+from renalkit.errors import InputRefused, Reason, StatisticUndefined
+from renalkit.metrics.agreement import outline_dice, reader_dice
+from renalkit.metrics.bootstrap import (
+    BootstrapPlan,
+    RatioOfSums,
+    mean_of_rows,
+    paired_cluster_bootstrap,
+)
+from renalkit.metrics.classification import Floats
+from renalkit.metrics.comparisons import wilcoxon_signed_rank
+from renalkit.metrics.detection import (
+    FROC_RATES,
+    SIZE_EDGES_MM,
+    FrocSensitivity,
+    HitRule,
+    diameter,
+    froc,
+    lesions_of,
+    match_lesions,
+    size_bins,
+)
+from renalkit.readers.pseudonyms import Pseudonyms
+from renalkit.readers.readings import read_outlines
+from renalkit.store.cohorts import table_text
+from renalkit.store.files import read_json, write_json, write_text
+from renalkit.store.runs import RunFolder
+from renalkit.usecases.results import (
+    CASE_SCORES,
+    Json,
+    RunResults,
+    SystemResults,
+    bootstrapped,
+    estimate_json,
+    on_folds,
+    undefined_json,
+)
+from renalkit.usecases.subgroups import LEAST_PATIENTS
+
+RULE = HitRule()
+"""Found: IoU of at least 0.1, one region for one lesion, regions of at least 10 pixels."""
+
+WELL = 0.5
+"""IoU from which a lesion is found well."""
+
+LOWER_IS_BETTER = ("hd95", "assd")
+
+
+@dataclass(frozen=True, slots=True)
+class _Lesion:
+    """One reference lesion on one picture. size_mm: None without a scale."""
+
+    key: SampleKey
+    number: int
+    overlap: float
+    size_mm: float | None
+
+    @property
+    def found(self) -> bool:
+        return self.overlap > 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """One predicted region. score: of its picture, None where no class means "no lesion"."""
+
+    key: SampleKey
+    right: bool
+    size_mm: float | None
+    score: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Detected:
+    """What a system marked: pictures with known lesions (or none), their lesions, its marks."""
+
+    pictures: tuple[tuple[SampleKey, bool], ...]
+    lesions: tuple[_Lesion, ...]
+    marks: tuple[_Mark, ...]
+
+
+def lesions_of_run(results: RunResults) -> Json:
+    """Detection of every system that outlines, and paired comparisons with the first of them."""
+    samples = {s.key: s for s in b_mode_samples(results.cohort)}
+    empty = class_without_lesion(results.cohort)
+    index = None if empty is None else results.task.index(empty)
+    drawing = [s for s in results.systems if s.pooled_cases]
+    detected = {s.job.label: _detected(s.pooled, samples, index) for s in drawing}
+    return {
+        "schema": 1,
+        "rule": RULE.words,
+        "well": WELL,
+        "least_patients": LEAST_PATIENTS,
+        "systems": [
+            {"label": label} | _figures(results.plan, found) for label, found in detected.items()
+        ],
+        "reference": drawing[0].job.label if drawing else None,
+        "comparisons": [
+            {"label": other.job.label} | row
+            for other in drawing[1:]
+            for row in _compared(results, drawing[0], other, samples)
+        ],
+        "readers": _stored_ceiling(results.folder),
+    }
+
+
+# ---------------------------------------------------------------- what was found
+
+
+def _detected(
+    predictions: Sequence[Prediction], samples: dict[SampleKey, Sample], empty: int | None
+) -> _Detected:
+    pictures: list[tuple[SampleKey, bool]] = []
+    lesions: list[_Lesion] = []
+    marks: list[_Mark] = []
+    for p in predictions:
+        sample = samples[p.key]
+        if p.mask is None or sample.mask is None:
+            continue
+        reference = _outlined(sample)
+        predicted = lesions_of(p.mask.decode(), RULE.least_size)
+        matches = match_lesions(reference, predicted, RULE)
+        overlap = {r: v for r, _, v in matches.pairs}
+        spacing = sample.spacing_mm
+        pictures.append((p.key, bool(reference)))
+        for number, mask in enumerate(reference):
+            size = None if spacing is None else diameter(mask, spacing)
+            lesions.append(_Lesion(p.key, number, overlap.get(number, 0.0), size))
+        score = None if empty is None or p.scores is None else 1 - p.scores[empty]
+        for mask, right in zip(predicted, matches.right.tolist(), strict=True):
+            size = None if spacing is None else diameter(mask, spacing)
+            marks.append(_Mark(p.key, right, size, score))
+    return _Detected(tuple(pictures), tuple(lesions), tuple(marks))
+
+
+def _outlined(sample: Sample) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.bool_]], ...]:
+    """The lesions of a frame, one by one; an empty outline is none."""
+    place = (sample.key.clip, sample.key.frame)
+    masks = [
+        roi.mask
+        for lesion in sample.study.lesions
+        for roi in lesion.rois
+        if (roi.clip, roi.frame) == place and roi.mask is not None
+    ]
+    return tuple(m.decode() for m in masks if m.area_px)
+
+
+def _figures(plan: BootstrapPlan, found: _Detected) -> Json:
+    with_none = [(key, False) for key, has in found.pictures if not has]
+    marked = {m.key for m in found.marks}
+    return {
+        "pictures": len(found.pictures),
+        "patients": len({key.patient for key, _ in found.pictures}),
+        "lesions": len(found.lesions),
+        "marks": len(found.marks),
+        "recall": _share([(le.key, le.found) for le in found.lesions], plan),
+        "recall_well": _share([(le.key, le.overlap >= WELL) for le in found.lesions], plan),
+        "precision": _share([(m.key, m.right) for m in found.marks], plan),
+        "f1": _f1(found, plan),
+        "false_per_picture": _false_rate(found, plan),
+        "clean": _share([(key, key not in marked) for key, _ in with_none], plan)
+        if with_none
+        else None,
+        "by_size": _by_size(found, plan),
+        "size_unknown": sum(le.size_mm is None for le in found.lesions),
+        "froc": _froc(found, plan),
+    }
+
+
+def _share(rows: Sequence[tuple[SampleKey, bool]], plan: BootstrapPlan, least: int = 0) -> Json:
+    """Share of rows that are true, over patients."""
+    people = [key.patient for key, _ in rows]
+    n = len(set(people))
+    if not rows or n < least:
+        words = f"{n} patients, fewer than {least}" if rows else "0 of 0"
+        return undefined_json(n, Unit.PATIENT, words, plan.level)
+    return bootstrapped(mean_of_rows(np.array([float(v) for _, v in rows])), people, plan)
+
+
+def _f1(found: _Detected, plan: BootstrapPlan) -> Json:
+    """Twice the pairs over lesions and marks together."""
+    rows = [(le.key, 2.0 * le.found, 1.0) for le in found.lesions]
+    rows += [(m.key, 0.0, 1.0) for m in found.marks]
+    return _ratio(rows, plan)
+
+
+def _false_rate(found: _Detected, plan: BootstrapPlan) -> Json:
+    rows = [(m.key, float(not m.right), 0.0) for m in found.marks]
+    rows += [(key, 0.0, 1.0) for key, _ in found.pictures]
+    return _ratio(rows, plan)
+
+
+def _ratio(rows: Sequence[tuple[SampleKey, float, float]], plan: BootstrapPlan) -> Json:
+    if not rows:
+        return undefined_json(0, Unit.PATIENT, "0 of 0", plan.level)
+    top, bottom = (np.array([r[k] for r in rows], dtype=np.float64) for k in (1, 2))
+    return bootstrapped(RatioOfSums(top, bottom), [r[0].patient for r in rows], plan)
+
+
+def _by_size(found: _Detected, plan: BootstrapPlan) -> list[Json]:
+    """Recall of lesions and precision of marks by their own diameter, where there is a scale."""
+    rows: list[Json] = []
+    for k, name in enumerate(size_bins()):
+        lesions = [le for le in found.lesions if _bin(le.size_mm) == k]
+        marks = [m for m in found.marks if _bin(m.size_mm) == k]
+        if lesions or marks:
+            found_ones = [(le.key, le.found) for le in lesions]
+            right_ones = [(m.key, m.right) for m in marks]
+            rows.append(
+                {
+                    "size": name,
+                    "lesions": len(lesions),
+                    "marks": len(marks),
+                    "recall": _share(found_ones, plan, LEAST_PATIENTS),
+                    "precision": _share(right_ones, plan, LEAST_PATIENTS),
+                }
+            )
+    return rows
+
+
+def _bin(size_mm: float | None) -> int | None:
+    return None if size_mm is None else int(np.searchsorted(SIZE_EDGES_MM, size_mm, side="right"))
+
+
+def _froc(found: _Detected, plan: BootstrapPlan) -> Json | None:
+    """None where marks have no scores of their own, or there are no lesions."""
+    if not found.lesions or not found.marks or any(m.score is None for m in found.marks):
+        return None
+    scores = np.array([m.score for m in found.marks], dtype=np.float64)
+    right = np.array([m.right for m in found.marks], dtype=bool)
+    curve = froc(scores, right, len(found.lesions), len(found.pictures))
+    keys = [key for key, _ in found.pictures] + [le.key for le in found.lesions]
+    people = [key.patient for key in keys] + [m.key.patient for m in found.marks]
+    kinds = [len(found.pictures), len(found.lesions), len(found.marks)]
+    kind = np.repeat(np.arange(3), kinds)
+    before = len(keys)
+    all_scores = np.concatenate([np.zeros(before), scores])
+    all_right = np.concatenate([np.zeros(before, dtype=bool), right])
+    at: list[Json] = []
+    for rate in FROC_RATES:
+        point = curve.at(rate)
+        statistic = FrocSensitivity(kind, all_scores, all_right, rate)
+        at.append(
+            {
+                "rate": rate,
+                "threshold": None if point is None else point.threshold,
+                "sensitivity": bootstrapped(statistic, people, plan),
+            }
+        )
+    return {
+        "points": [
+            {
+                "threshold": p.threshold,
+                "sensitivity": p.sensitivity,
+                "false_per_picture": p.false_per_picture,
+            }
+            for p in curve.points
+        ],
+        "at": at,
+    }
+
+
+# ---------------------------------------------------------------- against one another
+
+
+def _compared(
+    results: RunResults,
+    reference: SystemResults,
+    other: SystemResults,
+    samples: dict[SampleKey, Sample],
+) -> list[Json]:
+    """Reference minus other on the folds and cases both have."""
+    folds = sorted(set(reference.folds) & set(other.folds))
+    if not folds:
+        return []
+    first, second = on_folds(results, reference, folds), on_folds(results, other, folds)
+    one = {c.key: c.scores for c in first.pooled_cases if c.has_lesion}
+    two = {c.key: c.scores for c in second.pooled_cases}
+    shared = sorted(one.keys() & two.keys())
+    rows: list[Json] = []
+    for metric in CASE_SCORES:
+        kept = [k for k in shared if isfinite(one[k][metric]) and isfinite(two[k][metric])]
+        found = _paired(
+            results.plan,
+            np.array([one[k][metric] for k in kept]),
+            np.array([two[k][metric] for k in kept]),
+            [k.patient for k in kept],
+        )
+        if found is not None:
+            unit = first.pooled_cases[0].unit if metric in LOWER_IS_BETTER else None
+            better = "lower" if metric in LOWER_IS_BETTER else "higher"
+            about = {"metric": metric, "better": better, "length_unit": unit, "folds": folds}
+            left_out = len(shared) - len(kept)
+            rows.append(about | {"n_frames": len(kept), "left_out": left_out} | found)
+    hits, other_hits = (
+        {(le.key, le.number): float(le.found) for le in _detected(s.pooled, samples, None).lesions}
+        for s in (first, second)
+    )
+    both = sorted(hits.keys() & other_hits.keys())
+    found = _paired(
+        results.plan,
+        np.array([hits[k] for k in both]),
+        np.array([other_hits[k] for k in both]),
+        [key.patient for key, _ in both],
+    )
+    if found is not None:
+        about = {"metric": "recall", "better": "higher", "length_unit": None, "folds": folds}
+        rows.append(about | {"n_lesions": len(both), "left_out": 0} | found)
+    return rows
+
+
+def _paired(plan: BootstrapPlan, a: Floats, b: Floats, patients: Sequence[str]) -> Json | None:
+    """Bootstrap of the mean difference and the signed rank test of the patients' means."""
+    groups = np.asarray(patients)
+    try:
+        found = paired_cluster_bootstrap(mean_of_rows(a), mean_of_rows(b), groups, plan)
+        ranks = wilcoxon_signed_rank(a, b, groups, plan.level)
+    except StatisticUndefined:
+        return None
+    return {
+        "reference_value": found.first.value,
+        "value": found.second.value,
+        "difference": estimate_json(found.difference),
+        "p": found.p_value,
+        "wilcoxon": {
+            "difference": estimate_json(ranks.difference),
+            "p": ranks.p_value,
+            "test": ranks.test,
+        },
+    }
+
+
+# ---------------------------------------------------------------- readers as ceiling
+
+
+def keep_reader_ceiling(
+    folder: RunFolder, outlines: Path, data: tuple[Cohort, Path], plan: BootstrapPlan
+) -> Json:
+    """Dice between readers from a table of their outlines: what a system can be asked for at best.
+
+    data: the cohort and its folder; the key beside it finds the patients of files where the table
+    has no column patient. Kept in the run, so that later evaluations have it.
+    Raises InputRefused: the table cannot be used, or a file is of no known patient;
+    StatisticUndefined: no two readers outlined one lesion.
+    """
+    found, _ = read_outlines(outlines)
+    found = _with_patients(found, data, outlines.name)
+    boxes = any(o.mask is None for o in found)
+    dice, patients, names = outline_dice(found, boxes=boxes)
+    between = reader_dice(dice, patients, plan)
+    ceiling: Json = {
+        "what": "boxes" if boxes else "masks",
+        "readers": list(names),
+        "mean": estimate_json(between.mean),
+        "lowest": between.lowest,
+        "pairs": between.pairs,
+        "empty": between.empty,
+    }
+    write_json(folder.reader_ceiling, ceiling)
+    return ceiling
+
+
+def _stored_ceiling(folder: RunFolder) -> Json | None:
+    return read_json(folder.reader_ceiling) if folder.reader_ceiling.exists() else None
+
+
+def _with_patients(
+    outlines: Sequence[Outline], data: tuple[Cohort, Path], name: str
+) -> tuple[Outline, ...]:
+    """The outlines, those without a patient with the pseudonym of the study their file is of."""
+    cohort, where = data
+    nameless = [o for o in outlines if not o.patient]
+    if not nameless:
+        return tuple(outlines)
+    key = where.parent / f"{where.name}.keys" / "project.key"
+    owner = {c.source.keyed_path: s.patient for s in cohort.studies for c in s.clips}
+    known: dict[str, str] = {}
+    if key.is_file():
+        pseudonyms = Pseudonyms(key.read_bytes())
+        known = {o.file: owner.get(pseudonyms.path(Path(o.file)), "") for o in nameless}
+    lost = sum(not known.get(o.file) for o in nameless)
+    if lost:
+        raise InputRefused(
+            Reason.BAD_TABLE,
+            f"{lost} outlines of no known patient",
+            where=name,
+            expected="a column patient, or files as they lay below the import folder and the "
+            "cohort's key beside it",
+            remedy="add the column patient",
+        )
+    return tuple(o if o.patient else replace(o, patient=known[o.file]) for o in outlines)
+
+
+def write_lesions(results: RunResults) -> Json:
+    """Write lesions.json and lesions.csv of a run."""
+    found = lesions_of_run(results)
+    write_json(results.folder.lesions, found)
+    write_text(results.folder.lesions.with_suffix(".csv"), lesions_csv(found))
+    return found
+
+
+def lesions_csv(found: Json) -> str:
+    """One line per system, size and figure; all sizes first."""
+    names = ("recall", "recall_well", "precision", "f1", "false_per_picture", "clean")
+    rows: list[list[str]] = []
+    for system in found["systems"]:
+        whole = [("all", name, system[name]) for name in names if system[name] is not None]
+        parts = [(p["size"], n, p[n]) for p in system["by_size"] for n in ("recall", "precision")]
+        curve = system["froc"] or {"at": []}
+        read = [
+            ("all", f"sensitivity at {a['rate']:g} per picture", a["sensitivity"])
+            for a in curve["at"]
+        ]
+        for size, name, e in (*whole, *parts, *read):
+            numbers = (e["value"], e["low"], e["high"], e["n"])
+            shown = ("" if v is None else f"{v:.6g}" for v in numbers)
+            words = (e["unit"], e["method"] or e.get("note", ""))
+            rows.append([system["label"], size, name, *shown, *words])
+    head = ("system", "size", "figure", "value", "low", "high", "n", "unit", "method")
+    return table_text(head, rows)
