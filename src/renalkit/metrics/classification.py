@@ -1,8 +1,9 @@
 """How well do scores separate classes, and how good are the calls made from them?
 
 Truth of a two-class task is 0 (negative) or 1 (positive); a higher score means more positive; a
-case is called positive when its score is at or above the threshold. Nothing here chooses a
-threshold from test data: `choose_threshold` asks which tuning part its data come from.
+case is called positive when its score is at or above the threshold. A threshold chosen on the cases
+it is judged by flatters: `choose_threshold` asks which tuning part its data come from, and knows no
+test part.
 """
 
 from __future__ import annotations
