@@ -82,7 +82,8 @@ def _table(title: str, columns: Sequence[str]) -> Table:
 def _basis(figure: Json) -> tuple[str, str]:
     """What a figure rests on, and its method or the reason why it does not exist."""
     unit = figure["unit"] + ("" if figure["n"] == 1 else "s")
-    return f"{figure['n']} {unit}", figure["method"] or figure.get("note", "")
+    why = figure.get("note", "").partition("; expected:")[0].partition("; remedy:")[0]
+    return f"{figure['n']} {unit}", figure["method"] or why
 
 
 def stats_blocks(found: Json) -> list[RenderableType]:

@@ -21,9 +21,15 @@ from renalkit.metrics.bootstrap import (
     mean_of_rows,
     paired_cluster_bootstrap,
 )
-from renalkit.metrics.classification import confusion_matrix, cumulative_splits
+from renalkit.metrics.classification import (
+    class_recalls,
+    confusion_matrix,
+    cumulative_splits,
+    multiclass_accuracy,
+)
 from renalkit.usecases.results import Json, bootstrapped, estimate_json, undefined_json
 from renalkit.usecases.score_differences import adjusted
+from renalkit.usecases.score_figures import figure
 from renalkit.usecases.stats_options import Asked
 from renalkit.usecases.table_scores import Scored
 
@@ -52,24 +58,31 @@ def class_figures(scored: Scored, index: int, asked: Asked) -> Json:
     called = np.argmax(scored.scores[index], axis=1)
     right = (called == scored.truth).astype(np.float64)
     matrix = confusion_matrix(scored.truth, called, len(scored.labels))
-    found["accuracy"] = bootstrapped(mean_of_rows(right), groups, plan)
     found["confusion"] = matrix.tolist()
-    found["recall"] = {
-        label: bootstrapped(mean_of_rows(right[own]), scored.groups[own].tolist(), plan)
-        for label, k in scored.labels.items()
-        if bool((own := scored.truth == k).any())
-    }
+    if scored.independent:
+        shares = (multiclass_accuracy(matrix), *class_recalls(matrix))
+        figures = [
+            figure(lambda s=s: s.estimate(Unit.PATIENT, plan.level), s.n, plan.level)
+            for s in shares
+        ]
+    else:
+        own = [np.ones_like(right, dtype=bool), *(scored.truth == k for k in range(len(matrix)))]
+        figures = [
+            bootstrapped(mean_of_rows(right[rows]), scored.groups[rows].tolist(), plan)
+            for rows in own
+        ]
+    found["accuracy"], *recalls = figures
+    found["recall"] = dict(zip(scored.labels, recalls, strict=True))
     if scored.independent:
         for name, weights in (
             ("kappa", KappaWeights.NONE),
             ("kappa_quadratic", KappaWeights.QUADRATIC),
         ):
-            try:
-                kappa = cohen_kappa(matrix, weights, Unit.PATIENT, plan.level)
-                found[name] = estimate_json(kappa.estimate)
-            except StatisticUndefined as error:
-                n = len(scored.truth)
-                found[name] = undefined_json(n, Unit.PATIENT, str(error), plan.level)
+            found[name] = figure(
+                lambda w=weights: cohen_kappa(matrix, w, Unit.PATIENT, plan.level).estimate,
+                len(scored.truth),
+                plan.level,
+            )
     return found
 
 

@@ -419,7 +419,18 @@ def test_several_classes_have_macro_and_cumulative_areas(tmp_path: Path) -> None
     assert first["auc"]["value"] == pytest.approx(macro_auc(truth, chances["A"]))
     assert first["accuracy"]["value"] == (chances["A"].argmax(axis=1) == truth).mean()
     assert [p["part"] for p in first["parts"]] == [f"{c} against the rest" for c in classes]
+    assert first["accuracy"]["method"] == "Clopper-Pearson"
+    called = chances["A"].argmax(axis=1)
+    assert first["recall"]["G2"]["value"] == (called[truth == 1] == 1).mean()
     assert first["kappa_quadratic"]["value"] > 0
+    doubled = path.read_text().splitlines()
+    doubled = ["who," + doubled[0], *(f"{i // 2},{line}" for i, line in enumerate(doubled[1:]))]
+    path.write_text("\n".join(doubled) + "\n")
+    pairs = Columns("label", ("A", "B"), classes=tuple(classes), cluster="who")
+    frames = table_statistics(path, pairs, FEW)["scores"][0]
+    assert frames["recall"]["G2"]["value"] == first["recall"]["G2"]["value"]
+    assert "bootstrap" in frames["accuracy"]["method"]
+    assert frames["accuracy"]["n"] == 45
     assert found["differences"][0]["p_adjusted"] == found["differences"][0]["p"]
     ordered = Columns("label", ("Asum", "Bsum"), classes=tuple(classes))
     first = table_statistics(path, ordered, FEW)["scores"][0]
@@ -429,6 +440,18 @@ def test_several_classes_have_macro_and_cumulative_areas(tmp_path: Path) -> None
     assert [p["part"] for p in first["parts"]] == ["G2 or above", "G3 or above"]
     with pytest.raises(InputRefused, match="no column D_G1, D_G2, D_G3"):
         table_statistics(path, Columns("label", ("A", "D"), classes=tuple(classes)), FEW)
+
+
+def test_a_class_without_scores_has_no_figures(tmp_path: Path) -> None:
+    lines = ["label,A_a,A_b,A_c", "a,0.8,0.1,0.1", "b,0.2,0.7,0.1", "b,0.5,0.4,0.1", "c,,,"]
+    path = table(tmp_path, "\n".join([*lines, "a,0.6,0.3,0.1"]) + "\n")
+    found = table_statistics(path, Columns("label", ("A",), classes=("a", "b", "c")), FEW)
+    json.dumps(found, allow_nan=False)
+    score = found["scores"][0]
+    assert score["auc"]["value"] is None
+    assert score["recall"]["c"]["note"]
+    assert score["recall"]["b"]["value"] == 0.5
+    assert found["left_out"] == [{"why": "without a value in A_a, A_b, A_c", "rows": 1}]
 
 
 # ------------------------------------------------------------------ what does not exist
