@@ -109,7 +109,12 @@ def test_every_tested_frame_is_predicted_once_and_out_of_fold(place: Path) -> No
 
 def test_figures_carry_n_unit_and_method(place: Path) -> None:
     metrics = json.loads((place / "runs/tiny/metrics.json").read_text())
-    assert [s["label"] for s in metrics["systems"]] == ["multitask-us", "unet", "resnet18"]
+    assert [s["label"] for s in metrics["systems"]] == [
+        "multitask-us",
+        "unet",
+        "resnet18",
+        "clinical",
+    ]
     joint = metrics["systems"][0]
     for figure in (
         joint["segmentation"]["pooled"]["dice"],
@@ -129,6 +134,8 @@ def test_figures_carry_n_unit_and_method(place: Path) -> None:
         ("unet", "iou"),
         ("resnet18", "auc"),
         ("resnet18", "accuracy"),
+        ("clinical", "auc"),
+        ("clinical", "accuracy"),
     }
 
 
@@ -145,7 +152,7 @@ def test_running_again_trains_nothing_and_changes_nothing(place: Path) -> None:
 def test_the_finished_run_can_be_verified(place: Path) -> None:
     found = json.loads(renalkit("verify", "runs/tiny", "--json", cwd=place).stdout)
     assert found["differences"] == []
-    assert found["checked"]["weights"] == 6
+    assert found["checked"]["weights"] == 8  # two folds of three networks and the clinical model
 
 
 def test_other_settings_under_the_same_name_are_refused(place: Path) -> None:
@@ -261,7 +268,7 @@ def test_compare_varies_a_key_and_prints_paired_differences(place: Path) -> None
     words = ("compare", "tiny.toml", "--vary", "params.cbam=true,false", "-o", "runs")
     done = renalkit(*words, "--set", "train.epochs=1", "--json", cwd=place)
     found = json.loads(done.stdout)
-    assert [s["label"] for s in found["systems"]] == ["cbam=True", "cbam=False"]
+    assert [s["label"] for s in found["systems"]] == ["cbam=True", "cbam=False", "clinical"]
     assert found["reference"] == "cbam=True"
     assert {r["metric"] for r in found["rows"]} == {"dice", "iou", "auc", "accuracy"}
 
