@@ -88,6 +88,7 @@ def read_source(run: RunFolder, cohort: Path | None) -> ReportSource:
         record=_optional(run.record),
         characteristics=_optional(run.characteristics),
         subgroups=_optional(run.subgroups),
+        usefulness=_optional(run.usefulness),
         settings=settings,
         settings_digest=str(stored.get("digest", "")),
         toml=run.experiment_toml.read_text(encoding="utf-8")

@@ -164,9 +164,7 @@ def roc(panels: Sequence[Panel]) -> Svg:
                     label=_short(curve.name),
                     clip_on=False,
                 )
-            ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-            ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
-            ax.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
+            _unit_square(ax)
             ax.set_xlabel("1 − specificity")
             ax.set_ylabel("Sensitivity")
             if panel.title:
@@ -404,3 +402,87 @@ def _course_line(ax: Axes, course: Course, name: str, style: Any, n: int) -> Non
     kept = [p for p in points if p[0] == course.best_epoch]
     if kept and not name.startswith("train"):
         ax.plot([kept[0][0]], [kept[0][1]], marker="o", markersize=3.6, color=tone)
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """Observed share against mean predicted probability, a point per bin with its interval."""
+
+    name: str
+    predicted: tuple[float, ...]
+    observed: tuple[Estimate, ...]
+    place: int = 0
+
+
+def reliability(panels: Sequence[Reliability]) -> Svg:
+    """Reliability curves, one square panel per system; the diagonal is perfect calibration."""
+    n_cols = min(3, len(panels))
+    n_rows = ceil(len(panels) / n_cols)
+    side = 2.7
+
+    def fill(canvas: Canvas) -> None:
+        axes = _grid(canvas, n_rows, n_cols, len(panels))
+        for ax, panel in zip(axes, panels, strict=True):
+            tone = colour(panel.place)
+            ax.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, zorder=1)
+            points = [
+                (x, e.value, e)
+                for x, e in zip(panel.predicted, panel.observed, strict=True)
+                if e.value is not None
+            ]
+            ax.plot([x for x, _, _ in points], [y for _, y, _ in points], color=tone, linewidth=0.9)
+            for x, y, e in points:
+                if e.low is not None and e.high is not None:
+                    ax.plot([x, x], [e.low, e.high], color=tone, linewidth=1.2, clip_on=False)
+                ax.plot([x], [y], marker="s", markersize=4, color=tone, clip_on=False)
+            _unit_square(ax)
+            ax.set_xlabel("Predicted probability")
+            ax.set_ylabel("Observed share")
+            ax.set_title(_short(panel.name))
+
+    return drawn(side * n_cols + 0.2, (side + 0.25) * n_rows, fill)
+
+
+def _unit_square(ax: Axes) -> None:
+    ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
+    ax.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
+
+
+@dataclass(frozen=True, slots=True)
+class Benefit:
+    """Net benefit of one system by threshold, with intervals."""
+
+    name: str
+    thresholds: tuple[float, ...]
+    net_benefit: tuple[Estimate, ...]
+    place: int = 0
+
+
+def decision(curves: Sequence[Benefit], treat_all: Benefit) -> Svg:
+    """Decision curves with bands beside acting on all patients (grey) and on none (zero)."""
+
+    def fill(canvas: Canvas) -> None:
+        ax = canvas.subplots()
+        ax.axhline(0, color=INK, linewidth=0.8, label="act on none")
+        heights = [e.value or 0.0 for e in treat_all.net_benefit]
+        x, dots = treat_all.thresholds, (0, (1, 1.2))
+        ax.plot(x, heights, color="#888888", linestyle=dots, linewidth=1.2, label="act on all")
+        top = max(0.05, *heights)
+        for curve in curves:
+            tone = colour(curve.place)
+            x, known = curve.thresholds, curve.net_benefit
+            values = [e.value or 0.0 for e in known]
+            highs = [v if e.high is None else e.high for v, e in zip(values, known, strict=True)]
+            lows = [v if e.low is None else e.low for v, e in zip(values, known, strict=True)]
+            ax.fill_between(x, lows, highs, color=tone, alpha=0.13, linewidth=0)
+            ax.plot(x, values, color=tone, linestyle=dash(curve.place), label=_short(curve.name))
+            top = max(top, *highs)
+        ax.set(xlim=(0, 1), ylim=(-0.25 * top, 1.05 * top))
+        ax.set_xlabel("Threshold probability")
+        ax.set_ylabel("Net benefit")
+        ax.grid(axis="y", color="#E4E4E4", linewidth=0.6)
+        ax.set_axisbelow(True)
+        canvas.legend(*ax.get_legend_handles_labels(), loc="outside right upper")
+
+    return drawn(6.6, 3.1, fill)

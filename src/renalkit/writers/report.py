@@ -11,7 +11,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from renalkit import __version__
-from renalkit.writers import patients_sections, results_sections, study_sections, systems_sections
+from renalkit.writers import (
+    patients_sections,
+    results_sections,
+    study_sections,
+    systems_sections,
+    usefulness_sections,
+)
 from renalkit.writers.document import (
     Block,
     Document,
@@ -45,6 +51,7 @@ def build_document(source: ReportSource) -> Document:
         study_sections.checks(source),
         results_sections.segmentation(source),
         results_sections.classification(source),
+        usefulness_sections.usefulness(source),
         results_sections.comparisons(source),
         patients_sections.subgroups(source),
         results_sections.training(source),

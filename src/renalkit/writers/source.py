@@ -61,7 +61,7 @@ class FoldFacts:
 class ReportSource:
     """A whole run. Absent parts are None or empty and the report says so.
 
-    check, record, comparisons, characteristics, subgroups: JSON of the run folder. settings:
+    check, record, comparisons, characteristics, subgroups, usefulness: JSON of the run. settings:
     resolved experiment. toml: the experiment as given. folds: per fold its name and the patients
     of its parts. cards: by system name. layers: complexity.json by label. pictures: chosen cases
     by label; without_pictures: why there are none.
@@ -74,6 +74,7 @@ class ReportSource:
     record: Json | None = None
     characteristics: Json | None = None
     subgroups: Json | None = None
+    usefulness: Json | None = None
     settings: Json = field(default_factory=lambda: {})
     settings_digest: str = ""
     toml: str = ""

@@ -117,7 +117,7 @@ def test_every_section_of_the_issue_is_there(rendered: tuple[Path, Page]) -> Non
         f"#{name}"
         for name in (
             *("summary", "cohort", "patients", "checks", "segmentation", "classification"),
-            *("comparisons", "subgroups", "training", "cases", "complexity", "cards"),
+            *("usefulness", "comparisons", "subgroups", "training", "cases", "complexity", "cards"),
             "configuration",
         )
     ]
@@ -307,6 +307,7 @@ def test_a_bare_run_still_has_a_report(made: Path) -> None:
         "cases.csv",
         "characteristics.json",
         "subgroups.json",
+        "usefulness.json",
         "folds.json",
         "experiment.json",
         "experiment.toml",
@@ -323,6 +324,22 @@ def test_a_bare_run_still_has_a_report(made: Path) -> None:
     assert "was not there when this report was written" in text
     assert "No table of patients is stored with this run" in text
     assert "No figures of subgroups are stored with this run" in text
+    assert "Calibration is not stored with this run" in text
+
+
+def test_calibration_and_decision_curves_print_the_stored_numbers(
+    larger: tuple[Path, Page],
+) -> None:
+    made, page = larger
+    stored = json.loads((made / "usefulness.json").read_text())
+    for system in stored["systems"]:
+        slope = system["calibration"]["slope"]
+        assert f"{slope['value']:.3f}" in page.text
+    points = csv_rows(made / "figures" / "decision.csv")
+    first = stored["systems"][0]["decision"]["points"]
+    drawn = [float(r[2]) for r in points if r[0] == stored["systems"][0]["label"]]
+    assert drawn == pytest.approx([p["net_benefit"]["value"] for p in first])
+    assert "5 equal-mass bins" in page.text
 
 
 def test_patients_and_subgroups_print_the_stored_numbers(larger: tuple[Path, Page]) -> None:
