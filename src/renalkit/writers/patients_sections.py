@@ -61,18 +61,18 @@ def patients(source: ReportSource) -> Section:
         words = "No table of patients is stored with this run; 'renalkit evaluate' writes it."
         return Section("patients", "Patients", (Paragraph(words),))
     blocks: list[Block] = []
-    for table in found["tables"]:
-        blocks.append(_characteristics(table))
+    for place, table in enumerate(found["tables"]):
+        blocks.append(_characteristics(table, f"characteristics{f'-{place + 1}' if place else ''}"))
     blocks.append(_counts(found["tables"][0]))
     return Section("patients", "Patients", tuple(blocks))
 
 
-def _characteristics(found: Json) -> Table:
+def _characteristics(found: Json, name: str) -> Table:
     groups = found["groups"]
     by = str(found["by"])
     everyone = sum(g["patients"] for g in groups)
     table = TableBuilder(
-        f"characteristics{'' if by == 'class' else f'-{by}'}",
+        name,
         f"Characteristics of patients, by {by}.",
         (
             Column("Characteristic"),
@@ -164,7 +164,9 @@ def subgroups(source: ReportSource) -> Section:
     if found is None:
         words = "No figures of subgroups are stored with this run; 'renalkit evaluate' writes them."
         return Section("subgroups", "Subgroups", (Paragraph(words),))
-    systems = [s for s in found["systems"] if s["variables"]]
+    order = [str(s["label"]) for s in source.systems]
+    # Labels become file names; those of the run's figures were checked.
+    systems = [s for s in found["systems"] if s["variables"] and s["label"] in order]
     if not systems:
         words = "No variable of this cohort has two known groups of patients, so none is compared."
         return Section("subgroups", "Subgroups", (Paragraph(words),))
@@ -179,7 +181,6 @@ def subgroups(source: ReportSource) -> Section:
             "note",
         )
     ]
-    order = [str(s["label"]) for s in source.systems]
     for system in systems:
         blocks += _of_system(system, order)
     return Section("subgroups", "Subgroups", tuple(blocks))
@@ -190,7 +191,7 @@ def _of_system(system: Json, order: Sequence[str]) -> list[Block]:
     shown = [n for n in _MEASURES if _known(system, n)]
     if not shown:
         return [Paragraph("Every group of patients is too small for a figure.", opening=label)]
-    place = order.index(label) if label in order else 0
+    place = order.index(label)
     drawn = [n for n in _DRAWN if n in shown]
     if "auc" in drawn and "accuracy" in drawn:
         drawn.remove("accuracy")  # it stands in the table

@@ -26,7 +26,8 @@ from renalkit.writers.document import (
     Section,
     Table,
 )
-from renalkit.writers.figures import standalone
+from renalkit.writers.figures import csv_text, standalone
+from renalkit.writers.latex import table_tex
 from renalkit.writers.source import ReportSource
 from renalkit.writers.wording import shown
 
@@ -100,6 +101,21 @@ def numbers_of(document: Document) -> dict[str, str]:
     return found
 
 
+def table_files(document: Document) -> dict[str, str]:
+    """Every table as CSV, as it is printed, and as LaTeX."""
+    files: dict[str, str] = {}
+    for section in document.sections:
+        for block in _walk(section.blocks):
+            if isinstance(block, Table):
+                rows = [
+                    [" ".join(w for w in (c.text, c.interval) if w) for c in row]
+                    for row in block.rows
+                ]
+                files[f"tables/{block.name}.csv"] = csv_text([c.head for c in block.columns], rows)
+                files[f"tables/{block.name}.tex"] = table_tex(block)
+    return files
+
+
 def figure_files(document: Document) -> dict[str, str]:
     """Every figure as SVG and its numbers as CSV; pictures of patients in a folder of their own."""
     files: dict[str, str] = {}
@@ -157,4 +173,4 @@ def render_report(source: ReportSource) -> RenderedReport:
         kind=_kind,
         drawing=_drawing,
     )
-    return RenderedReport(html, figure_files(document))
+    return RenderedReport(html, figure_files(document) | table_files(document))

@@ -173,6 +173,9 @@ def test_tables_and_figures_are_numbered_in_order(rendered: tuple[Path, Page]) -
 def test_every_figure_has_its_numbers_beside_it(rendered: tuple[Path, Page]) -> None:
     made, _ = rendered
     drawings = {p.stem for p in (made / "figures").rglob("*.svg")}
+    tables = made / "figures" / "tables"
+    assert {p.stem for p in tables.glob("*.tex")} == {p.stem for p in tables.glob("*.csv")}
+    assert (tables / "characteristics.tex").exists()
     assert drawings == {p.stem for p in (made / "figures").glob("*.csv")}
     assert {"flow", "roc-patient", "confusion-frame", "comparisons", "curves-unet"} <= drawings
     pixels = {p.stem for p in (made / "figures" / "pictures").glob("*.svg")}
