@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from renalkit import __version__
 from renalkit.writers import (
+    methods_section,
     patients_sections,
     results_sections,
     study_sections,
@@ -59,6 +60,7 @@ def build_document(source: ReportSource) -> Document:
         results_sections.cases(source),
         systems_sections.complexity(source),
         systems_sections.cards(source),
+        methods_section.methods(source),
         systems_sections.configuration(source),
     )
     sections = tuple(s for s in made if s is not None)

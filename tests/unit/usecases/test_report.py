@@ -118,7 +118,7 @@ def test_every_section_of_the_issue_is_there(rendered: tuple[Path, Page]) -> Non
         for name in (
             *("summary", "cohort", "patients", "checks", "segmentation", "classification"),
             *("usefulness", "comparisons", "subgroups", "training", "cases", "complexity", "cards"),
-            "configuration",
+            *("methods", "configuration"),
         )
     ]
     ids = {a.get("id") for _, a in page.tags}
@@ -328,6 +328,20 @@ def test_a_bare_run_still_has_a_report(made: Path) -> None:
     assert "No table of patients is stored with this run" in text
     assert "No figures of subgroups are stored with this run" in text
     assert "Calibration is not stored with this run" in text
+
+
+def test_the_methods_paragraph_says_what_was_done(larger: tuple[Path, Page]) -> None:
+    _, page = larger
+    for words in (
+        "Patients were divided into three folds (plan kfold, seed 0)",
+        "(rule 'youden')",
+        "DeLong; ",
+        "compared by Pearson's chi-square test",
+        "5 equal-mass bins, and net benefit",
+        "Subgroups by scanner and site",
+        "200 times with seed 0",
+    ):
+        assert words in page.text, words
 
 
 def test_calibration_and_decision_curves_print_the_stored_numbers(
