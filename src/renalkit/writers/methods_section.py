@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from renalkit.writers.document import Paragraph, Section
 from renalkit.writers.source import Json, ReportSource, estimate
-from renalkit.writers.wording import Estimate, listed, methods_of, percent_level, spelled
+from renalkit.writers.wording import Estimate, listed, percent_level, spelled
 
 _FIGURES = ("auc", "accuracy", "sensitivity", "specificity", "ppv", "npv", "f1")
 
@@ -61,7 +61,7 @@ def _segmentation(source: ReportSource, rule: Json) -> str:
     found = [estimate(s["segmentation"]["pooled"], "dice") for s in source.segmenting]
     return (
         f"Outlines were scored per image (surfaces by the definition "
-        f"'{rule['surface_definition']}'). Intervals of Dice: {methods_of(found)}."
+        f"'{rule['surface_definition']}'). Intervals of Dice: {_used(found)}."
     )
 
 
