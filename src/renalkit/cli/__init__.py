@@ -16,7 +16,7 @@ import sys
 
 import typer
 
-from renalkit.cli import about, cohort, experiment, ingest, phantom, predict, statistics
+from renalkit.cli import about, cohort, experiment, ingest, phantom, predict, shift, statistics
 from renalkit.cli.common import say
 from renalkit.errors import Exit, MissingExtra, RenalkitError
 
@@ -39,6 +39,7 @@ for command in (
     *(ingest.frames, ingest.ingest),
     *(experiment.run, experiment.train, experiment.evaluate, experiment.compare),
     *(predict.predict, experiment.report, experiment.verify),
+    *(shift.external, shift.drift),
     *(statistics.stats, statistics.plan, statistics.audit),
 ):
     app.command()(command)

@@ -200,6 +200,8 @@ def _variables(
 
 def _variable(results: RunResults, grouping: Grouping, said: _Said, drawn: _Drawn) -> Json:
     levels = [_level(results, grouping, name, (said, drawn)) for name in grouping.levels]
+    # Of an external test the cohort holds patients nobody was asked about.
+    levels = [v for v in levels if len(v.said.patients) or len(v.drawn.patients)]
     figures = [_figures(results, level) for level in levels]
 
     def large(name: str) -> list[_Level]:

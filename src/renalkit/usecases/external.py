@@ -1,0 +1,238 @@
+"""How good are the trained models of a run in another hospital? An external test, as a run.
+
+The networks of every fold predict the other cohort, nothing is trained. The result is a run of its
+own (plan `external`, one tested part that all folds share), so every figure, comparison and the
+report come about as in any run: per fold, and pooled as the mean of the folds with the median of
+the thresholds they had chosen on their own validation parts.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from renalkit.domain.cohort import Cohort
+from renalkit.domain.prediction import SystemRef
+from renalkit.domain.sample import Sample, b_mode_samples
+from renalkit.domain.splits import Fold, Plan, Split
+from renalkit.errors import CheckFailed, ConfigError, ModelRefused
+from renalkit.learn.data import prepare
+from renalkit.learn.predictor import load_weights
+from renalkit.store.files import (
+    locked,
+    make_folder,
+    read_json,
+    write_bytes,
+    write_json,
+    write_text,
+)
+from renalkit.store.predictions import load_predictions, save_predictions
+from renalkit.store.runs import RunFolder
+from renalkit.store.splits import load_split, save_split
+from renalkit.systems import get_system
+from renalkit.systems._contract import Shape
+from renalkit.usecases.check import check
+from renalkit.usecases.clinical_model import stored_clinical_job
+from renalkit.usecases.experiment import Experiment, Job, jobs_of
+from renalkit.usecases.parts import fold_digest, load_data
+from renalkit.usecases.progress import Progress
+from renalkit.usecases.results import stored_experiment
+from renalkit.usecases.run import finish_run
+from renalkit.usecases.train import decode_all, prediction_of
+
+LIKENESS = "L03"
+"""The guard whose waiver lets external pictures stand that look like development pictures."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalRequest:
+    """What the user asked for. cohort: that of the run, when it has moved; name: of the new run."""
+
+    run: Path
+    external: Path
+    output: Path | None = None
+    name: str | None = None
+    cohort: Path | None = None
+    waive: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """A run to be tested, and the run that comes of it."""
+
+    source: RunFolder
+    folder: RunFolder
+    experiment: Experiment
+    jobs: tuple[Job, ...]
+    cohort: Cohort
+    outside: tuple[Sample, ...]
+    split: Split
+
+
+def run_external(request: ExternalRequest, progress: Progress) -> dict[str, Any]:
+    """Test the models of a run on another cohort; finished folds are kept, so it resumes.
+
+    Raises:
+        CheckFailed: L12, patients or pictures of the development cohort are among the external
+            ones; or pictures that look alike, unless L03 is waived.
+        ConfigError: the cohorts ask different questions, or the name is taken by another test.
+        ModelRefused: no finished fold with weights.
+    """
+    started = datetime.now(UTC)
+    setting = _set_up(request, progress)
+    with locked(setting.folder.path):
+        for job in setting.jobs:
+            _test_system(setting, job, progress)
+    done = {job.label: [f.index for f in _folds(setting, job)] for job in setting.jobs}
+    made: dict[str, Any] = {
+        "run": setting.experiment.name,
+        "folder": str(setting.folder.path),
+        "finished": done,
+        "complete": True,
+    }
+    return finish_run(setting.folder, made, started, progress)
+
+
+def _set_up(request: ExternalRequest, progress: Progress) -> _Setting:
+    source = RunFolder(request.run)
+    first = stored_experiment(source)
+    jobs = tuple(j for j in jobs_of(first) if _trained(source, j, range(len(_parts(source)))))
+    if not jobs:
+        raise ModelRefused(
+            "no finished fold with weights",
+            where=request.run.name,
+            expected="a run that was trained here",
+            remedy="train the experiment first",
+        )
+    experiment = _experiment(first, source, request)
+    progress.stage("reading the cohorts")
+    cohort, outside = load_data(experiment)
+    progress.stage("looking for pictures of the development cohort")
+    report = check(cohort, frozenset({*experiment.waive, *request.waive}))
+    _refuse_likeness(report.groups, outside, LIKENESS in report.waivers)
+    output = request.output or request.run.resolve().parent
+    folder = RunFolder(output / experiment.name)
+    _refuse_taken(folder, experiment)
+    development = load_split(source.folds)
+    folds = tuple(replace(f, test=outside, name="external") for f in development.folds)
+    split = Split(Plan.EXTERNAL, development.seed, folds, shared_test=True)
+    make_folder(folder.path)
+    write_json(folder.check, report.to_json())
+    words = f"# Models of run {first.name}, tested on cohort {request.external.name}.\n\n"
+    write_text(folder.experiment_toml, words + source.experiment_toml.read_text(encoding="utf-8"))
+    settings = {"digest": experiment.digest, "settings": experiment.placed(folder.path), "set": []}
+    write_json(folder.experiment_json, settings)
+    task = {"classes": list(cohort.task.classes), "positive": cohort.task.positive}
+    write_json(folder.cohort, {"name": cohort.name, "digest": cohort.digest, "task": task})
+    save_split(folder.folds, split)
+    samples = tuple(s for s in b_mode_samples(cohort) if s.key.patient in outside)
+    return _Setting(source, folder, experiment, jobs, cohort, samples, split)
+
+
+def _parts(source: RunFolder) -> tuple[Fold, ...]:
+    return load_split(source.folds).folds
+
+
+def _experiment(first: Experiment, source: RunFolder, request: ExternalRequest) -> Experiment:
+    """The experiment of the run with another tested part and the clinical model it had."""
+    if first.split.plan is Plan.EXTERNAL:
+        raise ConfigError([f"{source.path.name}: it is an external test itself; give its own run"])
+    clinical = stored_clinical_job(source, first)
+    plain = first.plain
+    plain["name"] = request.name or _name(f"{first.name}-on-{request.external.resolve().name}")
+    plain["cohort"] = str((request.cohort or first.cohort).resolve())
+    plain["split"] |= {
+        "plan": Plan.EXTERNAL.value,
+        "external": str(request.external.resolve()),
+        "file": None,
+    }
+    plain["clinical"] = {"columns": [] if clinical is None else clinical.params["columns"]}
+    plain["waive"] = sorted({*first.waive, *request.waive})
+    return Experiment.model_validate(plain)
+
+
+def _name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._+=-]+", "-", text)[:64]
+
+
+def _refuse_likeness(groups: dict[str, str], outside: frozenset[str], waived: bool) -> None:
+    """Groups that the check joined across the two cohorts: the same picture, perhaps cropped."""
+    inside = {g for p, g in groups.items() if p not in outside}
+    alike = sorted(p for p, g in groups.items() if p in outside and g in inside)
+    if alike and not waived:
+        raise CheckFailed(
+            f"{len(alike)} external patients have pictures that look like those of development "
+            f"patients (L12, {LIKENESS}), first: {alike[0]}",
+            where="the external cohort",
+            expected="patients the systems have never seen",
+            remedy="leave these patients out and ingest again; or, after looking at them, "
+            f"--waive {LIKENESS}",
+        )
+
+
+def _refuse_taken(folder: RunFolder, experiment: Experiment) -> None:
+    """A folder of that name must be this very test."""
+    if not folder.experiment_json.exists():
+        return
+    settings = read_json(folder.experiment_json)
+    places = experiment.placed(folder.path)
+    if (
+        settings.get("digest") != experiment.digest
+        or settings["settings"]["split"] != places["split"]
+    ):
+        raise ConfigError(
+            [f"--name: a run named '{experiment.name}' exists and is another; choose another name"]
+        )
+
+
+def _trained(source: RunFolder, job: Job, folds: range) -> list[int]:
+    found = [source.fold(job.label, k) for k in folds]
+    return [k for k, f in zip(folds, found, strict=True) if f.done.exists() and f.weights.exists()]
+
+
+def _folds(setting: _Setting, job: Job) -> list[Fold]:
+    trained = _trained(setting.source, job, range(len(setting.split.folds)))
+    return [setting.split.folds[k] for k in trained]
+
+
+def _test_system(setting: _Setting, job: Job, progress: Progress) -> None:
+    system = get_system(job.system)
+    params = system.params(job.params)
+    shape = Shape(1, job.input.size, len(setting.cohort.task.classes))
+    own = setting.folder.system(job.label)
+    for old in (setting.source.complexity(job.label), setting.source.timing(job.label)):
+        if old.exists() and not (own / old.name).exists():
+            write_json(own / old.name, read_json(old))
+    data = None
+    for fold in _folds(setting, job):
+        digest = fold_digest(job, setting.cohort.digest, setting.split.digest, fold.index)
+        target = setting.folder.fold(job.label, fold.index)
+        if target.finished(digest):
+            continue
+        progress.stage(f"{job.label}: fold {fold.index + 1} of {len(setting.split.folds)}")
+        if data is None:
+            workers = setting.experiment.workers
+            data = prepare(setting.outside, job.input, setting.source.cache, workers, progress)
+        before = setting.source.fold(job.label, fold.index)
+        known = read_json(before.done)
+        net = system.build(params, shape, job.task)
+        load_weights(net, before.weights, known["weights_sha256"])
+        decoded = decode_all(
+            system, params, net, data.take(np.arange(len(setting.outside))), job.train
+        )
+        ref = SystemRef(job.system, job.label, known["weights_sha256"])
+        found = [
+            prediction_of(sample, result, place, ref, fold.index)
+            for sample, result, place in zip(setting.outside, decoded, data.placements, strict=True)
+        ]
+        write_bytes(target.weights, before.weights.read_bytes())
+        save_predictions(target.test, found)
+        save_predictions(target.validation, load_predictions(before.validation))
+        counts = {n: len(getattr(fold, n)) for n in ("train", "validation", "test")}
+        images = {**known["images"], "test": len(found)}
+        write_json(target.done, known | {"digest": digest, "images": images, "patients": counts})
