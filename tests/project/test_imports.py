@@ -58,7 +58,10 @@ def test_info_loads_no_slow_library() -> None:
     assert not loaded_after(command("info", "--json")) & SLOW
 
 
-@pytest.mark.parametrize("verb", ["ingest", "cohort", "check", "evaluate", "report", "differences"])
+@pytest.mark.parametrize(
+    "verb",
+    ["ingest", "cohort", "check", "evaluate", "report", "differences", "characteristics", "drift"],
+)
 def test_verbs_without_networks_load_no_torch(verb: str) -> None:
     assert not loaded_after(f"import renalkit.usecases.{verb}") & NETWORKS
 

@@ -68,12 +68,16 @@ LOWER_IS_BETTER = ("hd95", "assd")
 
 @dataclass(frozen=True, slots=True)
 class _Lesion:
-    """One reference lesion on one picture. size_mm: None without a scale."""
+    """One reference lesion on one picture. size_mm: None without a scale.
+
+    score: of the mark that found it, None if none did or marks have no scores.
+    """
 
     key: SampleKey
     number: int
     overlap: float
     size_mm: float | None
+    score: float | None
 
     @property
     def found(self) -> bool:
@@ -142,11 +146,12 @@ def _detected(
         matches = match_lesions(reference, predicted, RULE)
         overlap = {r: v for r, _, v in matches.pairs}
         spacing = sample.spacing_mm
+        score = None if empty is None or p.scores is None else 1 - p.scores[empty]
         pictures.append((p.key, bool(reference)))
         for number, mask in enumerate(reference):
             size = None if spacing is None else diameter(mask, spacing)
-            lesions.append(_Lesion(p.key, number, overlap.get(number, 0.0), size))
-        score = None if empty is None or p.scores is None else 1 - p.scores[empty]
+            own = score if number in overlap else None
+            lesions.append(_Lesion(p.key, number, overlap.get(number, 0.0), size, own))
         for mask, right in zip(predicted, matches.right.tolist(), strict=True):
             size = None if spacing is None else diameter(mask, spacing)
             marks.append(_Mark(p.key, right, size, score))
@@ -265,6 +270,9 @@ def _froc(found: _Detected, plan: BootstrapPlan) -> Json | None:
                 "rate": rate,
                 "threshold": None if point is None else point.threshold,
                 "sensitivity": bootstrapped(statistic, people, plan),
+                "by_size": []
+                if point is None
+                else _sensitivity_by_size(found, point.threshold, plan),
             }
         )
     return {
@@ -278,6 +286,21 @@ def _froc(found: _Detected, plan: BootstrapPlan) -> Json | None:
         ],
         "at": at,
     }
+
+
+def _sensitivity_by_size(found: _Detected, threshold: float, plan: BootstrapPlan) -> list[Json]:
+    """Share of the lesions of each size that marks scored at least `threshold` find."""
+    rows: list[Json] = []
+    for k, name in enumerate(size_bins()):
+        hits = [
+            (le.key, le.score is not None and le.score >= threshold)
+            for le in found.lesions
+            if _bin(le.size_mm) == k
+        ]
+        if hits:
+            share = _share(hits, plan, LEAST_PATIENTS)
+            rows.append({"size": name, "lesions": len(hits), "sensitivity": share})
+    return rows
 
 
 # ---------------------------------------------------------------- against one another
@@ -427,10 +450,11 @@ def lesions_csv(found: Json) -> str:
         whole = [("all", name, system[name]) for name in names if system[name] is not None]
         parts = [(p["size"], n, p[n]) for p in system["by_size"] for n in ("recall", "precision")]
         curve = system["froc"] or {"at": []}
-        read = [
-            ("all", f"sensitivity at {a['rate']:g} per picture", a["sensitivity"])
-            for a in curve["at"]
-        ]
+        read: list[tuple[str, str, Json]] = []
+        for a in curve["at"]:
+            name = f"sensitivity at {a['rate']:g} per picture"
+            read.append(("all", name, a["sensitivity"]))
+            read += [(part["size"], name, part["sensitivity"]) for part in a["by_size"]]
         for size, name, e in (*whole, *parts, *read):
             numbers = (e["value"], e["low"], e["high"], e["n"])
             shown = ("" if v is None else f"{v:.6g}" for v in numbers)

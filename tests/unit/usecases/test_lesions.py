@@ -134,6 +134,9 @@ def test_pictures_without_lesion_give_clean_share_and_a_froc_curve(tmp_path: Pat
     assert curve["at"][0]["threshold"] > last["threshold"]
     assert curve["at"][0]["sensitivity"]["value"] == 0
     assert curve["at"][1]["sensitivity"]["value"] == pytest.approx(10 / 15)
+    large = curve["at"][1]["by_size"][1]
+    assert (large["size"], large["lesions"]) == ("10 to 20 mm", 10)
+    assert large["sensitivity"]["value"] == 1
 
 
 def test_two_systems_are_compared_in_overlap_distance_and_recall(tmp_path: Path) -> None:
