@@ -155,6 +155,20 @@ def test_the_finished_run_can_be_verified(place: Path) -> None:
     assert found["checked"]["weights"] == 8  # two folds of three networks and the clinical model
 
 
+def test_patients_are_tabled_compared_and_not_tested_twice(place: Path) -> None:
+    words = ("cohort", "table", "cohorts/phantom", "--csv", "patients.csv", "--json")
+    table = json.loads(renalkit(*words, cwd=place).stdout)
+    assert (place / "patients.csv").is_file()
+    stored = json.loads((place / "runs/tiny/characteristics.json").read_text())
+    assert stored["tables"] == [table]
+    both = json.loads(
+        renalkit("drift", "cohorts/phantom", "cohorts/phantom", "--json", cwd=place).stdout
+    )
+    assert all(row["p"] in (None, 1) for row in both["rows"])
+    done = renalkit("external", "runs/tiny", "cohorts/phantom", cwd=place, expect=5)
+    assert "16 patients and 16 studies are in both cohorts (L12)" in done.stderr
+
+
 def test_other_settings_under_the_same_name_are_refused(place: Path) -> None:
     words = ("run", "tiny.toml", "-o", "runs", "--set", "train.epochs=3")
     assert "exists with other settings" in renalkit(*words, cwd=place, expect=6).stderr
