@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import re
 import shutil
@@ -25,20 +24,9 @@ from renalkit.writers.source import Case
 NASTY = "<img src=x onerror=alert(1)>\x1b[2J\u202e\r\nfake {{ 7 * 7 }} =cmd|' /C calc'!A0 $x^{"
 
 
-def _made_run() -> ModuleType:
-    path = Path(__file__).parents[1] / "writers" / "made_run.py"
-    spec = importlib.util.spec_from_file_location("made_run", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["made_run"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return _made_run().make_run(tmp_path_factory.mktemp("made"), attention=True)
+def original(tmp_path_factory: pytest.TempPathFactory, made_run: ModuleType) -> Any:
+    return made_run.make_run(tmp_path_factory.mktemp("made"), attention=True)
 
 
 @pytest.fixture
@@ -90,9 +78,9 @@ def rendered(original: Any) -> tuple[Path, Page]:
 
 
 @pytest.fixture(scope="module")
-def larger(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Page]:
+def larger(tmp_path_factory: pytest.TempPathFactory, made_run: ModuleType) -> tuple[Path, Page]:
     """A run of enough patients for figures of subgroups, with its report."""
-    run = _made_run().make_run(tmp_path_factory.mktemp("larger"), n_patients=40).run
+    run = made_run.make_run(tmp_path_factory.mktemp("larger"), n_patients=40).run
     return run, report_of(run)
 
 
@@ -399,8 +387,10 @@ def test_the_manifest_follows_the_report_only(made: Path) -> None:
     assert (made / MANIFEST).read_text().count("report.html") == 1
 
 
-def test_several_classes_have_macro_figures_and_a_curve_each(tmp_path: Path) -> None:
-    made = _made_run().make_run(tmp_path, n_patients=18, classes=("benign", "malignant", "normal"))
+def test_several_classes_have_macro_figures_and_a_curve_each(
+    tmp_path: Path, made_run: ModuleType
+) -> None:
+    made = made_run.make_run(tmp_path, n_patients=18, classes=("benign", "malignant", "normal"))
     text = report_of(made.run).text
     assert "AUC (macro)" in text
     assert "Each class against the rest" in text

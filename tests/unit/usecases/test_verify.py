@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -28,20 +27,9 @@ from renalkit.usecases.report import write_report
 from renalkit.usecases.verify import verify_run, verify_words
 
 
-def _made_run() -> ModuleType:
-    path = Path(__file__).parents[1] / "writers" / "made_run.py"
-    spec = importlib.util.spec_from_file_location("made_run", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["made_run"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = _made_run().make_run(tmp_path_factory.mktemp("made"), n_patients=12, size=48)
+def original(tmp_path_factory: pytest.TempPathFactory, made_run: ModuleType) -> Path:
+    made = made_run.make_run(tmp_path_factory.mktemp("made"), n_patients=12, size=48)
     write_manifest(made.run)
     return made.run
 
