@@ -82,12 +82,23 @@ def check_frames(shape: tuple[int, ...], *, what: str) -> None:
         raise ValueError(f"{what} must be (T,H,W) or (T,H,W,3), got {shape}")
 
 
+def _check_source_frames(frames: tuple[int, ...], n_frames: int) -> None:
+    if len(frames) != n_frames:
+        raise ValueError(f"{len(frames)} source frames for {n_frames} frames")
+    if frames[0] < 0 or any(b <= a for a, b in zip(frames, frames[1:], strict=False)):
+        raise ValueError("source frames must rise from 0 or more")
+
+
 @dataclass(frozen=True, slots=True)
 class Clip:
     """One still (T=1) or cine with everything known about its geometry and time.
 
     sha256 is the digest of the decoded pixels (`pixel_sha256`); two clips are equal when their
     digests and descriptions are. times_s counts from the first frame, or is None when unknown.
+
+    offset: x, y of the clip's corner in the picture of its source, for a pane cut out of a
+    console image. source_frames: which frames of the source these are, None for all of them in
+    order; two panes of one cine are paired by it.
     """
 
     pixels: PixelStack = field(compare=False, repr=False)
@@ -97,9 +108,15 @@ class Clip:
     regions: tuple[Region, ...] = ()
     spacing_mm: SpacingMm | None = None
     times_s: tuple[float, ...] | None = None
+    offset: tuple[int, int] = (0, 0)
+    source_frames: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         check_frames(tuple(self.pixels.shape), what="clip pixels")
+        if min(self.offset) < 0:
+            raise ValueError(f"offset {self.offset} lies outside the source")
+        if self.source_frames is not None:
+            _check_source_frames(self.source_frames, self.n_frames)
         if checked_spacing(self.spacing_mm) != self.spacing_mm:
             raise ValueError(f"spacing {self.spacing_mm} is not positive and finite; use None")
         for region in self.regions:
@@ -124,6 +141,11 @@ class Clip:
     @property
     def cols(self) -> int:
         return int(self.pixels.shape[2])
+
+    def source_frame(self, index: int) -> int:
+        """Number, in the source, of frame `index` of the clip; both count from 0."""
+        first = self.source.first_frame
+        return first + index if self.source_frames is None else self.source_frames[index]
 
     def frame(self, index: int) -> Frame:
         """Frame `index` (0-based) with the clip's geometry; IndexError outside the clip."""

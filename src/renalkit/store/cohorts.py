@@ -122,7 +122,18 @@ def _clip_to_json(clip: Clip) -> dict[str, Any]:
         ],
         "spacing_mm": _optional_list(clip.spacing_mm),
         "times_s": _optional_list(clip.times_s),
+        **_pane_to_json(clip),
     }
+
+
+def _pane_to_json(clip: Clip) -> dict[str, Any]:
+    """What only a pane or a choice of frames has; nothing for a clip as its file gave it."""
+    found: dict[str, Any] = {}
+    if clip.offset != (0, 0):
+        found["offset"] = list(clip.offset)
+    if clip.source_frames is not None:
+        found["source_frames"] = list(clip.source_frames)
+    return found
 
 
 def _lesion_to_json(lesion: Lesion) -> dict[str, Any]:
@@ -180,6 +191,10 @@ class _Record:
         if key not in self._rest:
             raise ValueError(f"{self._what} has no '{key}'")
         return self._rest.pop(key)
+
+    def added(self, key: str) -> Any:
+        """A value that most records do not have; None there."""
+        return self._rest.pop(key, None)
 
     def text(self, key: str) -> str:
         return self._typed(key, self.any(key), str)
@@ -273,10 +288,28 @@ def _clip_from_json(value: Any, stacks: Stacks) -> Clip:
         regions=tuple(_region_from_json(r) for r in record.items("regions")),
         spacing_mm=_spacing(record),
         times_s=record.numbers("times_s"),
+        offset=_corner(record.added("offset")),
+        source_frames=_wholes(record.added("source_frames")),
     )
     origin.end()
     record.end()
     return clip
+
+
+def _wholes(value: Any) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(type(v) is int for v in value):
+        raise ValueError("clip: offset and source frames are lists of whole numbers")
+    return tuple(value)
+
+
+def _corner(value: Any) -> tuple[int, int]:
+    numbers = _wholes(value)
+    if numbers is None:
+        return 0, 0
+    x, y = numbers
+    return x, y
 
 
 def _spacing(record: _Record) -> SpacingMm | None:

@@ -115,3 +115,13 @@ def test_frames_and_volumes_check_their_shape() -> None:
     flat = (eye[0], eye[1], (0.0,) * 4, eye[3])
     with pytest.raises(ValueError, match="singular"):
         Volume(np.zeros((2, 2, 2)), "a", flat, SOURCE)  # type: ignore[arg-type]
+
+
+def test_a_pane_knows_its_corner_and_its_frames_in_the_source() -> None:
+    whole = clip()
+    assert [whole.source_frame(i) for i in range(3)] == [0, 1, 2]
+    pane = clip(offset=(2, 1), source_frames=(0, 7, 9))
+    assert pane.source_frame(2) == 9
+    for change in ({"offset": (-1, 0)}, {"source_frames": (0, 7)}, {"source_frames": (7, 7, 9)}):
+        with pytest.raises(ValueError, match=r"offset|source frames"):
+            clip(**change)

@@ -74,6 +74,7 @@ def clips(draw: st.DrawFn) -> Clip:
     pixels = pixels.reshape(shape)
     steps = draw(maybe(st.lists(st.floats(0.001, 10), min_size=shape[0], max_size=shape[0])))
     region = st.builds(Region, boxes(shape[1], shape[2]), SPACING, TEXT, TEXT)
+    gaps = draw(maybe(st.lists(st.integers(1, 9), min_size=shape[0], max_size=shape[0])))
     return Clip(
         pixels=pixels,
         sha256=pixel_sha256(pixels),
@@ -82,6 +83,8 @@ def clips(draw: st.DrawFn) -> Clip:
         regions=tuple(draw(st.lists(region, max_size=2))),
         spacing_mm=draw(SPACING),
         times_s=None if steps is None else tuple(float(t) for t in np.cumsum(steps)),
+        offset=draw(st.tuples(st.integers(0, 900), st.integers(0, 900))),
+        source_frames=None if gaps is None else tuple(int(g) for g in np.cumsum(gaps)),
     )
 
 
@@ -361,6 +364,10 @@ def test_an_unknown_key_is_refused(path: tuple[object, ...]) -> None:
         (("clips", 0, "mode"), "X"),
         (("clips", 0, "spacing_mm"), [1.0]),
         (("clips", 0, "spacing_mm"), [1.0, "2"]),
+        (("clips", 0, "offset"), [1]),
+        (("clips", 0, "offset"), [-1, 2]),
+        (("clips", 0, "source_frames"), [0.5]),
+        (("clips", 0, "source_frames"), [3, 4, 5, 6]),
         (("lesions", 0, "size_mm"), "12"),
         (("lesions", 0, "size_mm"), True),
         (("lesions", 0, "typical"), 1),
