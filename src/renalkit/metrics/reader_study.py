@@ -115,16 +115,15 @@ class GroupPlan:
     ties: TieRule
     chair: str | None = None
     to: Generalise = Generalise.READERS_AND_CASES
-    icc_form: IccForm = IccForm.TWO_SINGLE
     level: float = 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class ReaderSummary:
-    """One reader: the operating point of the votes; the AUC of the scores, None without scores."""
+    """One reader: the operating point of the votes, the AUC of the scores; None without them."""
 
     name: str
-    calls: BinaryConfusion
+    calls: BinaryConfusion | None
     auc: Estimate | None
 
 
@@ -132,81 +131,111 @@ class ReaderSummary:
 class GroupSummary:
     """Readers of one seniority. sensitivity, specificity, auc: averages over readers.
 
-    majority: counts of the decided cases. kappa, agreement: of the votes; icc: of the scores.
-    What does not exist for these readings is None, and `notes` say why.
+    majority: counts of the decided cases. kappa, agreement: of the votes. icc: all six forms, of
+    the scores where there are any, else of the votes. What does not exist for these readings is
+    None or missing, and `notes` say why.
     """
 
     readers: tuple[ReaderSummary, ...]
-    sensitivity: Estimate
-    specificity: Estimate
+    sensitivity: Estimate | None
+    specificity: Estimate | None
     auc: Estimate | None
-    majority: BinaryConfusion
-    vote: MajorityVote
+    majority: BinaryConfusion | None
+    vote: MajorityVote | None
     kappa: Kappa | None
     agreement: Agreement | None
-    icc: IntraclassCorrelation | None
+    icc: tuple[IntraclassCorrelation, ...]
     notes: tuple[str, ...]
 
 
 def summarise_group(
     names: Sequence[str],
     truth: AnyArray,
-    votes: AnyArray,
+    votes: AnyArray | None,
     plan: GroupPlan,
     scores: AnyArray | None = None,
 ) -> GroupSummary:
     """Every reader, their average, their majority and their agreement.
 
-    names (J,), truth (n,) 0/1, votes and scores (J, n) without missing values. Averages over
-    readers are those of a one-arm Obuchowski-Rockette study; a single reader is taken as fixed.
+    names (J,), truth (n,) 0/1, votes and scores (J, n) without missing values; one of them may be
+    None. Averages over readers are those of a one-arm Obuchowski-Rockette study; a single reader is
+    taken as fixed.
     Raises: StatisticUndefined as `figures_of_merit`; ValueError for a chair who is not in the
-    group.
+    group, or neither votes nor scores.
     """
-    v = _votes(votes)
-    t, _ = binary_scores(truth, v[0])
-    if len(names) != len(v):
-        raise ValueError(f"{len(names)} names for {len(v)} readers")
+    v = None if votes is None else _votes(votes)
+    x = None if scores is None else np.atleast_2d(np.asarray(scores, dtype=np.float64))
+    given = x if v is None else v
+    if given is None:
+        raise ValueError("neither votes nor scores")
+    t, _ = binary_scores(truth, given[0])
+    if len(names) != len(given):
+        raise ValueError(f"{len(names)} names for {len(given)} readers")
     if plan.chair is not None and plan.chair not in names:
         raise ValueError(f"chair {plan.chair!r} is not among {list(names)}")
-    chair = None if plan.chair is None else list(names).index(plan.chair)
-    vote = majority_vote(v, plan.ties, chair)
-    to = plan.to if len(v) > 1 else Generalise.CASES
+    to = plan.to if len(given) > 1 else Generalise.CASES
     notes = [] if to is plan.to else ["one reader: averages hold for this reader only"]
 
-    def average(values: Floats, figure: Figure) -> Estimate:
+    def average(values: Floats | None, figure: Figure) -> Estimate | None:
+        if values is None:
+            return None
         mrmc_plan = MrmcPlan(figure, to=to, level=plan.level)
         return obuchowski_rockette(t, values[None], mrmc_plan).arms[0]
 
-    readers = tuple(
-        ReaderSummary(
-            name,
-            binary_confusion(t, v[i]),
-            None if scores is None else reader_auc(t, np.asarray(scores)[i], level=plan.level),
-        )
-        for i, name in enumerate(names)
-    )
-    x = None if scores is None else np.asarray(scores, dtype=np.float64)
-    kappa = agreement = correlation = None
-    if len(v) > 1:
-        agreement = percent_agreement(v.T, 2, level=plan.level)
+    readers: list[ReaderSummary] = []
+    for i, name in enumerate(names):
+        calls = None if v is None else binary_confusion(t, v[i])
+        area = None
         try:
-            kappa = fleiss_kappa(v.T, 2, level=plan.level)
+            area = None if x is None else reader_auc(t, x[i], level=plan.level)
         except StatisticUndefined as error:
-            notes.append(f"no kappa: {error.found}")
-        if x is not None:
-            correlation = icc(x.T, plan.icc_form, level=plan.level)
+            notes.append(f"{name}: no AUC ({error.found})")
+        readers.append(ReaderSummary(name, calls, area))
+    vote = majority = None
+    if v is not None:
+        chair = None if plan.chair is None else list(names).index(plan.chair)
+        vote = majority_vote(v, plan.ties, chair)
+        if bool(vote.decided.any()):
+            majority = binary_confusion(t[vote.decided], vote.calls[vote.decided])
+    kappa, agreement = _agreement(v, plan.level, notes)
     return GroupSummary(
-        readers,
+        tuple(readers),
         average(v, Figure.SENSITIVITY),
         average(v, Figure.SPECIFICITY),
-        None if x is None else average(x, Figure.AUC),
-        binary_confusion(t[vote.decided], vote.calls[vote.decided]),
+        average(x, Figure.AUC),
+        majority,
         vote,
         kappa,
         agreement,
-        correlation,
+        _correlations(given if x is None else x, plan.level, notes),
         tuple(notes),
     )
+
+
+def _agreement(
+    votes: Floats | None, level: float, notes: list[str]
+) -> tuple[Kappa | None, Agreement | None]:
+    if votes is None or len(votes) < 2:
+        return None, None
+    kappa = None
+    try:
+        kappa = fleiss_kappa(votes.T, 2, level=level)
+    except StatisticUndefined as error:
+        notes.append(f"no kappa: {error.found}")
+    return kappa, percent_agreement(votes.T, 2, level=level)
+
+
+def _correlations(
+    ratings: Floats, level: float, notes: list[str]
+) -> tuple[IntraclassCorrelation, ...]:
+    """Every form that exists for these ratings (J, n)."""
+    found: list[IntraclassCorrelation] = []
+    for form in IccForm if len(ratings) > 1 else ():
+        try:
+            found.append(icc(ratings.T, form, level=level))
+        except StatisticUndefined as error:
+            notes.append(f"no {form.value}: {error.found}")
+    return tuple(found)
 
 
 def reader_auc(

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from renalkit.errors import StatisticUndefined
+from renalkit.metrics.agreement import IccForm, icc
 from renalkit.metrics.bootstrap import BootstrapPlan
 from renalkit.metrics.classification import auc, confusion_at
 from renalkit.metrics.mrmc import Generalise
@@ -83,15 +84,19 @@ def test_a_group_with_scores():
     truth, _, scores, votes = readings()
     found = summarise_group("abc", truth, votes, GroupPlan(TieRule.NEGATIVE), scores)
     assert [r.name for r in found.readers] == ["a", "b", "c"]
-    sensitivities = [r.calls.sensitivity.value for r in found.readers]
+    sensitivities = [r.calls.sensitivity.value for r in found.readers if r.calls]
+    assert found.sensitivity is not None
     assert found.sensitivity.value == pytest.approx(np.mean(sensitivities))
     assert found.sensitivity.n == 30
     assert found.auc is not None
     assert found.auc.value == pytest.approx(np.mean([auc(truth, s) for s in scores]))
     assert "random readers and cases" in found.auc.method
-    assert found.icc is not None
-    assert "ICC(2,1)" in found.icc.estimate.method
+    assert [c.form.value for c in found.icc] == [
+        *("ICC(1,1)", "ICC(2,1)", "ICC(3,1)", "ICC(1,k)", "ICC(2,k)", "ICC(3,k)")
+    ]
+    assert found.icc[1].estimate == icc(scores.T, IccForm.TWO_SINGLE).estimate
     assert found.kappa is not None
+    assert found.majority is not None
     assert found.majority.n == truth.size
     assert found.notes == ()
 
@@ -99,15 +104,34 @@ def test_a_group_with_scores():
 def test_a_group_of_votes_only_has_no_auc():
     truth, _, _, votes = readings()
     found = summarise_group("abc", truth, votes, GroupPlan(TieRule.NEGATIVE))
-    assert (found.auc, found.icc) == (None, None)
+    assert found.auc is None
+    assert found.icc[1].estimate == icc(votes.T, IccForm.TWO_SINGLE).estimate
     assert all(r.auc is None for r in found.readers)
+
+
+def test_a_group_of_scores_only_has_no_operating_point():
+    truth, _, scores, _ = readings()
+    found = summarise_group("abc", truth, None, GroupPlan(TieRule.NEGATIVE), scores)
+    assert found.auc is not None
+    assert (found.sensitivity, found.majority, found.vote, found.kappa) == (None, None, None, None)
+    with pytest.raises(ValueError, match="neither votes nor scores"):
+        summarise_group("abc", truth, None, GroupPlan(TieRule.NEGATIVE))
+
+
+def test_a_reader_who_used_two_scores_only_has_no_auc_and_the_others_have():
+    truth, _, scores, votes = readings()
+    scores[1] = votes[1]
+    found = summarise_group("abc", truth, votes, GroupPlan(TieRule.NEGATIVE), scores)
+    assert [r.auc is None for r in found.readers] == [False, True, False]
+    assert found.notes == ("b: no AUC (votes, where scores are needed)",)
 
 
 def test_a_group_of_one_reader_speaks_for_that_reader():
     truth, _, scores, votes = readings(readers=1)
     found = summarise_group(["a"], truth, votes, GroupPlan(TieRule.POSITIVE), scores)
+    assert found.sensitivity is not None
     assert "fixed readers" in found.sensitivity.method
-    assert (found.kappa, found.agreement, found.icc) == (None, None, None)
+    assert (found.kappa, found.agreement, found.icc) == (None, None, ())
     assert "one reader" in found.notes[0]
     assert found.majority == found.readers[0].calls
 
@@ -116,7 +140,10 @@ def test_a_group_that_always_says_the_same():
     truth, _, _, votes = readings()
     found = summarise_group("abc", truth, np.ones_like(votes), GroupPlan(TieRule.POSITIVE))
     assert found.kappa is None
-    assert found.notes == ("no kappa: all readers use one class for all 60 cases",)
+    assert found.notes[0] == "no kappa: all readers use one class for all 60 cases"
+    assert found.notes[1] == "no ICC(1,1): all 180 ratings are 1"
+    assert found.sensitivity is not None
+    assert found.specificity is not None
     assert (found.sensitivity.value, found.specificity.value) == (1, 0)
     assert math.isnan(found.sensitivity.low)
     assert found.agreement is not None
@@ -126,6 +153,8 @@ def test_a_group_that_always_says_the_same():
 def test_undecided_cases_are_left_out_of_the_majority_and_counted():
     truth, _, _, votes = readings(readers=2)
     found = summarise_group("ab", truth, votes, GroupPlan(TieRule.LEFT_OUT))
+    assert found.majority is not None
+    assert found.vote is not None
     assert found.majority.n == truth.size - found.vote.ties < truth.size
     chaired = summarise_group("ab", truth, votes, GroupPlan(TieRule.CHAIR, chair="b"))
     assert chaired.majority == chaired.readers[1].calls
