@@ -32,11 +32,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import least_squares
 
+from renalkit.ceus.bolus import Bolus, BolusKind, Lognormal, bolus_of, curve_values
 from renalkit.metrics.auc_inference import delong
 from renalkit.phantom.bmode.anatomy import Tissue
 from renalkit.phantom.bmode.picture import PhantomImage, Scanner, levels_db, render
 from renalkit.phantom.ceus.console import Panel
-from renalkit.phantom.ceus.perfusion import Bolus, BolusKind, Lognormal, bolus_of, curve_values
 from renalkit.phantom.ceus.study import ROIS, CeusStudy, FrameTruth, draw_ceus, linear_power
 from renalkit.phantom.levels import (
     LEVELS,

@@ -17,12 +17,12 @@ import cv2
 import matplotlib as mpl
 import numpy as np
 
+from renalkit.ceus.bolus import BolusKind, bolus_of, curve_values
 from renalkit.phantom.bmode.anatomy import draw_anatomy, draw_view
 from renalkit.phantom.bmode.lesion import lesion_features
 from renalkit.phantom.bmode.picture import SCANNERS
 from renalkit.phantom.ceus.console import Layout, Panel
 from renalkit.phantom.ceus.motion import STILL
-from renalkit.phantom.ceus.perfusion import BolusKind, bolus_of, curve_values
 from renalkit.phantom.ceus.study import (
     SILENT,
     CeusOptions,

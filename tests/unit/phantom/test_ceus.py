@@ -8,13 +8,13 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
+from renalkit.ceus.bolus import BolusKind, curve_values, mixture_values
 from renalkit.phantom.bmode.anatomy import draw_anatomy, draw_view
 from renalkit.phantom.bmode.lesion import lesion_features
 from renalkit.phantom.bmode.picture import SCANNERS
 from renalkit.phantom.ceus.console import Layout, Panel, background, clock_patch
 from renalkit.phantom.ceus.contrast import BeamGrid, BubbleSpeckle
 from renalkit.phantom.ceus.motion import STILL, displacement
-from renalkit.phantom.ceus.perfusion import BolusKind, curve_values, mixture_values
 from renalkit.phantom.ceus.study import (
     SILENT,
     CeusOptions,

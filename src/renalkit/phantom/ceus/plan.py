@@ -14,12 +14,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from renalkit.ceus.bolus import BolusKind
 from renalkit.phantom.bmode.anatomy import Anatomy, View
 from renalkit.phantom.bmode.picture import TISSUE_GRID, Scanner, pixel_points
 from renalkit.phantom.ceus.console import STYLES, Caliper, Layout, Screen
 from renalkit.phantom.ceus.contrast import map_section
 from renalkit.phantom.ceus.motion import STILL, Motion, draw_motion
-from renalkit.phantom.ceus.perfusion import BolusKind, Perfusion, draw_perfusion, enhancement
+from renalkit.phantom.ceus.perfusion import Perfusion, draw_perfusion, enhancement
 
 Times = npt.NDArray[np.float64]
 

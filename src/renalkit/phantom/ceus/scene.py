@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from renalkit.ceus.bolus import Bolus, CurveValues, mixture_values
 from renalkit.phantom.bmode.picture import TISSUE_GRID, Scanner, render
 from renalkit.phantom.ceus.console import Panel, PanelPlace, panel_places
 from renalkit.phantom.ceus.contrast import (
@@ -26,7 +27,7 @@ from renalkit.phantom.ceus.contrast import (
     map_section,
     mix_tissues,
 )
-from renalkit.phantom.ceus.perfusion import Bolus, CurveValues, Perfusion, mixture_values
+from renalkit.phantom.ceus.perfusion import Perfusion
 from renalkit.phantom.ceus.plan import CeusPlan
 
 F32 = npt.NDArray[np.float32]
