@@ -182,7 +182,9 @@ REASONS = {
 
 LIMITS = {
     "file_bytes": "size of one input file",
-    "decoded_bytes": "size of the pixels of one file after decoding, checked before memory is taken",
+    "decoded_bytes": "pixels held at once: a picture, a video or a DICOM frame after decoding, "
+    "checked before memory is taken",
+    "clip_bytes": "all frames of one DICOM clip, which are decoded one after the other",
     "frames": "frames of one cine",
     "min_side_px": "shortest side of a picture",
     "max_side_px": "longest side of a picture",

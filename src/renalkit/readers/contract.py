@@ -81,6 +81,7 @@ class Limits:
 
     file_bytes: int = 2 << 30
     decoded_bytes: int = 2 << 30
+    clip_bytes: int = 16 << 30
     frames: int = 20_000
     min_side_px: int = 16
     max_side_px: int = 8_192

@@ -202,15 +202,23 @@ def describe(scan: Prescan, limits: Limits) -> PixelDescription:
     )
     if found.swapped and found.native_frame_bytes % 2:
         raise _bad("frames of an odd number of bytes in 16-bit words")
-    total = frames * int(np.prod(found.frame_shape)) * found.dtype.itemsize
-    if total > limits.decoded_bytes:
-        raise InputRefused(
-            Reason.TOO_LARGE,
-            f"{total} bytes of decoded pixels",
-            expected=f"at most {limits.decoded_bytes}",
-            remedy="export the clip in shorter pieces",
-        )
+    one = int(np.prod(found.frame_shape)) * found.dtype.itemsize
+    for size, limit, what in (
+        (one, limits.decoded_bytes, "one frame of"),
+        (frames * one, limits.clip_bytes, "a clip of"),
+    ):
+        if size > limit:
+            raise _too_large(f"{what} {size} bytes of decoded pixels", limit)
     return found
+
+
+def _too_large(found: str, limit: int) -> InputRefused:
+    return InputRefused(
+        Reason.TOO_LARGE,
+        found,
+        expected=f"at most {limit}",
+        remedy="export the clip in shorter pieces",
+    )
 
 
 def frame_places(
@@ -770,6 +778,9 @@ def decode_dicom(path: Path, options: Mapping[str, Any]) -> tuple[Array, dict[st
     if options.get("pixels"):
         wanted = [int(i) for i in options.get("frames") or range(about.frames)]
     slots = {index: slot for slot, index in enumerate(wanted)}
+    asked = len(wanted) * int(np.prod(about.frame_shape)) * about.dtype.itemsize
+    if asked > limits.decoded_bytes:
+        raise _too_large(f"{asked} bytes of pixels to be held at once", limits.decoded_bytes)
     kept = np.zeros((len(wanted), *about.frame_shape) if wanted else (0,), about.dtype)
     digest = hashlib.sha256(f"{(about.frames, *about.frame_shape)} {about.dtype.str}".encode())
     info: dict[str, Any] = {"payload_sha256": [], "bad": [], "constant": [], "margin": {}}

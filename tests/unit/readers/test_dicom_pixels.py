@@ -417,8 +417,10 @@ def test_limits_of_the_description(tmp_path):
     for limits, reason in (
         (replace(LIMITS, frames=4), None),
         (replace(LIMITS, frames=3), Reason.TOO_LARGE),
-        (replace(LIMITS, decoded_bytes=total), None),
-        (replace(LIMITS, decoded_bytes=total - 1), Reason.TOO_LARGE),
+        (replace(LIMITS, clip_bytes=total), None),
+        (replace(LIMITS, clip_bytes=total - 1), Reason.TOO_LARGE),
+        (replace(LIMITS, decoded_bytes=total // 4), None),
+        (replace(LIMITS, decoded_bytes=total // 4 - 1), Reason.TOO_LARGE),
         (replace(LIMITS, max_side_px=corpus.COLS), None),
         (replace(LIMITS, max_side_px=corpus.COLS - 1), Reason.TOO_LARGE),
         (replace(LIMITS, min_side_px=corpus.ROWS), None),
@@ -430,6 +432,19 @@ def test_limits_of_the_description(tmp_path):
         with pytest.raises(InputRefused) as caught:
             describe(scan, limits)
         assert caught.value.reason is reason
+
+
+def test_more_pixels_than_may_be_held_at_once_are_refused(tmp_path):
+    path = tmp_path / "a.dcm"
+    path.write_bytes(corpus.part10(corpus.cine(4)))
+    limits = replace(LIMITS, decoded_bytes=2 * corpus.ROWS * corpus.COLS)
+    options = task_options(limits, allow_headerless=False)
+    assert decode_dicom(path, options)[1]["sha256"]
+    two, _ = decode_dicom(path, {**options, "pixels": True, "frames": [0, 3]})
+    assert len(two) == 2
+    with pytest.raises(InputRefused, match="held at once") as caught:
+        decode_dicom(path, {**options, "pixels": True})
+    assert caught.value.reason is Reason.TOO_LARGE
 
 
 @given(st.binary(max_size=200))
