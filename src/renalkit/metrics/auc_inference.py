@@ -21,7 +21,7 @@ from scipy import special
 
 from renalkit.domain.prediction import Unit
 from renalkit.errors import StatisticUndefined
-from renalkit.metrics.classification import AnyArray, Floats, binary_scores, midranks
+from renalkit.metrics.classification import AnyArray, Floats, binary_scores, pairs_won
 from renalkit.metrics.inference import Estimate, check_level, normal_quantile, refuse_frames
 
 Bools = npt.NDArray[np.bool_]
@@ -71,8 +71,7 @@ def delong_covariance(truth: AnyArray, scores: AnyArray) -> tuple[Floats, Floats
             f"variance of an AUC from {n_pos} positive and {n_neg} negative cases",
             expected="at least two of each",
         )
-    cov = np.atleast_2d(np.cov(of_pos)) / n_pos + np.atleast_2d(np.cov(of_neg)) / n_neg
-    return aucs, cov
+    return aucs, _covariance(of_pos) / n_pos + _covariance(of_neg) / n_neg
 
 
 def delong(
@@ -338,14 +337,20 @@ def _placements(truth: AnyArray, scores: AnyArray) -> tuple[Bools, Floats, Float
     negative the share of positives above it; both average to the AUC.
     """
     checked = [binary_scores(truth, row) for row in np.atleast_2d(scores)]
-    t, x = checked[0][0], np.stack([s for _, s in checked])
-    n_pos, n_neg = int(t.sum()), int((~t).sum())
-    overall, within_pos, within_neg = (
-        np.stack([midranks(row) for row in part]) for part in (x, x[:, t], x[:, ~t])
-    )
-    of_pos = (overall[:, t] - within_pos) / n_neg
-    of_neg = 1 - (overall[:, ~t] - within_neg) / n_pos
+    t = checked[0][0]
+    pos, neg = np.flatnonzero(t), np.flatnonzero(~t)
+    of_pos, of_neg = np.empty((len(checked), pos.size)), np.empty((len(checked), neg.size))
+    for k, (_, s) in enumerate(checked):
+        won = pairs_won(t, s)
+        np.divide(won[pos], neg.size, out=of_pos[k])
+        np.divide(won[neg], pos.size, out=of_neg[k])
     return t, of_pos.mean(axis=1), of_pos, of_neg
+
+
+def _covariance(rows: Floats) -> Floats:
+    """(S, S) of S rows (S, n); np.cov without its copies."""
+    apart = rows - rows.mean(axis=1, keepdims=True)
+    return apart @ apart.T / (rows.shape[1] - 1)
 
 
 def _estimate(value: float, variance: float, basis: _Basis, scale: Scale = Scale.PLAIN) -> Estimate:

@@ -120,17 +120,55 @@ class RocCurve:
 def auc(truth: AnyArray, scores: AnyArray) -> float:
     """Probability that a positive case scores above a negative one, ties counting half.
 
-    The Mann-Whitney form with mid-ranks (Bamber 1975): exact with ties, no curve is integrated.
+    The Mann-Whitney form (Bamber 1975): exact with ties, no curve is integrated.
     Raises: StatisticUndefined with one class only, or NaN or infinite scores.
 
     >>> auc(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8]))
     0.75
     """
     t, s = binary_scores(truth, scores)
-    n_pos = int(t.sum())
-    n_neg = t.size - n_pos
-    ranks = midranks(s)
-    return (float(ranks[t].sum()) - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg)
+    positive = np.flatnonzero(t)
+    n_pairs = positive.size * (t.size - positive.size)
+    return float(pairs_won(t, s)[positive].sum()) / n_pairs
+
+
+def pairs_won(t: npt.NDArray[np.bool_], s: Floats) -> Floats:
+    """Of each case (n,), with how many cases of the other class it is in the right order.
+
+    t, s (n,) as `binary_scores` gives them; equal scores count half. A positive wins over the
+    negatives below it, a negative over the positives above it. One sort, then running counts.
+    """
+    n, n_pos = t.size, int(np.count_nonzero(t))
+    # Small whole numbers, changed in place: beside the sort, time goes into fresh memory.
+    whole = np.int32 if n < 2**30 else np.int64
+    order = np.argsort(s)
+    positive = t[order]
+    before = np.zeros(n + 1, dtype=whole)  # positives among the first k
+    np.cumsum(positive, out=before[1:])
+    starts = _starts(s[order])
+    if starts is None:  # no ties: case k lies between k and k + 1
+        first, last = slice(0, n), slice(1, n + 1)
+        won = np.arange(1, 2 * n, 2, dtype=whole)
+    else:
+        ends = np.append(starts[1:], n)
+        first, last = (np.repeat(k.astype(whole), ends - starts) for k in (starts, ends))
+        won = first + last
+    # Twice the pairs won: a positive 2 (rank - positives below), a negative 2 (n_pos - those).
+    won -= 2 * n_pos
+    won *= positive
+    won += 2 * n_pos
+    won -= before[first]
+    won -= before[last]
+    found = np.empty(n)
+    found[order] = won
+    found /= 2
+    return found
+
+
+def _starts(ordered: Floats) -> npt.NDArray[np.intp] | None:
+    """Where equal values of a sorted array (n,) begin; None if no two are equal."""
+    new = ordered[1:] != ordered[:-1]
+    return None if new.all() else np.flatnonzero(np.concatenate([[True], new]))
 
 
 def midranks(values: Floats) -> Floats:

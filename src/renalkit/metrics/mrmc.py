@@ -28,7 +28,7 @@ from scipy import special
 from renalkit.domain.prediction import Unit
 from renalkit.errors import StatisticUndefined
 from renalkit.metrics.auc_inference import Scale, delong, delong_covariance
-from renalkit.metrics.classification import AnyArray, Floats, binary_scores, midranks
+from renalkit.metrics.classification import AnyArray, Floats, binary_scores, pairs_won
 from renalkit.metrics.inference import Estimate, check_level, refuse_frames
 
 Bools = npt.NDArray[np.bool_]
@@ -417,10 +417,8 @@ def _pairs(n_pos: int, n_neg: int) -> Floats:
 
 def _kernel_sums(t: Bools, x: Floats) -> tuple[Floats, Floats]:
     """Sums of psi over the negatives (S, P) and over the positives (S, N): won pairs, ties 1/2."""
-    overall, pos, neg = (
-        np.stack([midranks(row) for row in part]) for part in (x, x[:, t], x[:, ~t])
-    )
-    return overall[:, t] - pos, int(t.sum()) - (overall[:, ~t] - neg)
+    won = np.stack([pairs_won(t, row) for row in x])
+    return won[:, t], won[:, ~t]
 
 
 def _psi_blocks(t: Bools, x: Floats) -> list[tuple[Floats, Floats]]:

@@ -27,6 +27,7 @@ from renalkit.metrics.classification import (
     macro_auc,
     macro_f1,
     multiclass_accuracy,
+    pairs_won,
     roc_curve,
 )
 
@@ -66,6 +67,18 @@ def test_auc_is_the_share_of_won_pairs(cases):
     pos, neg = scores[truth == 1], scores[truth == 0]
     won = (pos[:, None] > neg).mean() + 0.5 * (pos[:, None] == neg).mean()
     assert auc(truth, scores) == pytest.approx(won, abs=1e-12)
+
+
+@given(scored_cases(), st.sampled_from(["ties", "some ties", "no ties"]))
+@settings(deadline=None)
+def test_pairs_won_are_counted_exactly(cases, how):
+    truth, scores = cases
+    fine = np.arange(truth.size) / 1000
+    scores = scores + {"ties": 0.0, "some ties": fine.round(2), "no ties": fine}[how]
+    right = np.where(truth[:, None] == 1, scores[:, None] > scores, scores[:, None] < scores)
+    other = truth[:, None] != truth
+    want = (right * other + 0.5 * other * (scores[:, None] == scores)).sum(axis=1)
+    assert pairs_won(truth == 1, scores).tolist() == want.tolist()
 
 
 @given(scored_cases())
