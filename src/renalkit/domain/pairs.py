@@ -1,0 +1,149 @@
+"""Which B-mode and contrast pictures show the same lesion at the same instant?
+
+Two clips of one study are panes of one cine when they come from the same file and one is B-mode,
+the other contrast. Their frames are paired by their number in that file, so pairing is data and
+not order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from renalkit.domain.cohort import Cohort
+from renalkit.domain.geometry import Box
+from renalkit.domain.image import Mode, Pixels, read_only
+from renalkit.domain.sample import SampleKey
+from renalkit.domain.study import Lesion, Roi, RoiOrigin, Study
+
+MARGIN_MAX = 0.3
+"""Largest margin around a lesion, as a share of its box (P2 and P3 cut the lesion out)."""
+
+FEATURE_PREFIX = "perfusion_"
+"""Facts of a study with this prefix are figures of its contrast curves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crops:
+    """One lesion at one instant: (h,w,3) or (h,w) pixels of both panes, and when. Read-only."""
+
+    bmode: Pixels = field(repr=False)
+    contrast: Pixels = field(repr=False)
+    time_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class FramePair:
+    """A B-mode frame, its contrast partner and the lesion on both.
+
+    key names the B-mode frame; contrast and contrast_frame the clip and frame beside it. label:
+    class index, None when unknown. roi_origin: the less certain of both regions' origins (L14).
+    """
+
+    key: SampleKey
+    study: Study
+    contrast: int
+    contrast_frame: int
+    label: int | None
+    bmode_box: Box
+    contrast_box: Box
+    roi_origin: RoiOrigin
+
+    @property
+    def features(self) -> Mapping[str, float]:
+        """Figures of the study's contrast curves by name, for instance "perfusion_lesion_ttp_s"."""
+        return perfusion_features(self.study)
+
+    def load(self, margin: float = 0.1) -> Crops:
+        """Both crops, the lesion's box grown by `margin` of its size on each side, 0 to 0.3.
+
+        Raises:
+            ValueError: another margin.
+        """
+        if not 0 <= margin <= MARGIN_MAX:
+            raise ValueError(f"margin {margin} is not between 0 and {MARGIN_MAX}")
+        here = self.study.clips[self.key.clip].frame(self.key.frame)
+        beside = self.study.clips[self.contrast].frame(self.contrast_frame)
+        return Crops(
+            _cut(here.pixels, self.bmode_box, margin),
+            _cut(beside.pixels, self.contrast_box, margin),
+            here.time_s,
+        )
+
+
+def frame_pairs(cohort: Cohort) -> tuple[FramePair, ...]:
+    """Every pair of a cohort on which a lesion is outlined in both panes, sorted by key."""
+    found = [
+        pair
+        for study in cohort.studies
+        for lesion in study.lesions
+        for pair in _of_lesion(study, lesion, cohort)
+    ]
+    return tuple(sorted(found, key=lambda p: p.key))
+
+
+def perfusion_features(study: Study) -> dict[str, float]:
+    """The named vector of perfusion figures of a study, by name; empty when there are none."""
+    return {
+        name: float(value)
+        for name, value in sorted(study.covariates.items())
+        if name.startswith(FEATURE_PREFIX) and not isinstance(value, str)
+    }
+
+
+def panes(study: Study) -> tuple[tuple[int, int], ...]:
+    """Numbers of the B-mode and contrast clips that are panes of one cine.
+
+    Raises:
+        ValueError: a cine has more than one pane of a kind.
+    """
+    of_file: dict[str, dict[Mode, int]] = {}
+    for number, clip in enumerate(study.clips):
+        if clip.mode not in (Mode.B, Mode.CEUS):
+            continue
+        kinds = of_file.setdefault(clip.source.file_sha256, {})
+        if clip.mode in kinds:
+            raise ValueError(f"two {clip.mode.value} panes of one file")
+        kinds[clip.mode] = number
+    return tuple((kinds[Mode.B], kinds[Mode.CEUS]) for kinds in of_file.values() if len(kinds) == 2)
+
+
+def _of_lesion(study: Study, lesion: Lesion, cohort: Cohort) -> Iterator[FramePair]:
+    rois = {(roi.clip, roi.frame): roi for roi in lesion.rois}
+    for bmode, contrast in panes(study):
+        here, beside = study.clips[bmode], study.clips[contrast]
+        partner = {beside.source_frame(i): i for i in range(beside.n_frames)}
+        for frame in range(here.n_frames):
+            other = partner.get(here.source_frame(frame))
+            if other is None:
+                continue
+            pair = rois.get((bmode, frame)), rois.get((contrast, other))
+            if pair[0] is None or pair[1] is None:
+                continue
+            yield FramePair(
+                key=SampleKey(study.patient, study.key, lesion.key, bmode, frame),
+                study=study,
+                contrast=contrast,
+                contrast_frame=other,
+                label=None if lesion.label is None else cohort.task.index(lesion.label),
+                bmode_box=_box(pair[0]),
+                contrast_box=_box(pair[1]),
+                roi_origin=max((r.origin for r in pair if r), key=list(RoiOrigin).index),
+            )
+
+
+def _box(roi: Roi) -> Box:
+    """The region's own box, or the one around its mask."""
+    if roi.box is not None:
+        return roi.box
+    assert roi.mask is not None
+    rows, cols = np.nonzero(roi.mask.decode())
+    x, y = int(cols.min()), int(rows.min())
+    return Box(x, y, int(cols.max()) + 1 - x, int(rows.max()) + 1 - y)
+
+
+def _cut(pixels: npt.NDArray[np.generic], box: Box, margin: float) -> Pixels:
+    return read_only(pixels[box.grown(margin, pixels.shape[0], pixels.shape[1]).slices])
