@@ -50,6 +50,8 @@ class Prediction:
 
     scores: probabilities per class in task order, or None for a pure segmentation. target: true
     class index if known. mask and box are in SOURCE pixels. n_frames: frames behind the scores.
+    mark_scores: mean probability of each connected region of the mask, the largest region first
+    (`renalkit.metrics.detection.region_scores`); None where it was not kept.
     """
 
     unit: Unit
@@ -62,8 +64,11 @@ class Prediction:
     box: Box | None = None
     roi_origin: RoiOrigin = RoiOrigin.REFERENCE
     n_frames: int = 1
+    mark_scores: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.mark_scores is not None and not all(0 <= s <= 1 for s in self.mark_scores):
+            raise ValueError(f"scores of regions {self.mark_scores} are not probabilities")
         if self.scores is not None:
             if not all(isfinite(s) and -1e-9 <= s <= 1 + 1e-9 for s in self.scores):
                 raise ValueError(f"scores {self.scores} are not probabilities")
@@ -110,6 +115,7 @@ def aggregate(
                 target=targets.pop() if len(targets) == 1 else None,
                 mask=None,
                 box=None,
+                mark_scores=None,
                 n_frames=sum(p.n_frames for p in group),
             )
         )

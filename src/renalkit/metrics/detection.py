@@ -72,11 +72,53 @@ class HitRule:
 
 def lesions_of(mask: npt.NDArray[np.generic], least_size: int = 1) -> tuple[Mask, ...]:
     """Connected regions of a mask (H, W) or (Z, Y, X), the largest first; equal ones by place."""
+    labels, order = _regions(mask)
+    sizes = np.bincount(labels.ravel())
+    return tuple(labels == k for k in order if sizes[k] >= least_size)
+
+
+def _regions(
+    mask: npt.NDArray[np.generic],
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.intp]]:
+    """Label 1, 2, ... of every pixel (0: outside), and the labels by falling size."""
     labels = np.zeros(mask.shape, dtype=np.int32)
     ndimage.label(mask != 0, structure=np.ones((3,) * mask.ndim), output=labels)
     sizes = np.bincount(labels.ravel())[1:]
-    order = np.argsort(-sizes, kind="stable")
-    return tuple(labels == k + 1 for k in order if sizes[k] >= least_size)
+    return labels, np.argsort(-sizes, kind="stable") + 1
+
+
+def region_scores(
+    mask: npt.NDArray[np.generic], probability: npt.NDArray[np.floating]
+) -> tuple[float, ...]:
+    """Mean probability of each region of the mask, in the order of `lesions_of(mask)`.
+
+    mask, probability: of one shape, probability from 0 to 1.
+
+    >>> region_scores(np.array([[1, 0, 1, 1]]), np.array([[0.9, 0.2, 0.6, 0.8]]))
+    (0.7, 0.9)
+    """
+    labels, order = _regions(mask)
+    values = np.asarray(probability, dtype=np.float64).ravel()
+    sums = np.bincount(labels.ravel(), weights=values)
+    means = sums[order] / np.bincount(labels.ravel())[order]
+    return tuple(float(v) for v in np.clip(means, 0.0, 1.0))
+
+
+def score_map(mask: npt.NDArray[np.generic], scores: Sequence[float]) -> Floats:
+    """A map with every region of the mask at its score, 0 elsewhere; scores as `region_scores`.
+
+    Raises: InputRefused(MASK_MISMATCH) for another number of scores than regions.
+    """
+    labels, order = _regions(mask)
+    if len(order) != len(scores):
+        raise InputRefused(
+            Reason.MASK_MISMATCH,
+            f"{len(scores)} scores for a mask of {len(order)} regions",
+            expected="one score per connected region",
+        )
+    values = np.zeros(len(order) + 1)
+    values[order] = scores
+    return values[labels]
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ _SCHEMA = pa.schema(
         ("target", pa.int32()),
         ("scores", pa.list_(pa.float64())),
         ("mask", pa.string()),
+        ("mark_scores", pa.list_(pa.float64())),
         ("roi_origin", pa.string()),
         ("fold", pa.int32()),
         ("system", pa.string()),
@@ -47,6 +48,7 @@ def _row(p: Prediction) -> dict[str, Any]:
         "target": p.target,
         "scores": None if p.scores is None else list(p.scores),
         "mask": None if p.mask is None else p.mask.text,
+        "mark_scores": None if p.mark_scores is None else list(p.mark_scores),
         "roi_origin": p.roi_origin.value,
         "fold": p.fold,
         "system": p.system.name,
@@ -63,7 +65,10 @@ def save_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
 
 
 def load_predictions(path: Path) -> tuple[Prediction, ...]:
-    """The predictions of a table; StoreError when it is damaged or of another form."""
+    """The predictions of a table; StoreError when it is damaged or of another form.
+
+    Tables of runs that kept no scores of regions have no such column: they are None.
+    """
     remedy = "remove the fold folder and run the experiment again; other folds are kept"
     try:
         table = pq.read_table(path, schema=_SCHEMA)
@@ -89,4 +94,5 @@ def _prediction(row: dict[str, Any]) -> Prediction:
         fold=row["fold"],
         mask=None if row["mask"] is None else MaskRLE.parse(row["mask"]),
         roi_origin=RoiOrigin(row["roi_origin"]),
+        mark_scores=None if row["mark_scores"] is None else tuple(row["mark_scores"]),
     )

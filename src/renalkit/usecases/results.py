@@ -22,6 +22,7 @@ from renalkit.metrics.classification import (
     TuningPart,
     choose_threshold,
 )
+from renalkit.metrics.detection import region_scores, score_map
 from renalkit.metrics.inference import Estimate
 from renalkit.metrics.segmentation import ScoreRule, SurfaceDefinition, score_segmentation
 from renalkit.store.files import read_json
@@ -60,8 +61,9 @@ class SystemResults:
 
     test: one prediction per fold and frame, what fold means are made of. pooled: one per frame,
     what pooled figures are made of; a frame that several folds test (hold-out, repeats) has the
-    mean of their scores and the majority of their masks, with fold None. cases: masks of `test`
-    scored; pooled_cases: those of `pooled`.
+    mean of their scores and the majority of their masks, with fold None; a region of that majority
+    has the mean score that the folds gave its pixels, 0 where a fold marked nothing. cases: masks
+    of `test` scored; pooled_cases: those of `pooled`.
     """
 
     job: Job
@@ -208,11 +210,18 @@ def _mean_prediction(group: Sequence[Prediction]) -> Prediction:
     if scores:
         raw = np.mean(scores, axis=0)
         mean = tuple(float(s) for s in raw / raw.sum())
-    mask = None
+    mask = marks = None
     if masks:
-        votes = np.sum([m.decode() for m in masks], axis=0)
-        mask = MaskRLE.encode(2 * votes >= len(masks))
-    return replace(group[0], scores=mean, mask=mask, fold=None)
+        together = 2 * np.sum([m.decode() for m in masks], axis=0) >= len(masks)
+        mask = MaskRLE.encode(together)
+        maps = [
+            score_map(p.mask.decode(), p.mark_scores)
+            for p in group
+            if p.mask is not None and p.mark_scores is not None
+        ]
+        if len(maps) == len(masks):
+            marks = region_scores(together, np.mean(maps, axis=0))
+    return replace(group[0], scores=mean, mask=mask, fold=None, mark_scores=marks)
 
 
 def _cases(

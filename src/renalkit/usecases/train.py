@@ -28,6 +28,7 @@ from renalkit.learn.predictor import (
     time_per_image,
     torch_threads,
 )
+from renalkit.metrics.detection import region_scores
 from renalkit.store.files import locked, write_bytes, write_json
 from renalkit.store.predictions import save_predictions
 from renalkit.store.runs import RunFolder
@@ -229,9 +230,11 @@ def prediction_of(
     sample: Sample, decoded: Decoded, placement: Placement, ref: SystemRef, fold: int | None
 ) -> Prediction:
     """One image's result in source coordinates."""
-    mask = None
+    mask = mark_scores = None
     if decoded.mask is not None:
-        mask = MaskRLE.encode(placement.invert_mask(decoded.mask) >= MASK_THRESHOLD)
+        probability = placement.invert_mask(decoded.mask)
+        mask = MaskRLE.encode(probability >= MASK_THRESHOLD)
+        mark_scores = region_scores(probability >= MASK_THRESHOLD, probability)
     return Prediction(
         unit=Unit.FRAME,
         key=sample.key,
@@ -241,4 +244,5 @@ def prediction_of(
         fold=fold,
         mask=mask,
         roi_origin=sample.roi_origin,
+        mark_scores=mark_scores,
     )

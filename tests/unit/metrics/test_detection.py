@@ -19,6 +19,8 @@ from renalkit.metrics.detection import (
     froc,
     lesions_of,
     match_lesions,
+    region_scores,
+    score_map,
 )
 
 ANY = HitRule(Criterion.ANY, 0.0, 1)
@@ -172,3 +174,27 @@ def test_froc_without_lesions_or_scores_is_refused() -> None:
         froc(np.array([0.5]), np.array([False]), 0, 3)
     with pytest.raises(StatisticUndefined, match="finite score"):
         froc(np.array([np.nan]), np.array([True]), 1, 1)
+
+
+# ------------------------------------------------------------------ scores of regions
+
+
+@given(st.integers(0, 10_000))
+def test_regions_are_scored_in_their_order_and_the_map_gives_the_scores_back(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = rng.random((12, 14)) > 0.7
+    probability = rng.random(mask.shape)
+    scores = region_scores(mask, probability)
+    regions = lesions_of(mask)
+    assert scores == pytest.approx([probability[m].mean() for m in regions])
+    drawn = score_map(mask, scores)
+    assert (drawn[~mask] == 0).all()
+    assert region_scores(mask, drawn) == pytest.approx(scores)
+
+
+def test_nothing_has_no_scores_and_another_number_is_refused() -> None:
+    empty = np.zeros((4, 4), bool)
+    assert region_scores(empty, np.ones((4, 4))) == ()
+    assert not score_map(empty, ()).any()
+    with pytest.raises(InputRefused, match="2 scores for a mask of 1 regions"):
+        score_map(box(0, 0, 2, 2), (0.5, 0.6))

@@ -22,6 +22,7 @@ from renalkit.domain.sample import Sample, b_mode_samples
 from renalkit.domain.splits import Plan, SplitOptions, make_split, patient_facts
 from renalkit.domain.study import Lesion, Roi, Scanner, Study
 from renalkit.errors import Reason
+from renalkit.metrics.detection import region_scores
 from renalkit.phantom.bmode.picture import render
 from renalkit.phantom.patients import Patient, PatientPlan, draw_patient
 from renalkit.store.cohorts import AccountLine, load_cohort, save_cohort
@@ -124,11 +125,15 @@ def _prediction(
         logits[sample.label or 0] += 1.1
         odds = np.exp(logits - logits.max())
         scores = tuple(float(v) for v in odds / odds.sum())
-    mask = None
+    mask = marks = None
     if task != "classification" and sample.mask is not None:
-        mask = MaskRLE.encode(_moved(sample.mask.decode(), off, rng))
+        drawn = _moved(sample.mask.decode(), off, rng)
+        mask = MaskRLE.encode(drawn)
+        right = 0.25 * sample.mask.decode()
+        marks = region_scores(drawn, 0.6 + right + rng.uniform(-0.1, 0.1))
+    ref = SystemRef(name, name, sha256)
     return Prediction(
-        Unit.FRAME, sample.key, scores, sample.label, SystemRef(name, name, sha256), fold, mask
+        Unit.FRAME, sample.key, scores, sample.label, ref, fold, mask, mark_scores=marks
     )
 
 
