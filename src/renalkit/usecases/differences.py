@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 import numpy as np
+import numpy.typing as npt
 
 from renalkit.domain.prediction import Prediction, Rule, Unit, aggregate
+from renalkit.domain.sample import SampleKey, b_mode_samples
+from renalkit.domain.splits import Split
 from renalkit.errors import ConfigError, StatisticUndefined
 from renalkit.metrics.auc_inference import paired_delong
 from renalkit.metrics.bootstrap import (
@@ -14,7 +19,13 @@ from renalkit.metrics.bootstrap import (
     mean_of_rows,
     paired_cluster_bootstrap,
 )
+from renalkit.metrics.comparisons import wilcoxon_signed_rank
+from renalkit.metrics.multiplicity import holm
+from renalkit.store.splits import load_split
+from renalkit.usecases.folds import classes_by_fold, difference_over_folds, masks_by_fold
+from renalkit.usecases.lesions import lesions_found
 from renalkit.usecases.results import (
+    CASE_SCORES,
     Json,
     RunResults,
     SystemResults,
@@ -25,31 +36,68 @@ from renalkit.usecases.results import (
     thresholds_of,
 )
 
+Floats = npt.NDArray[np.float64]
+
+DISTANCES = ("hd95", "assd")
+"""Scores in the unit of length; lower is better, and an empty prediction has none."""
+
 
 def comparisons_of(results: RunResults, reference: str | None) -> Json:
     """The reference system against every other, on the folds and cases both have.
 
     A frame that several of these folds test counts once, with what they say together (`pool`).
-    Differences are reference minus other, so above 0 favours the reference. Dice and IoU: paired
-    bootstrap of patients over frames with a lesion. AUC of two classes: paired DeLong over
-    patients; of several classes and accuracy: paired bootstrap of patients.
+    Differences are reference minus other; `better` says which sign favours the reference. Masks:
+    paired bootstrap of patients over frames with a lesion, signed ranks of the patients' means
+    beside it; recall in the same way over lesions. AUC of two classes: paired DeLong over patients;
+    of several classes and accuracy: paired bootstrap of patients. `over_folds`: the difference of
+    the folds' figures. p_holm: adjusted over the other systems, measure and test by measure and
+    test.
+
+    Raises ConfigError for a reference that is no system of the run.
     """
     labels = [s.job.label for s in results.systems]
     chosen = reference or labels[0]
     if chosen not in labels:
         raise ConfigError([f"reference: no system '{chosen}'; there are {', '.join(labels)}"])
     reference_system = next(s for s in results.systems if s.job.label == chosen)
+    split = load_split(results.folder.folds)
     rows: list[Json] = []
     for other in results.systems:
         folds = sorted(set(reference_system.folds) & set(other.folds))
         if other is reference_system or not folds:
             continue
-        first = on_folds(results, reference_system, folds)
-        second = on_folds(results, other, folds)
-        about: Json = {"label": other.job.label, "folds": folds}
-        rows += [about | row for row in _masks(results, first, second)]
-        rows += [about | row for row in _classes(results, first, second)]
+        pair = (
+            on_folds(results, reference_system, folds),
+            on_folds(results, other, folds),
+        )
+        about: Json = {"label": other.job.label, "folds": folds, "better": "higher"}
+        found = [*_masks(results, pair), *_recall(results, pair), *_classes(results, pair)]
+        over = _over_folds(results, pair, split)
+        rows += [about | row | {"over_folds": over.get(row["metric"])} for row in found]
+    for metric in dict.fromkeys(r["metric"] for r in rows):
+        _adjust([r for r in rows if r["metric"] == metric])
     return {"schema": 1, "reference": chosen, "rows": rows}
+
+
+_Pair = tuple[SystemResults, SystemResults]
+
+
+def _adjust(rows: list[Json]) -> None:
+    """Add p_holm to every test of the rows of one measure."""
+    for name in (None, "wilcoxon", "over_folds"):
+        tests = [r if name is None else r[name] for r in rows if name is None or r.get(name)]
+        known = [t for t in tests if t["p"] is not None]
+        adjusted = holm(np.array([t["p"] for t in known])).tolist() if known else []
+        for test in tests:
+            test["p_holm"] = None
+        for test, p in zip(known, adjusted, strict=True):
+            test["p_holm"] = p
+
+
+def _over_folds(results: RunResults, pair: _Pair, split: Split) -> dict[str, Json]:
+    level = results.plan.level
+    one, two = (masks_by_fold(s) | classes_by_fold(results, s) for s in pair)
+    return {m: difference_over_folds(one[m], two[m], split, level) for m in one if m in two}
 
 
 def _paired(
@@ -67,21 +115,51 @@ def _paired(
     }
 
 
-def _masks(results: RunResults, first: SystemResults, second: SystemResults) -> list[Json]:
-    one = {c.key: c for c in first.pooled_cases if c.has_lesion}
-    two = {c.key: c for c in second.pooled_cases}
+def _paired_rows(results: RunResults, a: Floats, b: Floats, patients: list[str]) -> Json | None:
+    """Bootstrap of the mean difference and the signed rank test of the patients' means."""
+    found = _paired(results, mean_of_rows(a), mean_of_rows(b), patients) if len(a) else None
+    if found is None:
+        return None
+    try:
+        ranks = wilcoxon_signed_rank(a, b, np.asarray(patients), results.plan.level)
+    except StatisticUndefined:
+        return found
+    difference = estimate_json(ranks.difference)
+    return found | {"wilcoxon": {"difference": difference, "p": ranks.p_value, "test": ranks.test}}
+
+
+def _masks(results: RunResults, pair: _Pair) -> list[Json]:
+    one = {c.key: c for c in pair[0].pooled_cases if c.has_lesion}
+    two = {c.key: c for c in pair[1].pooled_cases}
     shared = sorted(one.keys() & two.keys())
-    if not shared:
-        return []
-    groups = [key.patient for key in shared]
+    units = {c.unit for k in shared for c in (one[k], two[k])}
     rows: list[Json] = []
-    for metric in ("dice", "iou"):
-        a = np.array([one[k].scores[metric] for k in shared])
-        b = np.array([two[k].scores[metric] for k in shared])
-        found = _paired(results, mean_of_rows(a), mean_of_rows(b), groups)
+    for metric in CASE_SCORES:
+        if metric not in ("dice", "iou") and len(units) > 1:
+            continue  # of one system in mm, of the other in pixels
+        pairs = [(k.patient, one[k].scores[metric], two[k].scores[metric]) for k in shared]
+        kept = [p for p in pairs if isfinite(p[1]) and isfinite(p[2])]
+        a, b = (np.array([p[k] for p in kept], dtype=np.float64) for k in (1, 2))
+        found = _paired_rows(results, a, b, [p[0] for p in kept])
         if found is not None:
-            rows.append({"metric": metric, "n_frames": len(a)} | found)
+            about: Json = {"metric": metric, "n_frames": len(kept)}
+            if metric in DISTANCES:
+                left_out = len(pairs) - len(kept)
+                about |= {"better": "lower", "length_unit": next(iter(units)), "left_out": left_out}
+            rows.append(about | found)
     return rows
+
+
+def _recall(results: RunResults, pair: _Pair) -> list[Json]:
+    """Share of lesions found, over the lesions of the pictures both outline."""
+    if not all(s.pooled_cases for s in pair):
+        return []
+    samples = {s.key: s for s in b_mode_samples(results.cohort)}
+    one, two = (lesions_found(s.pooled, samples) for s in pair)
+    both: list[tuple[SampleKey, int]] = sorted(one.keys() & two.keys())
+    a, b = (np.array([float(v[k]) for k in both], dtype=np.float64) for v in (one, two))
+    found = _paired_rows(results, a, b, [key.patient for key, _ in both])
+    return [] if found is None else [{"metric": "recall", "n_lesions": len(both)} | found]
 
 
 def _patients(results: RunResults, system: SystemResults) -> dict[tuple[int, str], Prediction]:
@@ -91,14 +169,14 @@ def _patients(results: RunResults, system: SystemResults) -> dict[tuple[int, str
     }
 
 
-def _classes(results: RunResults, first: SystemResults, second: SystemResults) -> list[Json]:
-    one, two = _patients(results, first), _patients(results, second)
+def _classes(results: RunResults, pair: _Pair) -> list[Json]:
+    one, two = (_patients(results, s) for s in pair)
     shared = sorted(one.keys() & two.keys())
     if not shared:
         return []
     positive = positive_class(results)
     rule = Rule(results.statistics.rule)
-    cuts = [thresholds_of(results, s.validation, rule) for s in (first, second)]
+    cuts = [thresholds_of(results, s.validation, rule) for s in pair]
     groups = [patient for _, patient in shared]
     truth = np.array([one[k].target for k in shared], dtype=np.intp)
     right = [

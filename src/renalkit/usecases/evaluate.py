@@ -43,6 +43,7 @@ from renalkit.usecases.call_figures import call_figures
 from renalkit.usecases.characteristics import write_characteristics
 from renalkit.usecases.clinical_model import fit_clinical
 from renalkit.usecases.differences import comparisons_of
+from renalkit.usecases.folds import classes_by_fold, masks_by_fold, spread
 from renalkit.usecases.lesions import keep_reader_ceiling, write_lesions
 from renalkit.usecases.parts import load_data
 from renalkit.usecases.progress import Progress
@@ -73,15 +74,6 @@ _CASE_COLUMNS = (
 )
 
 
-def _spread(values: Sequence[float]) -> Json:
-    """Mean and standard deviation over folds; never mixed with pooled figures."""
-    found = [v for v in values if isfinite(v)]
-    if not found:
-        return {"mean": None, "sd": None, "folds": []}
-    sd = float(np.std(found, ddof=1)) if len(found) > 1 else None
-    return {"mean": float(np.mean(found)), "sd": sd, "folds": found}
-
-
 # ---------------------------------------------------------------- segmentation
 
 
@@ -91,7 +83,6 @@ def _segmentation(results: RunResults, system: SystemResults) -> Json | None:
         return None
     plan = results.plan
     empty = [c for c in system.pooled_cases if not c.has_lesion]
-    single = [c for c in system.cases if c.has_lesion]
     by_class = {
         name: [c for c in lesions if c.of_class == name]
         for name in results.task.classes
@@ -111,16 +102,7 @@ def _segmentation(results: RunResults, system: SystemResults) -> Json | None:
             }
             for name, cases in by_class.items()
         },
-        "fold_mean": {
-            name: _spread(
-                [
-                    float(np.mean([c.scores[name] for c in single if c.fold == fold]))
-                    for fold in system.folds
-                    if any(c.fold == fold for c in single)
-                ]
-            )
-            for name in ("dice", "iou")
-        },
+        "fold_mean": {n: spread(v) for n, v in masks_by_fold(system).items()},
         "missed": sum(c.scores["dice"] == 0 for c in lesions),
         "length_unit": unit,
         "definition": rule.surface_definition,
@@ -157,11 +139,10 @@ def _classification(results: RunResults, system: SystemResults) -> Json | None:
     validation = [p for p in system.validation if p.scores is not None]
     thresholds = thresholds_of(results, validation, rule)
     patients = aggregate(pooled, Unit.PATIENT, rule)
-    by_fold = aggregate(test, Unit.PATIENT, rule)
     return {
         "patient": _unit_figures(results, patients, thresholds, Unit.PATIENT),
         "frame": _unit_figures(results, tuple(pooled), thresholds, Unit.FRAME),
-        "fold_mean": _fold_figures(results, by_fold, thresholds, system.folds),
+        "fold_mean": {n: spread(v) for n, v in classes_by_fold(results, system).items()},
         "thresholds": [
             {"fold": fold, "value": t.value, "rule": t.rule, "n": t.source_n}
             for fold, t in sorted(thresholds.items())
@@ -258,37 +239,6 @@ def _two_classes(
 def _roc(truth: npt.NDArray[np.bool_], scores: Floats) -> Json:
     curve = roc_curve(truth.astype(int), scores)
     return {"fpr": curve.false_positive_rate.tolist(), "tpr": curve.true_positive_rate.tolist()}
-
-
-def _fold_figures(
-    results: RunResults,
-    patients: Sequence[Prediction],
-    thresholds: dict[int, Threshold],
-    folds: Sequence[int],
-) -> Json:
-    positive = positive_class(results)
-    areas: list[float] = []
-    accuracies: list[float] = []
-    for fold in folds:
-        part = [p for p in patients if p.fold == fold and p.target is not None]
-        if not part:
-            continue
-        truth = np.array([p.target for p in part])
-        called = np.array([called_class(p, thresholds, positive) for p in part])
-        accuracies.append(float((truth == called).mean()))
-        areas.append(_area(truth, np.array([p.scores for p in part]), positive))
-    return {"auc": _spread(areas), "accuracy": _spread(accuracies)}
-
-
-def _area(truth: npt.NDArray[np.intp], scores: Floats, positive: int | None) -> float:
-    ones = np.ones((1, len(truth)))
-    codes = np.arange(len(truth), dtype=np.intp)
-    wanted = range(scores.shape[1]) if positive is None else (positive,)
-    try:
-        parts = [Auc((truth == k).astype(int), scores[:, k]) for k in wanted]
-        return float(np.mean([p.prepare(codes, len(truth))(ones)[0] for p in parts]))
-    except StatisticUndefined:
-        return float("nan")
 
 
 # ---------------------------------------------------------------- the cohort in counts

@@ -1,15 +1,14 @@
-"""How many lesions does a system find and how well, lesion by lesion, and does another do better?
+"""How many lesions does a system find, which does it miss, and how much does it mark in vain?
 
-Everything rests on the stored masks. Lesions of the reference are those that were outlined one by
-one; predicted ones are the connected regions of the mask. Rows are lesions and pictures, intervals
-are over patients.
+Everything rests on the stored masks and the scores of their regions. Lesions of the reference are
+those that were outlined one by one; predicted ones are the connected regions of the mask. Rows are
+lesions and pictures, intervals are over patients.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +18,13 @@ from renalkit.domain.prediction import Prediction, Unit
 from renalkit.domain.profile import class_without_lesion
 from renalkit.domain.readings import Outline
 from renalkit.domain.sample import Sample, SampleKey, b_mode_samples
-from renalkit.errors import InputRefused, Reason, StatisticUndefined
+from renalkit.errors import InputRefused, Reason, StoreError
 from renalkit.metrics.agreement import outline_dice, reader_dice
 from renalkit.metrics.bootstrap import (
     BootstrapPlan,
     RatioOfSums,
     mean_of_rows,
-    paired_cluster_bootstrap,
 )
-from renalkit.metrics.classification import Floats
-from renalkit.metrics.comparisons import wilcoxon_signed_rank
 from renalkit.metrics.detection import (
     FROC_RATES,
     SIZE_EDGES_MM,
@@ -46,13 +42,10 @@ from renalkit.store.cohorts import table_text
 from renalkit.store.files import read_json, write_json, write_text
 from renalkit.store.runs import RunFolder
 from renalkit.usecases.results import (
-    CASE_SCORES,
     Json,
     RunResults,
-    SystemResults,
     bootstrapped,
     estimate_json,
-    on_folds,
     undefined_json,
 )
 from renalkit.usecases.subgroups import LEAST_PATIENTS
@@ -63,7 +56,9 @@ RULE = HitRule()
 WELL = 0.5
 """IoU from which a lesion is found well."""
 
-LOWER_IS_BETTER = ("hd95", "assd")
+OF_REGION = "mean probability of the region"
+OF_PICTURE = "1 minus the probability of '{}' of the picture"
+NO_SCORE = "no score per candidate: one operating point"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +81,7 @@ class _Lesion:
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """One predicted region. score: of its picture, None where no class means "no lesion"."""
+    """One predicted region. score: its own or its picture's, None where there is neither."""
 
     key: SampleKey
     right: bool
@@ -96,34 +91,33 @@ class _Mark:
 
 @dataclass(frozen=True, slots=True)
 class _Detected:
-    """What a system marked: pictures with known lesions (or none), their lesions, its marks."""
+    """What a system marked: pictures with known lesions (or none), their lesions, its marks.
+
+    score: what the scores of its marks are.
+    """
 
     pictures: tuple[tuple[SampleKey, bool], ...]
     lesions: tuple[_Lesion, ...]
     marks: tuple[_Mark, ...]
+    score: str
 
 
 def lesions_of_run(results: RunResults) -> Json:
-    """Detection of every system that outlines, and paired comparisons with the first of them."""
+    """Detection of every system that outlines, and the Dice between readers if it is stored."""
     samples = {s.key: s for s in b_mode_samples(results.cohort)}
     empty = class_without_lesion(results.cohort)
     index = None if empty is None else results.task.index(empty)
-    drawing = [s for s in results.systems if s.pooled_cases]
-    detected = {s.job.label: _detected(s.pooled, samples, index) for s in drawing}
+    systems: list[Json] = []
+    for system in (s for s in results.systems if s.pooled_cases):
+        found = _detected(system.pooled, samples, index)
+        head = {"label": system.job.label, "score": found.score.format(empty)}
+        systems.append(head | _figures(results.plan, found))
     return {
         "schema": 1,
         "rule": RULE.words,
         "well": WELL,
         "least_patients": LEAST_PATIENTS,
-        "systems": [
-            {"label": label} | _figures(results.plan, found) for label, found in detected.items()
-        ],
-        "reference": drawing[0].job.label if drawing else None,
-        "comparisons": [
-            {"label": other.job.label} | row
-            for other in drawing[1:]
-            for row in _compared(results, drawing[0], other, samples)
-        ],
+        "systems": systems,
         "readers": _stored_ceiling(results.folder),
     }
 
@@ -131,31 +125,62 @@ def lesions_of_run(results: RunResults) -> Json:
 # ---------------------------------------------------------------- what was found
 
 
+def lesions_found(
+    predictions: Sequence[Prediction], samples: dict[SampleKey, Sample]
+) -> dict[tuple[SampleKey, int], bool]:
+    """Whether each reference lesion of pictures with a mask was found, by picture and number."""
+    return {(le.key, le.number): le.found for le in _detected(predictions, samples, None).lesions}
+
+
 def _detected(
     predictions: Sequence[Prediction], samples: dict[SampleKey, Sample], empty: int | None
 ) -> _Detected:
+    """empty: the class that means "no lesion"; its probability scores marks without own scores."""
     pictures: list[tuple[SampleKey, bool]] = []
     lesions: list[_Lesion] = []
     marks: list[_Mark] = []
-    for p in predictions:
+    drawn = [p for p in predictions if p.mask is not None and samples[p.key].mask is not None]
+    own = bool(drawn) and all(p.mark_scores is not None for p in drawn)
+    for p in drawn:
         sample = samples[p.key]
-        if p.mask is None or sample.mask is None:
-            continue
+        assert p.mask is not None
         reference = _outlined(sample)
         predicted = lesions_of(p.mask.decode(), RULE.least_size)
+        scores = _scores(p, len(predicted), own, empty)
         matches = match_lesions(reference, predicted, RULE)
-        overlap = {r: v for r, _, v in matches.pairs}
+        pair_of = {r: (k, v) for r, k, v in matches.pairs}
         spacing = sample.spacing_mm
-        score = None if empty is None or p.scores is None else 1 - p.scores[empty]
         pictures.append((p.key, bool(reference)))
         for number, mask in enumerate(reference):
             size = None if spacing is None else diameter(mask, spacing)
-            own = score if number in overlap else None
-            lesions.append(_Lesion(p.key, number, overlap.get(number, 0.0), size, own))
-        for mask, right in zip(predicted, matches.right.tolist(), strict=True):
+            mark, overlap = pair_of.get(number, (None, 0.0))
+            score = None if mark is None else scores[mark]
+            lesions.append(_Lesion(p.key, number, overlap, size, score))
+        found = zip(predicted, matches.right.tolist(), scores, strict=True)
+        for mask, right, score in found:
             size = None if spacing is None else diameter(mask, spacing)
             marks.append(_Mark(p.key, right, size, score))
-    return _Detected(tuple(pictures), tuple(lesions), tuple(marks))
+    scored = all(m.score is not None for m in marks)
+    what = OF_REGION if own else OF_PICTURE if scored and empty is not None else NO_SCORE
+    return _Detected(tuple(pictures), tuple(lesions), tuple(marks), what)
+
+
+def _scores(p: Prediction, n: int, own: bool, empty: int | None) -> list[float | None]:
+    """Score of each of the n regions that count, the largest first.
+
+    Raises StoreError where a mask has more regions than scores.
+    """
+    if own:
+        known = p.mark_scores or ()
+        if len(known) < n:
+            raise StoreError(
+                f"{len(known)} scores for {n} regions of a mask",
+                where=f"{p.system.label}, {p.key.text}",
+                expected="one score per region",
+                remedy="remove the fold folder and run the experiment again; other folds are kept",
+            )
+        return list(known[:n])
+    return [None if empty is None or p.scores is None else 1 - p.scores[empty]] * n
 
 
 def _outlined(sample: Sample) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.bool_]], ...]:
@@ -188,8 +213,21 @@ def _figures(plan: BootstrapPlan, found: _Detected) -> Json:
         else None,
         "by_size": _by_size(found, plan),
         "size_unknown": sum(le.size_mm is None for le in found.lesions),
+        "missed": [_missed(le) for le in _missed_first(found)],
         "froc": _froc(found, plan),
     }
+
+
+def _missed_first(found: _Detected) -> list[_Lesion]:
+    """The lesions nothing found, the largest first; those of unknown size last."""
+    gone = [le for le in found.lesions if not le.found]
+    return sorted(gone, key=lambda le: (-(le.size_mm or 0.0), le.key, le.number))
+
+
+def _missed(lesion: _Lesion) -> Json:
+    k = lesion.key
+    places = {"patient": k.patient, "study": k.study, "clip": k.clip, "frame": k.frame}
+    return places | {"lesion": lesion.number, "size_mm": lesion.size_mm}
 
 
 def _share(rows: Sequence[tuple[SampleKey, bool]], plan: BootstrapPlan, least: int = 0) -> Json:
@@ -301,76 +339,6 @@ def _sensitivity_by_size(found: _Detected, threshold: float, plan: BootstrapPlan
             share = _share(hits, plan, LEAST_PATIENTS)
             rows.append({"size": name, "lesions": len(hits), "sensitivity": share})
     return rows
-
-
-# ---------------------------------------------------------------- against one another
-
-
-def _compared(
-    results: RunResults,
-    reference: SystemResults,
-    other: SystemResults,
-    samples: dict[SampleKey, Sample],
-) -> list[Json]:
-    """Reference minus other on the folds and cases both have."""
-    folds = sorted(set(reference.folds) & set(other.folds))
-    if not folds:
-        return []
-    first, second = on_folds(results, reference, folds), on_folds(results, other, folds)
-    one = {c.key: c.scores for c in first.pooled_cases if c.has_lesion}
-    two = {c.key: c.scores for c in second.pooled_cases}
-    shared = sorted(one.keys() & two.keys())
-    rows: list[Json] = []
-    for metric in CASE_SCORES:
-        kept = [k for k in shared if isfinite(one[k][metric]) and isfinite(two[k][metric])]
-        found = _paired(
-            results.plan,
-            np.array([one[k][metric] for k in kept]),
-            np.array([two[k][metric] for k in kept]),
-            [k.patient for k in kept],
-        )
-        if found is not None:
-            unit = first.pooled_cases[0].unit if metric in LOWER_IS_BETTER else None
-            better = "lower" if metric in LOWER_IS_BETTER else "higher"
-            about = {"metric": metric, "better": better, "length_unit": unit, "folds": folds}
-            left_out = len(shared) - len(kept)
-            rows.append(about | {"n_frames": len(kept), "left_out": left_out} | found)
-    hits, other_hits = (
-        {(le.key, le.number): float(le.found) for le in _detected(s.pooled, samples, None).lesions}
-        for s in (first, second)
-    )
-    both = sorted(hits.keys() & other_hits.keys())
-    found = _paired(
-        results.plan,
-        np.array([hits[k] for k in both]),
-        np.array([other_hits[k] for k in both]),
-        [key.patient for key, _ in both],
-    )
-    if found is not None:
-        about = {"metric": "recall", "better": "higher", "length_unit": None, "folds": folds}
-        rows.append(about | {"n_lesions": len(both), "left_out": 0} | found)
-    return rows
-
-
-def _paired(plan: BootstrapPlan, a: Floats, b: Floats, patients: Sequence[str]) -> Json | None:
-    """Bootstrap of the mean difference and the signed rank test of the patients' means."""
-    groups = np.asarray(patients)
-    try:
-        found = paired_cluster_bootstrap(mean_of_rows(a), mean_of_rows(b), groups, plan)
-        ranks = wilcoxon_signed_rank(a, b, groups, plan.level)
-    except StatisticUndefined:
-        return None
-    return {
-        "reference_value": found.first.value,
-        "value": found.second.value,
-        "difference": estimate_json(found.difference),
-        "p": found.p_value,
-        "wilcoxon": {
-            "difference": estimate_json(ranks.difference),
-            "p": ranks.p_value,
-            "test": ranks.test,
-        },
-    }
 
 
 # ---------------------------------------------------------------- readers as ceiling

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +15,13 @@ from renalkit.domain.geometry import MaskRLE
 from renalkit.domain.image import Clip, Mode, Source
 from renalkit.domain.prediction import Prediction, SystemRef, Unit
 from renalkit.domain.sample import b_mode_samples
+from renalkit.domain.splits import Fold, Plan, Split
 from renalkit.domain.study import Lesion, Roi, Study
 from renalkit.errors import StoreError
 from renalkit.metrics.classification import auc
+from renalkit.metrics.comparisons import corrected_t_test
 from renalkit.store.runs import RunFolder
+from renalkit.store.splits import save_split
 from renalkit.usecases.differences import comparisons_of
 from renalkit.usecases.evaluate import _classification, _segmentation, cohort_counts
 from renalkit.usecases.experiment import Experiment, jobs_of
@@ -69,7 +73,7 @@ def _predictions(cohort: Cohort, label: str, error: float, seed: int = 0) -> lis
         assert s.mask is not None
         p = float(np.clip(0.5 + (s.label - 0.5) * 0.6 + rng.normal(0, error), 0, 1))
         shifted = MaskRLE.encode(np.roll(s.mask.decode(), 1, axis=1))
-        fold = int(s.key.patient[-1], 16) % 2
+        fold = int(s.key.patient[-1], 16) // 2 % 2
         ref = SystemRef("multitask-us", label, "0" * 64)
         found.append(Prediction(Unit.FRAME, s.key, (1 - p, p), s.label, ref, fold, mask=shifted))
     return found
@@ -85,6 +89,30 @@ def _results(error: float = 0.3) -> RunResults:
         validation = tuple(replace(p, fold=1 - (p.fold or 0)) for p in test)
         systems.append(system_results((job, (0, 1), test, validation), samples, how, Silent()))
     return RunResults(RunFolder(Path("none")), experiment, cohort, tuple(systems))
+
+
+def _divided(n_folds: int, plan: Plan = Plan.KFOLD) -> Split:
+    """Folds as `_predictions` has them, or a shared test part of inner folds."""
+    patients = _cohort().patients
+    outside = [f"p-{k:020x}" for k in range(100, 160)]
+    folds = []
+    for k in range(n_folds):
+        own = {p for p in patients if int(p[-1], 16) // 2 % 2 == k}
+        test = frozenset(own if plan is not Plan.HOLDOUT else patients)
+        folds.append(Fold(k, frozenset(outside[:48]), frozenset(outside[48:]), test, f"place {k}"))
+    return Split(plan, 0, tuple(folds), shared_test=plan is Plan.HOLDOUT)
+
+
+def compared(
+    results: RunResults, folder: Path, split: Split, reference: str | None = None
+) -> dict[str, Any]:
+    """The rows of the only other system by measure."""
+    save_split(folder / "folds.json", split)
+    found = comparisons_of(replace(results, folder=RunFolder(folder)), reference)
+    return {r["metric"]: r for r in found["rows"]}
+
+
+MEASURES = {"dice", "iou", "hd95", "assd", "nsd", "recall", "auc", "accuracy"}
 
 
 def test_a_perfect_system_is_perfect_and_masks_score_what_geometry_says() -> None:
@@ -140,23 +168,72 @@ def test_the_order_of_predictions_does_not_matter() -> None:
     assert _classification(results, turned) == _classification(results, system)
 
 
-def test_a_system_against_itself_differs_by_nothing() -> None:
+def test_a_system_against_itself_differs_by_nothing(tmp_path: Path) -> None:
     results = _results()
     twin = replace(results.systems[0], job=results.systems[1].job)
-    rows = comparisons_of(replace(results, systems=(results.systems[0], twin)), None)["rows"]
-    assert {r["metric"] for r in rows} == {"dice", "iou", "auc", "accuracy"}
-    for row in rows:
+    rows = compared(replace(results, systems=(results.systems[0], twin)), tmp_path, _divided(2))
+    assert set(rows) == MEASURES
+    for row in rows.values():
         assert row["difference"]["value"] == 0
         assert row["p"] == pytest.approx(1)
+        assert row["p_holm"] == pytest.approx(1)
+        if "wilcoxon" in row:
+            assert row["wilcoxon"]["p"] == 1
+    assert rows["dice"]["over_folds"]["p"] == 1
 
 
-def test_swapping_the_reference_flips_the_sign() -> None:
+def test_swapping_the_reference_flips_the_sign(tmp_path: Path) -> None:
     results = _results()
-    one = {r["metric"]: r for r in comparisons_of(results, None)["rows"]}
-    two = {r["metric"]: r for r in comparisons_of(results, "other")["rows"]}
+    one = compared(results, tmp_path, _divided(2))
+    two = compared(results, tmp_path, _divided(2), "other")
     for metric, row in one.items():
         assert row["difference"]["value"] == pytest.approx(-two[metric]["difference"]["value"])
         assert row["reference_value"] == pytest.approx(two[metric]["value"])
+
+
+def test_fold_means_are_compared_by_the_corrected_test(tmp_path: Path) -> None:
+    results = _results(0.8)
+    means = [_classification(results, s) for s in results.systems]
+    rows = compared(results, tmp_path, _divided(2))
+    over = rows["auc"]["over_folds"]
+    one, two = ((m or {})["fold_mean"]["auc"]["folds"] for m in means)
+    apart = np.subtract(one, two)
+    assert apart.std() > 0
+    assert over["folds"] == pytest.approx(apart.tolist())
+    assert over["of"] == [0, 1]
+    known = corrected_t_test(apart, 48, 6)
+    assert over["p"] == pytest.approx(known.p_value)
+    assert over["difference"]["low"] == pytest.approx(known.difference.low)
+    assert rows["recall"]["over_folds"] is None
+
+
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [
+        (Plan.LEAVE_SCANNER_OUT, "no test: every fold tests another place"),
+        (Plan.HOLDOUT, "no test: all folds test the same patients"),
+    ],
+)
+def test_folds_that_repeat_nothing_have_no_test_over_them(
+    tmp_path: Path, plan: Plan, words: str
+) -> None:
+    over = compared(_results(), tmp_path, _divided(2, plan))["auc"]["over_folds"]
+    assert over["test"] == words
+    assert over["p"] is None
+    assert over["mean"] is not None
+
+
+def test_p_values_are_adjusted_over_the_systems_for_each_measure(tmp_path: Path) -> None:
+    results = _results()
+    third = replace(
+        results.systems[1], job=results.systems[1].job.model_copy(update={"label": "third"})
+    )
+    save_split(tmp_path / "folds.json", _divided(2))
+    asked = replace(results, folder=RunFolder(tmp_path), systems=(*results.systems, third))
+    rows = [r for r in comparisons_of(asked, None)["rows"] if r["metric"] == "auc"]
+    assert [r["p_holm"] for r in rows] == pytest.approx([min(1, 2 * r["p"]) for r in rows])
+    over = [r["over_folds"] for r in rows]
+    assert [o["p_holm"] for o in over] == pytest.approx([min(1, 2 * o["p"]) for o in over])
 
 
 def test_one_class_only_gives_a_reason_instead_of_a_number() -> None:
@@ -241,13 +318,13 @@ def _held_out(system: SystemResults, shifts: tuple[int, ...]) -> SystemResults:
     return system_results(said, samples, how, Silent())
 
 
-def test_a_hold_out_compares_what_all_inner_models_say_together() -> None:
+def test_a_hold_out_compares_what_all_inner_models_say_together(tmp_path: Path) -> None:
     """Not the first inner model of one system with all of the other."""
     results = _results()
     shifts = (9, 0, 0)  # the first inner model is far off, the majority is not
     pair = tuple(_held_out(s, shifts) for s in results.systems)
     held = replace(results, systems=pair)
-    rows = {r["metric"]: r for r in comparisons_of(held, None)["rows"]}
+    rows = compared(held, tmp_path, _divided(3, Plan.HOLDOUT))
     pooled = [_segmentation(held, s) for s in pair]
     assert pooled[0] is not None
     assert rows["dice"]["reference_value"] == pytest.approx(72 / 80)
@@ -258,15 +335,13 @@ def test_a_hold_out_compares_what_all_inner_models_say_together() -> None:
         assert row["difference"]["n"] == 12
 
 
-def test_a_system_with_fewer_folds_is_compared_on_these_alone() -> None:
+def test_a_system_with_fewer_folds_is_compared_on_these_alone(tmp_path: Path) -> None:
     results = _results()
     first = _held_out(results.systems[0], (9, 0, 0))
     second = _held_out(results.systems[1], (0,))
-    rows = {
-        r["metric"]: r
-        for r in comparisons_of(replace(results, systems=(first, second)), None)["rows"]
-    }
-    assert set(rows) == {"dice", "iou", "auc", "accuracy"}
+    pair = replace(results, systems=(first, second))
+    rows = compared(pair, tmp_path, _divided(3, Plan.HOLDOUT))
+    assert set(rows) == MEASURES
     assert all(row["folds"] == [0] for row in rows.values())
     assert rows["dice"]["reference_value"] == 0, "the first inner model's, which missed"
     assert rows["dice"]["value"] == pytest.approx(72 / 80)

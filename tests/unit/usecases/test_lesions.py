@@ -7,6 +7,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,15 +17,19 @@ from renalkit.domain.geometry import MaskRLE
 from renalkit.domain.image import Clip, Mode, Source
 from renalkit.domain.prediction import Prediction, SystemRef, Unit
 from renalkit.domain.sample import b_mode_samples
+from renalkit.domain.splits import Plan, SplitOptions, make_split, patient_facts
 from renalkit.domain.study import Lesion, Roi, Study
-from renalkit.errors import InputRefused
+from renalkit.errors import InputRefused, StoreError
 from renalkit.metrics.bootstrap import BootstrapPlan
+from renalkit.metrics.detection import region_scores
 from renalkit.readers.pseudonyms import Pseudonyms
 from renalkit.store.runs import RunFolder
+from renalkit.store.splits import save_split
+from renalkit.usecases.differences import comparisons_of
 from renalkit.usecases.experiment import Experiment, jobs_of
 from renalkit.usecases.lesions import keep_reader_ceiling, lesions_csv, lesions_of_run
 from renalkit.usecases.progress import Silent
-from renalkit.usecases.results import RunResults, system_results
+from renalkit.usecases.results import RunResults, pool, system_results
 
 KEY = bytes(range(32))
 TASK = ClassTask(("benign", "malignant"), "malignant")
@@ -54,9 +59,16 @@ def study(n: int, scale: float | None = 1.0, label: str | None = None) -> Study:
 
 
 def results(
-    folder: Path, cohort: Cohort, drawn: list[dict[str, np.ndarray]], scores: bool = False
+    folder: Path,
+    cohort: Cohort,
+    drawn: list[dict[str, np.ndarray]],
+    scores: bool = False,
+    probability: np.ndarray | None = None,
 ) -> RunResults:
-    """drawn: per system the mask of every patient; scores: P(normal) falls with the patient."""
+    """drawn: per system the mask of every patient; scores: P(normal) falls with the patient.
+
+    probability: of the pixels, of which regions get their scores.
+    """
     labels = ["one", "two"][: len(drawn)]
     experiment = Experiment.model_validate(
         {
@@ -75,7 +87,20 @@ def results(
             given = (*((1 - none) / 2,) * 2, none) if scores else None
             ref = SystemRef("multitask-us", job.label, "0" * 64)
             mask = MaskRLE.encode(masks[s.key.patient])
-            said.append(Prediction(Unit.FRAME, s.key, given, s.label, ref, 0, mask=mask))
+            said.append(
+                Prediction(
+                    Unit.FRAME,
+                    s.key,
+                    given,
+                    s.label,
+                    ref,
+                    0,
+                    mask=mask,
+                    mark_scores=None
+                    if probability is None
+                    else region_scores(masks[s.key.patient], probability),
+                )
+            )
         how = (experiment.statistics, cohort.task)
         systems.append(system_results((job, (0,), tuple(said), ()), samples, how, Silent()))
     return RunResults(RunFolder(folder), experiment, cohort, tuple(systems))
@@ -106,6 +131,10 @@ def test_large_lesions_found_small_ones_missed_and_specks_are_no_marks(tmp_path:
     assert sizes["under 5 mm"]["lesions"] == 6
     assert sizes["under 5 mm"]["recall"]["note"] == "6 patients, fewer than 10"
     assert system["froc"] is None, "no class says that there is no lesion"
+    assert system["score"] == "no score per candidate: one operating point"
+    assert [m["size_mm"] for m in system["missed"]] == pytest.approx([4.513517] * 6)
+    assert [m["patient"] for m in system["missed"]] == list(found.patients[1::2])
+    assert {m["lesion"] for m in system["missed"]} == {1}
 
 
 def test_without_a_scale_there_are_no_sizes(tmp_path: Path) -> None:
@@ -125,6 +154,7 @@ def test_pictures_without_lesion_give_clean_share_and_a_froc_curve(tmp_path: Pat
     (system,) = lesions_of_run(results(tmp_path, found, [masks], scores=True))["systems"]
     assert system["clean"]["value"] == pytest.approx(0.7)
     assert system["false_per_picture"]["value"] == pytest.approx(3 / 20)
+    assert system["score"] == "1 minus the probability of 'normal' of the picture"
     curve = system["froc"]
     assert [a["rate"] for a in curve["at"]] == [0.125, 0.25, 0.5, 1, 2, 4, 8]
     last = curve["points"][-1]
@@ -139,14 +169,53 @@ def test_pictures_without_lesion_give_clean_share_and_a_froc_curve(tmp_path: Pat
     assert large["sensitivity"]["value"] == 1
 
 
+def test_the_probability_of_its_region_is_the_score_of_a_mark(tmp_path: Path) -> None:
+    """Every picture: the large lesion found at 0.9, and a false mark at 0.6."""
+    found = cohort()
+    probability = np.full((40, 60), 0.9)
+    probability[30:] = 0.6
+    masks = {p: box(5, 16) | box(30, 10, top=30, height=4) for p in found.patients}
+    run = results(tmp_path, found, [masks], probability=probability)
+    (system,) = lesions_of_run(run)["systems"]
+    assert system["score"] == "mean probability of the region"
+    first, last = system["froc"]["points"]
+    assert first == pytest.approx(
+        {"threshold": 0.9, "sensitivity": 12 / 18, "false_per_picture": 0}
+    )
+    assert last == pytest.approx({"threshold": 0.6, "sensitivity": 12 / 18, "false_per_picture": 1})
+    one = run.systems[0].pooled[0]
+    lost = replace(run.systems[0], pooled=(replace(one, mark_scores=one.mark_scores[:1]),))
+    with pytest.raises(StoreError, match="1 scores for 2 regions"):
+        lesions_of_run(replace(run, systems=(lost,)))
+    # As runs were before regions had scores.
+    bare = tuple(replace(p, mark_scores=None) for p in run.systems[0].pooled)
+    older = replace(run, systems=(replace(run.systems[0], pooled=bare),))
+    assert lesions_of_run(older)["systems"][0]["froc"] is None
+
+
+def test_scores_of_several_folds_are_their_mean_where_they_marked(tmp_path: Path) -> None:
+    found = cohort()
+    large, both = box(5, 20), box(5, 20) | box(40, 4, height=4)
+    probability = np.full((40, 60), 0.8)
+    one, two, three = (
+        results(tmp_path, found, [dict.fromkeys(found.patients, m)], probability=probability * f)
+        .systems[0]
+        .test[0]
+        for m, f in ((large, 1.0), (both, 0.5), (both, 0.75))
+    )
+    (mean,) = pool([replace(p, fold=k) for k, p in enumerate((one, two, three))])
+    assert mean.mask == MaskRLE.encode(both)
+    assert mean.mark_scores == pytest.approx((0.8 * 0.75, 0.8 * (0 + 0.5 + 0.75) / 3))
+    (without,) = pool([replace(one, fold=0), replace(two, fold=1, mark_scores=None)])
+    assert without.mark_scores is None
+
+
 def test_two_systems_are_compared_in_overlap_distance_and_recall(tmp_path: Path) -> None:
     found = cohort()
     good = {p: box(5, 20) | box(40, 4, height=4) for p in found.patients}
     poor = {p: box(5, 12 + k % 3) for k, p in enumerate(found.patients)}
-    whole = lesions_of_run(results(tmp_path, found, [good, poor]))
-    assert whole["reference"] == "one"
-    rows = {r["metric"]: r for r in whole["comparisons"]}
-    assert set(rows) == {"dice", "iou", "hd95", "assd", "nsd", "recall"}
+    rows = compared(results(tmp_path, found, [good, poor]))
+    assert set(rows) >= {"dice", "iou", "hd95", "assd", "nsd", "recall"}
     assert rows["dice"]["difference"]["value"] > 0
     assert rows["dice"]["better"] == "higher"
     assert rows["hd95"]["difference"]["value"] < 0
@@ -160,12 +229,16 @@ def test_an_empty_prediction_has_no_distance_and_is_counted(tmp_path: Path) -> N
     found = cohort()
     good = {p: box(5, 20) for p in found.patients}
     gone = {p: box(5, 12) if k else np.zeros((40, 60), bool) for k, p in enumerate(good)}
-    rows = {
-        r["metric"]: r
-        for r in lesions_of_run(results(tmp_path, found, [good, gone]))["comparisons"]
-    }
+    rows = compared(results(tmp_path, found, [good, gone]))
     assert (rows["hd95"]["n_frames"], rows["hd95"]["left_out"]) == (11, 1)
-    assert (rows["dice"]["n_frames"], rows["dice"]["left_out"]) == (12, 0)
+    assert rows["dice"]["n_frames"] == 12
+
+
+def compared(run: RunResults) -> dict[str, Any]:
+    """The paired comparisons of a run of two systems, by measure."""
+    facts = patient_facts(run.cohort, {})
+    save_split(run.folder.folds, make_split(facts, Plan.KFOLD, 0, SplitOptions(folds=3)))
+    return {r["metric"]: r for r in comparisons_of(run, None)["rows"]}
 
 
 def test_a_run_without_masks_has_no_lesions(tmp_path: Path) -> None:
@@ -177,8 +250,6 @@ def test_a_run_without_masks_has_no_lesions(tmp_path: Path) -> None:
         "well": 0.5,
         "least_patients": 10,
         "systems": [],
-        "reference": None,
-        "comparisons": [],
         "readers": None,
     }
 
