@@ -249,6 +249,8 @@ PREDICTION_COLUMNS = {
     "target": "index of the true class; null when unknown",
     "scores": "one probability per class in the order of the task; null for pure segmentation",
     "mask": "run-length text of the mask in source pixels; null without segmentation",
+    "mark_scores": "mean probability of each connected region of the mask, the largest first; null "
+    "in older runs",
     "roi_origin": "where the region of interest came from: reference, propagated or predicted",
     "fold": "the fold whose test part the patient is in: proof that it was not trained on",
     "system": "name of the system",

@@ -187,9 +187,10 @@ def compare_words(found: Json) -> str:
     for r in found["rows"]:
         d = r["difference"]
         interval = "" if d["low"] is None else f" ({d['low']:+.3f} to {d['high']:+.3f})"
-        p = "" if r["p"] is None else f", p = {r['p']:.3g}"
+        p = "" if r["p"] is None else f", p = {r['p']:.3g} (Holm {r['p_holm']:.3g})"
+        unit = f" {r['length_unit']}" if "length_unit" in r else ""
         lines.append(
-            f"  {r['label']:24}{r['metric']:10}{d['value']:+.3f}{interval}{p}, "
+            f"  {r['label']:24}{r['metric']:10}{d['value']:+.3f}{unit}{interval}{p}, "
             f"n = {d['n']} {d['unit']}s, {d['method']}"
         )
     return "\n".join(lines)
