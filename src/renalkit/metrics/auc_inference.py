@@ -4,6 +4,10 @@ delong: independent cases, one row per patient. clustered: several rows per pati
 lesions) without pretending that they are independent. Both come as one interval, as a paired
 comparison on the same cases, and, for DeLong, as a comparison of two different groups of cases.
 
+Intervals are made on the logit scale unless asked otherwise: in simulated cohorts they covered
+within 93 to 97 % everywhere, plain ones did not (validation/coverage_auc.py). Differences of AUCs
+stay on the plain scale, where the test of no difference is.
+
 Sources: DeLong, DeLong and Clarke-Pearson 1988, Biometrics 44:837; mid-rank form of Sun and Xu
 2014, IEEE SPL 21:1389; clusters: Obuchowski 1997, Biometrics 53:567 (not the binormal method
 that pROC calls "obuchowski"); logit scale: Pepe 2003, section 5.2.
@@ -11,6 +15,7 @@ that pROC calls "obuchowski"); logit scale: Pepe 2003, section 5.2.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import sqrt
@@ -26,6 +31,9 @@ from renalkit.metrics.inference import Estimate, check_level, normal_quantile, r
 
 Bools = npt.NDArray[np.bool_]
 
+# A variance of an AUC below this is one of rounding errors.
+_ROUNDING = 1e-28
+
 
 class Alternative(StrEnum):
     """Against which alternative the equality of two AUCs is tested."""
@@ -36,7 +44,10 @@ class Alternative(StrEnum):
 
 
 class Scale(StrEnum):
-    """Where an interval of an AUC is symmetric. logit: never leaves 0 to 1, better near 1."""
+    """Where an interval of an AUC is symmetric.
+
+    logit: never leaves 0 to 1, covers better near 1. plain: as pROC makes it, cut off at 0 and 1.
+    """
 
     PLAIN = "plain"
     LOGIT = "logit"
@@ -79,15 +90,15 @@ def delong(
     scores: AnyArray,
     unit: Unit = Unit.PATIENT,
     level: float = 0.95,
-    scale: Scale = Scale.PLAIN,
+    scale: Scale = Scale.LOGIT,
 ) -> Estimate:
-    """AUC with DeLong's interval, cut off at 0 and 1; one row per independent unit.
+    """AUC with DeLong's interval; one row per independent unit.
 
     For frames, take `patient_means` first, or `clustered_auc`.
 
     With complete separation (AUC 0 or 1) DeLong's variance is 0 and would claim certainty. The
     bound is then exact: m disjoint pairs, m the smaller class, are independent trials that all
-    came out concordant, so low = (tail)^(1/m).
+    came out in the right order, so low = (tail)^(1/m).
 
     Raises: StatisticUndefined for frames, fewer than two cases in a class, or scores that do not
     vary.
@@ -176,25 +187,10 @@ def clustered_covariance(
     Obuchowski 1997: sums of placement values per group take the place of single values.
     Raises: StatisticUndefined if fewer than two groups hold a class, or as `auc`.
     """
-    t, aucs, of_pos, of_neg = _placements(truth, scores)
-    codes, n_groups = group_codes(groups, t.size)
-    n_pos, n_neg = int(t.sum()), int((~t).sum())
-    pos_rows = np.bincount(codes[t], minlength=n_groups)
-    neg_rows = np.bincount(codes[~t], minlength=n_groups)
-    with_pos, with_neg = int((pos_rows > 0).sum()), int((neg_rows > 0).sum())
-    if min(with_pos, with_neg) < 2:
-        raise StatisticUndefined(
-            f"clustered AUC from {with_pos} groups with positive and {with_neg} with negative rows",
-            expected="at least two groups of each",
-        )
-    # (S, G): how much the placement values of a group exceed what its size predicts.
-    pos, neg = np.zeros((2, aucs.size, n_groups))
-    for k in range(aucs.size):
-        pos[k] = np.bincount(codes[t], weights=of_pos[k] - aucs[k], minlength=n_groups)
-        neg[k] = np.bincount(codes[~t], weights=of_neg[k] - aucs[k], minlength=n_groups)
-    within_pos = with_pos / (with_pos - 1) * (pos @ pos.T) / n_pos**2
-    within_neg = with_neg / (with_neg - 1) * (neg @ neg.T) / n_neg**2
-    across = n_groups / (n_groups - 1) * (pos @ neg.T) / (n_pos * n_neg)
+    aucs, pos, neg, of = _group_sums(truth, scores, groups)
+    within_pos = of.with_pos / (of.with_pos - 1) * (pos @ pos.T)
+    within_neg = of.with_neg / (of.with_neg - 1) * (neg @ neg.T)
+    across = of.n / (of.n - 1) * (pos @ neg.T)
     return aucs, within_pos + within_neg + across + across.T
 
 
@@ -203,16 +199,65 @@ def clustered_auc(
     scores: AnyArray,
     groups: AnyArray,
     level: float = 0.95,
-    scale: Scale = Scale.PLAIN,
+    scale: Scale = Scale.LOGIT,
 ) -> Estimate:
     """AUC over rows (frames, lesions) with an interval that respects patients.
 
-    The value is that of the rows; n counts the groups, which is what the interval rests on.
-    Raises: as `clustered_covariance`; StatisticUndefined at complete separation, where the
-    estimate has no variance.
+    The value is that of the rows; n counts the groups, which is what the interval rests on. At
+    complete separation the bound is that of `delong` for pairs of whole patients; it takes how many
+    rows a patient has to say nothing of their scores.
+    Raises: as `clustered_covariance`, or for scores that do not vary.
     """
     aucs, cov = clustered_covariance(truth, scores, groups)
-    return _estimate(float(aucs[0]), float(cov[0, 0]), _Basis.of_groups(groups, level), scale)
+    basis = _Basis.of_groups(truth, groups, level)
+    return _estimate(float(aucs[0]), float(cov[0, 0]), basis, scale)
+
+
+def auc_estimate(
+    truth: AnyArray,
+    scores: AnyArray,
+    groups: AnyArray | None = None,
+    level: float = 0.95,
+    scale: Scale = Scale.LOGIT,
+) -> Estimate:
+    """`delong` where groups is None (one row per patient), else `clustered_auc`."""
+    if groups is None:
+        return delong(truth, scores, Unit.PATIENT, level, scale)
+    return clustered_auc(truth, scores, groups, level, scale)
+
+
+def mean_auc(
+    parts: Sequence[tuple[AnyArray, AnyArray]],
+    groups: AnyArray | None = None,
+    level: float = 0.95,
+    scale: Scale = Scale.LOGIT,
+) -> Estimate:
+    """Mean of several AUCs of the same rows: macro over classes, or over cuts of an order.
+
+    parts: (truth (n,) 0/1, scores (n,)), each with a truth of its own, as of one class against the
+    rest. groups (n,): patient of each row, None for one row per patient. What a patient adds to the
+    error of the mean is the mean of what it adds to that of each AUC. One part alone is as by
+    `auc_estimate`.
+    Raises: as `clustered_auc`, for any part.
+    """
+    if len(parts) == 1:
+        return auc_estimate(*parts[0], groups, level, scale)
+    rows = len(parts[0][0])
+    keys = np.arange(rows) if groups is None else groups
+    found = [_group_sums(truth, np.asarray(scores), keys) for truth, scores in parts]
+    value = sum(float(aucs[0]) for aucs, *_ in found) / len(found)
+    added = [
+        sqrt(of.with_pos / (of.with_pos - 1)) * pos[0]
+        + sqrt(of.with_neg / (of.with_neg - 1)) * neg[0]
+        for _, pos, neg, of in found
+    ]
+    variance = float((np.mean(added, axis=0) ** 2).sum())
+    source = "DeLong" if groups is None else f"Obuchowski 1997 over {rows} rows"
+    method = f"{source}, mean of {len(parts)} AUCs"
+    # The mean is at least the lowest AUC, whose pairs all came out in the right order.
+    pairs = min(of.pairs for *_, of in found)
+    basis = _Basis(len(added[0]), Unit.PATIENT, level, method, pairs)
+    return _estimate(value, variance, basis, scale)
 
 
 def paired_clustered_auc(
@@ -224,7 +269,7 @@ def paired_clustered_auc(
 ) -> AucComparison:
     """Do two systems differ in AUC over the same rows, patients respected?"""
     aucs, cov = clustered_covariance(truth, _pair(*systems), groups)
-    return _compare(aucs, cov, _Basis.of_groups(groups, level), alternative)
+    return _compare(aucs, cov, _Basis.of_groups(truth, groups, level), alternative)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +298,7 @@ def equal_aucs(
         basis = _Basis.of_cases(truth, Unit.PATIENT, level)
     else:
         aucs, cov = clustered_covariance(truth, scores, groups)
-        basis = _Basis.of_groups(groups, level)
+        basis = _Basis.of_groups(truth, groups, level)
     estimates = tuple(_estimate(float(a), float(cov[k, k]), basis) for k, a in enumerate(aucs))
     contrast = np.eye(aucs.size)[1:] - np.eye(aucs.size)[0]
     spread, axes = np.linalg.eigh(contrast @ cov @ contrast.T)
@@ -309,14 +354,33 @@ def group_codes(groups: AnyArray, n_rows: int) -> tuple[npt.NDArray[np.intp], in
 
 
 @dataclass(frozen=True, slots=True)
+class _Groups:
+    """How many groups (patients) there are, and how many of them have rows of each class."""
+
+    n: int
+    with_pos: int
+    with_neg: int
+
+    @property
+    def pairs(self) -> int:
+        """The most pairs of a positive and a negative group that share no group."""
+        return min(self.with_pos, self.with_neg, self.n // 2)
+
+    @staticmethod
+    def of(t: Bools, codes: npt.NDArray[np.intp], n_groups: int) -> _Groups:
+        with_class = [np.unique(codes[np.flatnonzero(rows)]).size for rows in (t, ~t)]
+        return _Groups(n_groups, *with_class)
+
+
+@dataclass(frozen=True, slots=True)
 class _Basis:
-    """What an interval rests on. smaller_class: None where rows are not independent."""
+    """What an interval rests on. pairs: independent pairs of a positive and a negative unit."""
 
     n: int
     unit: Unit
     level: float
     method: str
-    smaller_class: int | None = None
+    pairs: int
 
     @staticmethod
     def of_cases(truth: AnyArray, unit: Unit, level: float) -> _Basis:
@@ -324,10 +388,35 @@ class _Basis:
         return _Basis(n, unit, level, "DeLong", min(positive, n - positive))
 
     @staticmethod
-    def of_groups(groups: AnyArray, level: float) -> _Basis:
-        n_groups = group_codes(groups, len(groups))[1]
+    def of_groups(truth: AnyArray, groups: AnyArray, level: float) -> _Basis:
+        of = _Groups.of(np.asarray(truth) == 1, *group_codes(groups, len(groups)))
         method = f"Obuchowski 1997, AUC over {len(groups)} rows"
-        return _Basis(n_groups, Unit.PATIENT, level, method)
+        return _Basis(of.n, Unit.PATIENT, level, method, of.pairs)
+
+
+def _group_sums(
+    truth: AnyArray, scores: AnyArray, groups: AnyArray
+) -> tuple[Floats, Floats, Floats, _Groups]:
+    """AUCs (S,) and what each group adds to their error by its positives and negatives (S, G).
+
+    That is how much the placement values of a group exceed what its size predicts, over the number
+    of all rows of the class.
+    """
+    t, aucs, of_pos, of_neg = _placements(truth, scores)
+    codes, n_groups = group_codes(groups, t.size)
+    of = _Groups.of(t, codes, n_groups)
+    if min(of.with_pos, of.with_neg) < 2:
+        raise StatisticUndefined(
+            f"variance of an AUC from {of.with_pos} patients with positive and {of.with_neg} with "
+            "negative rows",
+            expected="at least two of each",
+        )
+    pos_codes, neg_codes = codes[np.flatnonzero(t)], codes[np.flatnonzero(~t)]
+    pos, neg = np.zeros((2, aucs.size, n_groups))
+    for k, auc in enumerate(aucs):
+        pos[k] = np.bincount(pos_codes, of_pos[k] - auc, n_groups) / pos_codes.size
+        neg[k] = np.bincount(neg_codes, of_neg[k] - auc, n_groups) / neg_codes.size
+    return aucs, pos, neg, of
 
 
 def _placements(truth: AnyArray, scores: AnyArray) -> tuple[Bools, Floats, Floats, Floats]:
@@ -353,20 +442,19 @@ def _covariance(rows: Floats) -> Floats:
     return apart @ apart.T / (rows.shape[1] - 1)
 
 
-def _estimate(value: float, variance: float, basis: _Basis, scale: Scale = Scale.PLAIN) -> Estimate:
+def _estimate(value: float, variance: float, basis: _Basis, scale: Scale = Scale.LOGIT) -> Estimate:
     b = basis
-    if variance > 0 and scale is Scale.LOGIT and 0 < value < 1:
-        half = normal_quantile(b.level) * sqrt(variance) / (value * (1 - value))
-        centre = float(special.logit(value))
-        low, high = float(special.expit(centre - half)), float(special.expit(centre + half))
-        return Estimate(value, low, high, b.level, b.n, b.unit, f"{b.method}, logit scale")
-    if variance > 0:
+    if variance > _ROUNDING:
         half = normal_quantile(b.level) * sqrt(variance)
-        low, high = max(0.0, value - half), min(1.0, value + half)
-        return Estimate(value, low, high, b.level, b.n, b.unit, b.method)
-    if value not in (0.0, 1.0) or b.smaller_class is None:
+        if scale is Scale.LOGIT:
+            half, centre = half / (value * (1 - value)), float(special.logit(value))
+            low, high = float(special.expit(centre - half)), float(special.expit(centre + half))
+        else:
+            low, high = max(0.0, value - half), min(1.0, value + half)
+        return Estimate(value, low, high, b.level, b.n, b.unit, f"{b.method}, {scale.value}")
+    if value not in (0.0, 1.0):
         raise _no_variance("the AUC")
-    bound = ((1 - b.level) / 2) ** (1 / b.smaller_class)
+    bound = ((1 - b.level) / 2) ** (1 / b.pairs)
     low, high = (bound, 1.0) if value == 1.0 else (0.0, 1 - bound)
     return Estimate(value, low, high, b.level, b.n, b.unit, "exact bound at complete separation")
 

@@ -570,7 +570,7 @@ def _arm_estimate(value: float, spread: tuple[float, float], basis: _Basis) -> E
     if b.plan.scale is Scale.LOGIT and 0 < value < 1:
         centre, half = float(special.logit(value)), half / (value * (1 - value))
         low, high = float(special.expit(centre - half)), float(special.expit(centre + half))
-        return Estimate(value, low, high, level, b.n, unit, f"{method}, logit scale")
+        return Estimate(value, low, high, level, b.n, unit, f"{method}, logit")
     return Estimate(value, max(0.0, value - half), min(1.0, value + half), level, b.n, unit, method)
 
 

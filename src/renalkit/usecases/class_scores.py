@@ -14,10 +14,10 @@ import numpy as np
 from renalkit.domain.prediction import Unit
 from renalkit.errors import StatisticUndefined
 from renalkit.metrics.agreement import KappaWeights, cohen_kappa
+from renalkit.metrics.auc_inference import mean_auc
 from renalkit.metrics.bootstrap import (
     Auc,
     MeanOfStatistics,
-    Statistic,
     mean_of_rows,
     paired_cluster_bootstrap,
 )
@@ -27,9 +27,8 @@ from renalkit.metrics.classification import (
     cumulative_splits,
     multiclass_accuracy,
 )
-from renalkit.usecases.results import Json, bootstrapped, estimate_json, undefined_json
+from renalkit.usecases.results import Json, bootstrapped, estimate_json, figure, undefined_json
 from renalkit.usecases.score_differences import adjusted
-from renalkit.usecases.score_figures import figure
 from renalkit.usecases.stats_options import Asked
 from renalkit.usecases.table_scores import Scored
 
@@ -45,11 +44,12 @@ def class_figures(scored: Scored, index: int, asked: Asked) -> Json:
     }
     try:
         parts = _parts(scored, index)
-        mean = MeanOfStatistics(tuple(parts.values()))
-        found["auc"] = bootstrapped(mean, groups, plan)
+        found["auc"] = _area(scored, list(parts.values()), plan.level)
         found["parts"] = [
-            {"part": name, "auc": bootstrapped(part, groups, plan)} for name, part in parts.items()
+            {"part": name, "auc": _area(scored, [part], plan.level)} for name, part in parts.items()
         ]
+        mean = MeanOfStatistics(tuple(parts.values()))
+        found["auc_bootstrap"] = bootstrapped(mean, groups, plan)
     except StatisticUndefined as error:
         found["auc"] = undefined_json(scored.n_patients, Unit.PATIENT, str(error), plan.level)
         found["parts"] = []
@@ -116,11 +116,18 @@ def class_differences(scored: Scored, asked: Asked) -> list[Json]:
     return adjusted(rows, asked.adjust)
 
 
+def _area(scored: Scored, parts: list[Auc], level: float) -> Json:
+    """One AUC, or the mean of several, of the same rows."""
+    groups = None if scored.independent else scored.groups
+    cases = [(part.truth, part.scores) for part in parts]
+    return figure(lambda: mean_auc(cases, groups, level), scored.n_patients, level)
+
+
 def _kind(scored: Scored) -> str:
     return "cumulative" if scored.scores.ndim == 2 else "macro"
 
 
-def _parts(scored: Scored, index: int) -> dict[str, Statistic]:
+def _parts(scored: Scored, index: int) -> dict[str, Auc]:
     """The two-class AUCs whose mean is the score's, by name."""
     labels, scores = list(scored.labels), scored.scores[index]
     if _kind(scored) == "cumulative":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
@@ -308,6 +308,14 @@ def called_class(p: Prediction, thresholds: dict[int, Threshold], positive: int 
 
 
 # ---------------------------------------------------------------- numbers as JSON
+
+
+def figure(make: Callable[[], Estimate], n: int, level: float) -> Json:
+    """An estimate over n patients for metrics.json, or null with the reason why there is none."""
+    try:
+        return estimate_json(make())
+    except StatisticUndefined as error:
+        return undefined_json(n, Unit.PATIENT, str(error), level)
 
 
 def estimate_json(estimate: Estimate) -> Json:

@@ -1,12 +1,13 @@
 """How good is one score of a table? Areas, operating points, calibration, usefulness.
 
 Where rows are patients, intervals are DeLong's and exact ones; where a patient has several rows,
-Obuchowski's and those of resampled patients. A figure that does not exist is null with its reason.
+Obuchowski's and those of resampled patients. Those of an AUC are made on the logit scale; on the
+plain scale, as other software prints it, they stand beside. A figure that does not exist is null
+with its reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from math import isfinite
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from renalkit.domain.prediction import Unit
 from renalkit.errors import StatisticUndefined
-from renalkit.metrics.auc_inference import Scale, clustered_auc, delong
+from renalkit.metrics.auc_inference import Scale, auc_estimate
 from renalkit.metrics.bootstrap import Auc, BootstrapPlan, mean_of_rows
 from renalkit.metrics.calibration import (
     Binning,
@@ -40,19 +41,11 @@ from renalkit.metrics.predictive_values import (
     predictive_values,
 )
 from renalkit.usecases.call_figures import call_figures
-from renalkit.usecases.results import Json, bootstrapped, estimate_json, undefined_json
+from renalkit.usecases.results import Json, bootstrapped, estimate_json, figure, undefined_json
 from renalkit.usecases.stats_options import Asked, Wish
 from renalkit.usecases.table_scores import Bools, Floats, Ints, Scored, Texts
 
 # ------------------------------------------------------------------ figures of one score
-
-
-def figure(make: Callable[[], Estimate], n: int, level: float) -> Json:
-    """An estimate as JSON, or null with the reason why there is none."""
-    try:
-        return estimate_json(make())
-    except StatisticUndefined as error:
-        return undefined_json(n, Unit.PATIENT, str(error), level)
 
 
 def score_figures(scored: Scored, index: int, asked: Asked) -> Json:
@@ -60,16 +53,21 @@ def score_figures(scored: Scored, index: int, asked: Asked) -> Json:
     truth, scores, groups = scored.of(index)
     plan, n = asked.plan, len(set(groups.tolist()))
     positive = truth == 1
+    patients = None if scored.independent else groups
+
+    def area(scale: Scale) -> Json:
+        return figure(
+            lambda: auc_estimate(truth, scores, patients, plan.level, scale), n, plan.level
+        )
+
     found: Json = {
         "score": scored.names[index],
         "n_rows": len(truth),
         "n_patients": n,
         "n_positive": int(positive.sum()),
         "n_negative": int((~positive).sum()),
-        "auc": figure(lambda: _area(scored, (truth, scores, groups), plan.level), n, plan.level),
-        "auc_logit": figure(
-            lambda: _area(scored, (truth, scores, groups), plan.level, Scale.LOGIT), n, plan.level
-        ),
+        "auc": area(Scale.LOGIT),
+        "auc_plain": area(Scale.PLAIN),
         "auc_bootstrap": bootstrapped(Auc(truth, scores), groups.tolist(), plan),
         "average_precision": bootstrapped(AveragePrecision(truth, scores), groups.tolist(), plan),
         "partial_auc": [
@@ -97,15 +95,6 @@ def score_figures(scored: Scored, index: int, asked: Asked) -> Json:
     if asked.curves:
         found["curves"] = _curves(truth, scores)
     return found
-
-
-def _area(
-    scored: Scored, rows: tuple[Ints, Floats, Texts], level: float, scale: Scale = Scale.PLAIN
-) -> Estimate:
-    truth, scores, groups = rows
-    if scored.independent:
-        return delong(truth, scores, Unit.PATIENT, level, scale)
-    return clustered_auc(truth, scores, groups, level, scale)
 
 
 def _operating_point(scored: Scored, index: int, wish: Wish, asked: Asked) -> Json:

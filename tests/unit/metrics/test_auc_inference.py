@@ -24,12 +24,13 @@ from renalkit.metrics.auc_inference import (
     delong_covariance,
     equal_aucs,
     hanley_mcneil_interval,
+    mean_auc,
     paired_clustered_auc,
     paired_delong,
     patient_means,
     unpaired_delong,
 )
-from renalkit.metrics.bootstrap import Auc, BootstrapPlan, cluster_bootstrap
+from renalkit.metrics.bootstrap import Auc, BootstrapPlan, MeanOfStatistics, cluster_bootstrap
 from renalkit.metrics.classification import auc
 
 
@@ -91,9 +92,9 @@ def test_small_example_by_hand():
     assert aucs[0] == pytest.approx(7 / 9, abs=1e-12)
     by_hand = (4 / 27) / 3 + (1 / 27) / 3  # sample variances of the placements over class sizes
     assert cov[0, 0] == pytest.approx(by_hand, abs=1e-12)
-    e = delong(truth, scores, Unit.LESION)
+    e = delong(truth, scores, Unit.LESION, scale=Scale.PLAIN)
     assert e.low == pytest.approx(7 / 9 - 1.959963984540054 * math.sqrt(by_hand))
-    assert (e.high, e.n, e.unit, e.method) == (1.0, 6, Unit.LESION, "DeLong")
+    assert (e.high, e.n, e.unit, e.method) == (1.0, 6, Unit.LESION, "DeLong, plain")
 
 
 def test_two_pure_clusters_each_by_hand():
@@ -120,7 +121,8 @@ def test_8_3_clustered_error_agrees_with_the_bootstrap_and_not_with_delong():
     assert 0.9 < (e.high - e.low) / (boot.high - boot.low) < 1.1
     naive = 2 * 1.96 * math.sqrt(delong_covariance(truth, scores.ravel())[1][0, 0])
     assert (e.high - e.low) / naive > 5
-    assert (e.n, e.unit, e.method) == (100, Unit.PATIENT, "Obuchowski 1997, AUC over 6000 rows")
+    assert (e.n, e.unit) == (100, Unit.PATIENT)
+    assert e.method == "Obuchowski 1997, AUC over 6000 rows, logit"
 
 
 @given(two_systems())
@@ -140,8 +142,6 @@ def test_paired_test_turns_with_the_order_and_knows_identical_systems(cases):
     less = paired_delong(truth, a, b, Alternative.LESS).p_value
     assert greater + less == pytest.approx(1)
     assert min(greater, less) == pytest.approx(forth.p_value / 2, abs=1e-12)
-    if not 0 < forth.first.value < 1 or not 0 < forth.second.value < 1:
-        return  # the clustered estimate refuses complete separation
     groups = np.arange(truth.size)
     clustered = paired_clustered_auc(truth, (a, b), groups)
     assert clustered.statistic == pytest.approx(forth.statistic, abs=1e-9)
@@ -155,27 +155,81 @@ def test_complete_separation_is_not_certainty():
     assert e.method == "exact bound at complete separation"
     down = delong(truth, -scores)
     assert (down.low, down.value, down.high) == (0, 0, pytest.approx(1 - 0.025 ** (1 / 3)))
+    assert delong(truth, scores, scale=Scale.PLAIN) == e
+    parts = [(truth, scores), (np.arange(7) > 4, scores)]
+    assert mean_auc(parts).low == pytest.approx(0.025 ** (1 / 2))  # two cases in the smaller class
+
+
+def test_complete_separation_of_rows_rests_on_pairs_of_patients():
+    """Patients a, b, c with rows of both classes: only one pair can be made without sharing."""
+    truth, scores = np.array([0, 0, 0, 1, 1, 1]), np.arange(6.0)
+    mixed = clustered_auc(truth, scores, np.array(list("abcabc")))
+    assert (mixed.low, mixed.value, mixed.high, mixed.n) == (pytest.approx(0.025), 1, 1, 3)
+    pure = clustered_auc(truth, scores, np.array(list("aabccd")))
+    assert pure.low == pytest.approx(0.025 ** (1 / 2))
 
 
 def test_logit_interval_by_hand():
     """AUC 7/9, variance 5/81: on the logit scale the standard error is that over A (1 - A)."""
     truth, scores = np.array([1, 1, 1, 0, 0, 0]), np.array([1.0, 3, 5, 0, 2, 2])
-    e = delong(truth, scores, scale=Scale.LOGIT)
+    e = delong(truth, scores)
     variance = (4 / 27) / 3 + (1 / 27) / 3
     half = 1.959963984540054 * math.sqrt(variance) / (7 / 9 * 2 / 9)
     ends = [1 / (1 + math.exp(-(math.log(3.5) + sign * half))) for sign in (-1, 1)]
     assert (e.value, e.low, e.high) == pytest.approx((7 / 9, *ends), abs=1e-12)
-    assert e.method == "DeLong, logit scale"
-    turned = delong(1 - truth, scores, scale=Scale.LOGIT)
+    assert e.method == "DeLong, logit"
+    turned = delong(1 - truth, scores)
     assert (turned.low, turned.high) == pytest.approx((1 - e.high, 1 - e.low), abs=1e-12)
-    rows = clustered_auc(truth, scores, np.arange(6), scale=Scale.LOGIT)
+    rows = clustered_auc(truth, scores, np.arange(6))
     assert (rows.low, rows.high) == pytest.approx((e.low, e.high), abs=1e-12)
-    assert rows.method.endswith("over 6 rows, logit scale")
+    assert rows.method.endswith("over 6 rows, logit")
 
 
-def test_logit_interval_at_complete_separation_is_the_exact_bound():
-    truth, scores = np.array([0, 0, 0, 1, 1, 1, 1]), np.arange(7.0)
-    assert delong(truth, scores, scale=Scale.LOGIT) == delong(truth, scores)
+@given(two_systems())
+@settings(deadline=None)
+def test_intervals_hold_the_value_and_stay_within_0_and_1(cases):
+    truth, (scores, _) = cases
+    for groups in (np.arange(truth.size), np.arange(truth.size) // 2):
+        for scale in Scale:
+            try:
+                e = clustered_auc(truth, scores, groups, scale=scale)
+            except StatisticUndefined:
+                continue
+            assert 0 <= e.low <= e.value <= e.high <= 1
+
+
+@given(two_systems(), st.integers(1, 3))
+@settings(deadline=None)
+def test_mean_of_copies_of_an_auc_is_that_auc(cases, rows):
+    truth, (scores, _) = cases
+    t, g = np.repeat(truth, rows), np.repeat(np.arange(truth.size), rows)
+    s = np.repeat(scores, rows) + np.arange(t.size) % 2
+    try:
+        wanted = [delong(truth, scores), clustered_auc(t, s, g)]
+    except StatisticUndefined:
+        return
+    assert wanted == [mean_auc([(truth, scores)]), mean_auc([(t, s)], g)]
+    copies = [mean_auc([(truth, scores)] * 3), mean_auc([(t, s)] * 3, g)]
+    for want, one in zip(wanted, copies, strict=True):
+        assert (one.value, one.low, one.high) == pytest.approx((want.value, want.low, want.high))
+        assert one.n == want.n
+
+
+@pytest.mark.parametrize("frames", [1, 6])
+def test_macro_interval_agrees_with_resampled_patients(frames):
+    """Three classes of 50 patients: widths on the plain scale within 10 % of the bootstrap's."""
+    rng = np.random.default_rng(5)
+    patient = np.repeat(np.arange(150), frames)
+    truth = patient % 3
+    level = np.eye(3)[np.arange(150) % 3] + rng.normal(size=(150, 3))
+    scores = level[patient] + rng.normal(0, 0.5, (patient.size, 3))
+    parts = [((truth == k).astype(int), scores[:, k]) for k in range(3)]
+    e = mean_auc(parts, None if frames == 1 else patient, scale=Scale.PLAIN)
+    mean = MeanOfStatistics(tuple(Auc(t, s) for t, s in parts))
+    boot = cluster_bootstrap(mean, patient, BootstrapPlan(n_boot=2000))
+    assert e.value == pytest.approx(boot.value, abs=1e-12)
+    assert 0.9 < (e.high - e.low) / (boot.high - boot.low) < 1.1
+    assert e.n == 150
 
 
 def test_patient_means_are_one_row_per_patient():
@@ -248,15 +302,16 @@ def refused_calls():
         (lambda: paired_delong(t, s, s[:3]), "4 and 3 scores"),
         (lambda: paired_delong(t, s, np.ones(4)), "no variance"),
         (lambda: unpaired_delong((t, np.arange(4) + 9 * t), (t, np.arange(4) + 9 * t)), "both AUC"),
-        (lambda: clustered_auc(t, s, np.zeros(4)), "1 groups with positive"),
+        (lambda: clustered_auc(t, s, np.zeros(4)), "1 patients with positive"),
+        (lambda: clustered_auc(t, np.ones(4), np.arange(4)), "no variance"),
+        (lambda: mean_auc([(t, s), (np.array([0, 0, 0, 1]), s)]), "from 1 patients with positive"),
         (lambda: clustered_auc(t, s, np.zeros(3)), "groups of shape"),
-        (lambda: clustered_auc(t, t + 0.0, np.array([0, 1, 2, 3])), "no variance"),
         (lambda: clustered_auc(t, s, np.array([0, math.nan, math.nan, 3])), "2 of 4 rows have no"),
         (lambda: clustered_auc(t, s, np.array(["a", None, "b", "c"])), "1 of 4 rows have no"),
     ]
 
 
-@pytest.mark.parametrize("place", range(12))
+@pytest.mark.parametrize("place", range(13))
 def test_undefined_statistics_are_refused(place):
     call, message = refused_calls()[place]
     with pytest.raises(StatisticUndefined, match=message):
@@ -295,9 +350,9 @@ def test_8_1_aucs_covariances_and_intervals(asah):
     assert off == pytest.approx(
         [0.00119615567376754, -0.000532967856762438, -0.000756164938056579], rel=1e-10
     )
-    e = delong(truth, markers["ndka"])
+    e = delong(truth, markers["ndka"], scale=Scale.PLAIN)
     assert (e.low, e.high) == pytest.approx((0.501244999271703, 0.722670989888189), rel=1e-10)
-    e = delong(truth, markers["wfns"])
+    e = delong(truth, markers["wfns"], scale=Scale.PLAIN)
     assert (e.low, e.high) == pytest.approx((0.7485, 0.8988), abs=5e-5)
 
 

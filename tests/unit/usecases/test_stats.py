@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from renalkit.cli import app, main
 from renalkit.errors import ConfigError, InputRefused, StatisticUndefined
 from renalkit.metrics.auc_inference import (
+    Scale,
     clustered_auc,
     delong,
     equal_aucs,
@@ -95,7 +96,9 @@ def test_every_figure_is_that_of_the_metrics(tmp_path: Path) -> None:
     first = found["scores"][0]
     expected = delong(made.truth, made.scores["A"])
     assert (first["auc"]["value"], first["auc"]["low"]) == (expected.value, expected.low)
-    assert first["auc"]["method"] == "DeLong"
+    assert first["auc"]["method"] == "DeLong, logit"
+    plain = delong(made.truth, made.scores["A"], scale=Scale.PLAIN)
+    assert (first["auc_plain"]["low"], first["auc_plain"]["high"]) == (plain.low, plain.high)
     area = average_precision(made.truth, made.scores["A"])
     assert first["average_precision"]["value"] == pytest.approx(area)
     part = partial_auc(made.truth, made.scores["A"], RocPart(0.8), standardised=True)
