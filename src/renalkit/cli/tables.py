@@ -15,7 +15,7 @@ Json = dict[str, Any]
 
 _NAMES = {
     "auc": "AUC",
-    "auc_logit": "AUC, logit scale",
+    "auc_plain": "AUC, plain scale",
     "auc_bootstrap": "AUC, bootstrap",
     "average_precision": "average precision",
     "ppv": "PPV",
