@@ -6,6 +6,7 @@ Shape legend: T frames, H rows, W columns, Z slices. Pixels are read-only.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import isfinite
@@ -14,7 +15,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from renalkit.domain.geometry import Region, SpacingMm, checked_spacing
+from renalkit.domain.geometry import Box, Region, SpacingMm, checked_spacing
 
 Pixels = npt.NDArray[np.generic]
 
@@ -41,6 +42,23 @@ class PixelStack(Protocol):
     def __getitem__(self, index: int, /) -> Pixels:
         """Frame `index` as (H,W) or (H,W,3)."""
         ...
+
+
+@runtime_checkable
+class WindowedStack(PixelStack, Protocol):
+    """Frames of which a part costs less than the whole."""
+
+    def windows(self, index: int, boxes: Sequence[Box], /) -> Sequence[Pixels]:
+        """The parts of frame `index` inside the boxes, (h,w) or (h,w,3) each."""
+        ...
+
+
+def windows_of(stack: PixelStack, index: int, boxes: Sequence[Box]) -> Sequence[Pixels]:
+    """Parts of one frame; whoever can make them cheaper than the whole frame does so."""
+    if isinstance(stack, WindowedStack):
+        return stack.windows(index, boxes)
+    frame = stack[index]
+    return [frame[box.slices] for box in boxes]
 
 
 def read_only(pixels: Pixels) -> Pixels:

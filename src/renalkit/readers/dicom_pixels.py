@@ -334,7 +334,24 @@ def decode_payload(payload: bytes, about: PixelDescription) -> Array:
         InputRefused: DIMS_MISMATCH, CODEC_ERROR, TRUNCATED_PIXELS, BAD_PALETTE. Damaged code
             streams may also raise one of DECODER_ERRORS, or decode to wrong pixels.
     """
+    frame, ybr = _samples(payload, about)
+    return _resolved(ybr_to_rgb(frame) if ybr else frame, about)
+
+
+def decode_windows(payload: bytes, about: PixelDescription, boxes: Sequence[Box]) -> list[Array]:
+    """Parts of one frame, equal to those cut out of `decode_payload`'s; colours outside them are
+    not computed, which for JPEG is most of the time. Same errors."""
+    frame, ybr = _samples(payload, about)
+    if ybr:
+        return [ybr_to_rgb(np.ascontiguousarray(frame[box.slices])) for box in boxes]
+    whole = _resolved(frame, about)
+    return [whole[box.slices] for box in boxes]
+
+
+def _samples(payload: bytes, about: PixelDescription) -> tuple[Array, bool]:
+    """One frame of stored samples, and whether they are YBR_FULL still (else grey or RGB)."""
     syntax = about.transfer_syntax
+    ybr = False
     if syntax in NATIVE:
         frame = _native(payload, about)
     elif syntax in RLE:
@@ -346,14 +363,14 @@ def decode_payload(payload: bytes, about: PixelDescription) -> Array:
         if syntax not in JPEG_2000 and b"\xff\xd9" not in payload[-64:]:
             raise _broken("a compressed frame without its end")
         if syntax in JPEG:
-            frame = _jpeg(payload, stream, about)
+            frame, ybr = _jpeg(payload, stream, about)
         elif syntax in JPEG_LOSSLESS:
             frame = _jpeg_lossless(payload, about)
         else:
             frame = _by_pydicom(payload, about)
     if frame.shape != (about.rows, about.cols, 3)[: 2 + (about.samples == 3)]:
         raise _dims(f"{frame.shape} decoded")
-    return _resolved(frame, about)
+    return frame, ybr
 
 
 def _resolved(frame: Array, about: PixelDescription) -> Array:
@@ -460,9 +477,9 @@ def _check_stream(stream: StreamHead, about: PixelDescription) -> None:
 _RGB_IDS = ((82, 71, 66), (114, 103, 98))
 
 
-def _jpeg(payload: bytes, stream: StreamHead, about: PixelDescription) -> Array:
+def _jpeg(payload: bytes, stream: StreamHead, about: PixelDescription) -> tuple[Array, bool]:
     if about.samples == 1:
-        return imagecodecs.jpeg8_decode(payload)
+        return imagecodecs.jpeg8_decode(payload), False
     plain = (
         about.photometric in ("YBR_FULL", "YBR_FULL_422")
         and stream.component_ids not in _RGB_IDS
@@ -470,11 +487,8 @@ def _jpeg(payload: bytes, stream: StreamHead, about: PixelDescription) -> Array:
         and stream.precision == 8
     )
     if not plain:
-        return _by_pydicom(payload, about)
-    ycc = imagecodecs.jpeg8_decode(payload, colorspace="YCBCR", outcolorspace="YCBCR")
-    if ycc.shape != (about.rows, about.cols, 3):
-        raise _dims(f"{ycc.shape} decoded")
-    return ybr_to_rgb(ycc)
+        return _by_pydicom(payload, about), False
+    return imagecodecs.jpeg8_decode(payload, colorspace="YCBCR", outcolorspace="YCBCR"), True
 
 
 def _jpeg_lossless(payload: bytes, about: PixelDescription) -> Array:
@@ -604,25 +618,33 @@ _DOUBTFUL = 4096
 def ybr_to_rgb(ybr: Array) -> Array:
     """YBR_FULL to RGB (PS3.3 C.7.6.3.1.2), (H,W,3) uint8 both; equal to pydicom's result.
 
-    Rows that are grey throughout (Cb = Cr = 128) are copied, not computed.
+    What is grey (Cb = Cr = 128) is copied, not computed: rows without colour, and of the others
+    the half without, as beside a contrast picture.
     """
-    coloured = np.flatnonzero(_coloured_rows(ybr))
-    if coloured.size == len(ybr):
-        return _colours_to_rgb(ybr)
+    coloured = _coloured(ybr)
+    half = coloured.shape[1] // 2
+    middle = ybr.shape[1] * half // coloured.shape[1]
+    left, right = coloured[:, :half].any(axis=1), coloured[:, half:].any(axis=1)
     out = cv2.cvtColor(cv2.extractChannel(ybr, 0), cv2.COLOR_GRAY2RGB)
-    if coloured.size:
-        out[coloured] = _colours_to_rgb(ybr[coloured])
+    for rows, cols in (
+        (left & right, slice(None)),
+        (left & ~right, slice(None, middle + 1)),  # a word at the middle may belong to both
+        (right & ~left, slice(middle, None)),
+    ):
+        block = (np.flatnonzero(rows), cols)
+        if block[0].size:
+            out[block] = _colours_to_rgb(ybr[block])
     return out
 
 
-def _coloured_rows(ybr: Array) -> Array:
-    """Which rows (H,) have a pixel with Cb or Cr other than 128."""
+def _coloured(ybr: Array) -> Array:
+    """Which words of each row (H,words) hold a Cb or Cr other than 128."""
     rows, cols, _ = ybr.shape
     word = np.uint64 if cols % 8 == 0 else np.uint8  # eight bytes at a time where rows allow it
     is_chroma = np.tile(np.asarray([0, 255, 255], np.uint8), cols).view(word)
     neutral = np.tile(np.asarray([0, 128, 128], np.uint8), cols).view(word)
     words = np.ascontiguousarray(ybr).reshape(rows, -1).view(word)
-    return ((words & is_chroma) != neutral).any(axis=1)
+    return (words & is_chroma) != neutral
 
 
 def _colours_to_rgb(ybr: Array) -> Array:
@@ -665,6 +687,16 @@ def blank_outside_regions(frame: Array, boxes: Sequence[Box]) -> Array:
     out = np.zeros_like(frame)
     for box in boxes:
         out[box.slices] = frame[box.slices]
+    return out
+
+
+def _blanked(window: Array, box: Box, kept: Sequence[Box]) -> Array:
+    """`window`, the part `box` of a frame, with every pixel outside all `kept` boxes set to 0."""
+    out = np.zeros_like(window)
+    for part in kept:
+        rows = slice(max(part.y - box.y, 0), max(part.y + part.height - box.y, 0))
+        cols = slice(max(part.x - box.x, 0), max(part.x + part.width - box.x, 0))
+        out[rows, cols] = window[rows, cols]
     return out
 
 
@@ -736,18 +768,34 @@ class LazyDicomFrames:
         Raises:
             InputRefused: CHANGED_DURING_READ, the file is not the one that was read first.
         """
-        place = self.places[index]
         if index % len(self.places) in self.unusable:
             return np.zeros(self.about.frame_shape, self.about.dtype)
-        payload = self._payload(place)
+        frame = decode_payload(self._checked_payload(index), self.about)
+        return frame if self.boxes is None else blank_outside_regions(frame, self.boxes)
+
+    def windows(self, index: int, boxes: Sequence[Box]) -> list[Array]:
+        """Parts of frame `index`, equal to those cut out of the whole frame, but cheaper.
+
+        Raises:
+            InputRefused: as when the whole frame is asked for.
+        """
+        if index % len(self.places) in self.unusable:
+            shape = self.about.frame_shape[2:]
+            return [np.zeros((b.height, b.width, *shape), self.about.dtype) for b in boxes]
+        found = decode_windows(self._checked_payload(index), self.about, boxes)
+        if self.boxes is None:
+            return found
+        return [_blanked(w, b, self.boxes) for w, b in zip(found, boxes, strict=True)]
+
+    def _checked_payload(self, index: int) -> bytes:
+        payload = self._payload(self.places[index])
         if hashlib.sha256(payload).hexdigest() != self.payload_sha256[index]:
             raise InputRefused(
                 Reason.CHANGED_DURING_READ,
                 "a file that changed since it was first read",
                 remedy="import it again when nothing writes to it",
             )
-        frame = decode_payload(payload, self.about)
-        return frame if self.boxes is None else blank_outside_regions(frame, self.boxes)
+        return payload
 
     def _payload(self, place: FramePlace) -> bytes:
         if self.about.transfer_syntax == DEFLATED_LE:

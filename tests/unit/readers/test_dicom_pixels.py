@@ -19,7 +19,7 @@ from pydicom.pixels import apply_color_lut
 from pydicom.pixels.processing import convert_color_space
 
 from renalkit.domain.geometry import Box
-from renalkit.domain.image import pixel_sha256
+from renalkit.domain.image import pixel_sha256, windows_of
 from renalkit.errors import InputRefused, Reason
 from renalkit.readers.contract import Limits
 from renalkit.readers.dicom_palette import expand_segments
@@ -329,6 +329,15 @@ def test_grey_rows_between_coloured_ones(cols, coloured, seed):
     assert np.array_equal(ybr_to_rgb(ybr), convert_color_space(ybr, "YBR_FULL", "RGB"))
 
 
+@given(st.integers(1, 24), st.lists(st.tuples(st.integers(0, 24), st.integers(0, 24))), st.data())
+def test_colour_in_one_half_of_a_row(cols, spans, data):
+    ybr = np.random.default_rng(cols).integers(0, 256, (max(1, len(spans)), cols, 3), np.uint8)
+    ybr[..., 1:] = 128
+    for row, (first, last) in enumerate(spans):
+        ybr[row, first:last, 1 + row % 2] = data.draw(st.integers(0, 255))
+    assert np.array_equal(ybr_to_rgb(ybr), convert_color_space(ybr, "YBR_FULL", "RGB"))
+
+
 BOXES = st.builds(
     Box, st.integers(0, 20), st.integers(0, 20), st.integers(1, 12), st.integers(1, 12)
 )
@@ -387,6 +396,23 @@ def test_lazy_frames_equal_the_worker_s(cine):
     assert np.array_equal(stack[-1], stack[3])
     with pytest.raises(IndexError):
         stack[4]
+
+
+@pytest.mark.parametrize("kept", [None, (Box(8, 6, 20, 20), Box(20, 10, 12, 30))])
+@pytest.mark.parametrize("photometric", ["YBR_FULL_422", "RGB"])
+def test_windows_equal_what_is_cut_out_of_the_frame(tmp_path, kept, photometric):
+    data = corpus.cine(2, corpus.colour(photometric))
+    streams = [corpus.jpeg(colour_picture(seed), subsampling=1) for seed in range(2)]
+    path = tmp_path / "a.dcm"
+    path.write_bytes(corpus.encapsulated(data, corpus.JPEG_50, corpus.fragments(streams)))
+    stack, _ = lazy(path, kept)
+    boxes = (Box(0, 0, corpus.COLS, corpus.ROWS), Box(5, 3, 9, 11), Box(15, 8, 30, 25))
+    for index in range(2):
+        for box, window in zip(boxes, windows_of(stack, index, boxes), strict=True):
+            assert np.array_equal(window, stack[index][box.slices])
+    blind = replace(stack, unusable=frozenset((1,)))
+    assert not any(w.any() for w in blind.windows(1, boxes))
+    assert windows_of(blind, 0, boxes[1:2])[0].any()
 
 
 def test_lazy_frames_notice_another_file(cine):
