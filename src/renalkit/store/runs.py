@@ -104,6 +104,10 @@ class RunFolder:
         return self.path / "comparisons.json"
 
     @property
+    def images(self) -> Path:
+        return self.path / "images.json"
+
+    @property
     def characteristics(self) -> Path:
         return self.path / "characteristics.json"
 

@@ -44,6 +44,7 @@ from renalkit.usecases.characteristics import write_characteristics
 from renalkit.usecases.clinical_model import fit_clinical
 from renalkit.usecases.differences import comparisons_of
 from renalkit.usecases.folds import classes_by_fold, masks_by_fold, spread
+from renalkit.usecases.images import write_images
 from renalkit.usecases.lesions import keep_reader_ceiling, write_lesions
 from renalkit.usecases.parts import load_data
 from renalkit.usecases.progress import Progress
@@ -283,8 +284,8 @@ def evaluate_run(
 ) -> Json:
     """Compute and write the figures of a run; fits the clinical model first where it is missing.
 
-    metrics.json, comparisons.json, cases.csv; characteristics.json, subgroups.json and
-    lesions.json, these as CSV too. outlines: readers' outlines, for the Dice between readers.
+    metrics.json, comparisons.json, images.json, cases.csv; characteristics.json, subgroups.json
+    and lesions.json, these as CSV too. outlines: readers' outlines, for the Dice between readers.
     """
     folder = RunFolder(path)
     experiment = stored_experiment(folder)
@@ -335,6 +336,7 @@ def evaluate_results(results: RunResults, cohort_path: Path | None, progress: Pr
         write_text(folder.cases, _cases_text(results))
         write_json(folder.metrics, metrics)
         write_json(folder.comparisons, comparisons_of(results, None))
+        write_images(folder, results.cohort)
         write_characteristics(folder, results.cohort, _external(results))
         write_subgroups(results)
         write_usefulness(results)

@@ -26,7 +26,9 @@ from renalkit.store.predictions import load_predictions
 from renalkit.store.runs import RunFolder, amending_manifest
 from renalkit.store.splits import load_split
 from renalkit.systems import get_system
+from renalkit.usecases.experiment import jobs_of
 from renalkit.usecases.progress import Progress
+from renalkit.usecases.results import stored_experiment
 from renalkit.writers.figures import Course
 from renalkit.writers.overlays import Grey, Tile, grey_image
 from renalkit.writers.report import render_report
@@ -86,10 +88,13 @@ def read_source(run: RunFolder, cohort: Path | None) -> ReportSource:
         comparisons=_optional(run.comparisons),
         check=_optional(run.check),
         record=_optional(run.record),
+        images=_optional(run.images),
+        reader_ceiling=_optional(run.reader_ceiling),
         characteristics=_optional(run.characteristics),
         subgroups=_optional(run.subgroups),
         usefulness=_optional(run.usefulness),
         settings=settings,
+        jobs=_jobs(run),
         settings_digest=str(stored.get("digest", "")),
         toml=run.experiment_toml.read_text(encoding="utf-8")
         if run.experiment_toml.exists()
@@ -145,6 +150,17 @@ def _label(value: Any) -> str:
 
 def _optional(path: Path) -> dict[str, Any] | None:
     return read_json(path) if path.exists() else None
+
+
+def _jobs(run: RunFolder) -> dict[str, Json]:
+    """What every network was asked for, all defaults filled in; nothing for a bare run."""
+    if not run.experiment_json.exists():
+        return {}
+    try:
+        jobs = jobs_of(stored_experiment(run))
+    except (ConfigError, StoreError):
+        return {}
+    return {job.label: job.model_dump(mode="json") for job in jobs}
 
 
 def _split(run: RunFolder) -> Json:

@@ -1,89 +1,62 @@
-"""How were the figures made? A paragraph for a paper, from the settings and methods really used."""
+"""How were the figures made? Paragraphs for a paper, from the settings and methods really used."""
 
 from __future__ import annotations
 
-from renalkit.writers.document import Paragraph, Section
-from renalkit.writers.source import Json, ReportSource, estimate
-from renalkit.writers.wording import Estimate, listed, percent_level, spelled
+from renalkit.writers import data_words, figure_words, training_words
+from renalkit.writers.document import Block, Paragraph, Section
+from renalkit.writers.source import ReportSource
 
-_FIGURES = ("auc", "accuracy", "sensitivity", "specificity", "ppv", "npv", "f1")
+_PARTS = (
+    (
+        "Patients and images.",
+        (
+            data_words.study_flow,
+            data_words.places,
+            data_words.images,
+            data_words.ingest,
+            data_words.reference_standard,
+            data_words.missing_values,
+        ),
+    ),
+    (
+        "Folds and training.",
+        (
+            training_words.partition,
+            training_words.disjointness,
+            training_words.systems,
+            training_words.preprocessing,
+            training_words.augmentation,
+            training_words.initialisation,
+            training_words.training,
+            training_words.selection,
+            training_words.ensembling,
+        ),
+    ),
+    (
+        "Statistics.",
+        (
+            figure_words.scoring,
+            figure_words.classification_intervals,
+            figure_words.segmentation_intervals,
+            figure_words.paired_tests,
+            figure_words.patient_tests,
+            figure_words.calibration,
+            figure_words.subgroups,
+            figure_words.level,
+            figure_words.software,
+        ),
+    ),
+)
 
 
 def methods(source: ReportSource) -> Section | None:
-    """Statistical methods in running text; None where the run kept no settings of statistics."""
-    rule = source.metrics.get("statistics")
-    if not rule:
+    """Methods in running text; None where the run kept no settings of statistics."""
+    if not source.metrics.get("statistics"):
         return None
-    parts = [_folds(source), _classification(source, rule), _segmentation(source, rule)]
-    parts += [_characteristics(source), _calibration(source), _subgroups(source)]
-    parts.append(
-        f"Intervals are at {percent_level(float(rule['level']))}; resampling draws whole patients "
-        f"{rule['bootstrap']} times with seed {rule['seed']}."
-    )
-    version = (source.record or {}).get("versions", {}).get("renalkit")
-    parts.append(f"Computed with renalkit {version}." if version else "Computed with renalkit.")
-    text = " ".join(p for p in parts if p)
+    blocks: list[Block] = []
+    for opening, sentences in _PARTS:
+        text = " ".join(words for say in sentences if (words := say(source)))
+        if text:
+            blocks.append(Paragraph(text, opening=opening))
     note = "Written from the settings and methods of this run. Check it, and add what was planned."
-    return Section("methods", "Statistical methods", (Paragraph(text), Paragraph(note, "note")))
-
-
-def _folds(source: ReportSource) -> str:
-    n = len(source.split.get("folds", ()))
-    if not n:
-        return ""
-    return (
-        f"Patients were divided into {spelled(n, 'fold')} (plan {source.split['plan']}, seed "
-        f"{source.split['seed']}), with no patient in two parts of a fold."
-    )
-
-
-def _used(found: list[Estimate]) -> str:
-    return "; ".join(dict.fromkeys(e.method for e in found if e.defined and e.method))
-
-
-def _classification(source: ReportSource, rule: Json) -> str:
-    if not source.classifying:
-        return ""
-    words = f"Scores of images became scores of patients by the rule '{rule['rule']}'."
-    if source.positive is not None:
-        words += (
-            f" Thresholds were chosen on the validation part of each fold (rule "
-            f"'{rule['threshold']}') and applied to its tested part."
-        )
-    patients = [s["classification"]["patient"] for s in source.classifying]
-    used = _used([estimate(p, n) for p in patients for n in _FIGURES])
-    return f"{words} Intervals of classification figures: {used}." if used else words
-
-
-def _segmentation(source: ReportSource, rule: Json) -> str:
-    if not source.segmenting:
-        return ""
-    found = [estimate(s["segmentation"]["pooled"], "dice") for s in source.segmenting]
-    return (
-        f"Outlines were scored per image (surfaces by the definition "
-        f"'{rule['surface_definition']}'). Intervals of Dice: {_used(found)}."
-    )
-
-
-def _characteristics(source: ReportSource) -> str:
-    rows = (source.characteristics or {"tables": []})["tables"]
-    tests = sorted({str(r["test"]) for t in rows for r in t["rows"] if r["p"] is not None})
-    return f"Classes of patients were compared by {listed(tests)}." if tests else ""
-
-
-def _calibration(source: ReportSource) -> str:
-    found = source.usefulness
-    if found is None or not any("calibration" in s for s in found["systems"]):
-        return ""
-    words = f"Calibration was measured without recalibration, over {found['bins']}"
-    curves = any("points" in s.get("decision", {}) for s in found["systems"])
-    return f"{words}, and net benefit by decision curves." if curves else f"{words}."
-
-
-def _subgroups(source: ReportSource) -> str:
-    systems = (source.subgroups or {"systems": []})["systems"]
-    names = dict.fromkeys(str(v["name"]) for s in systems for v in s["variables"])
-    if not names:
-        return ""
-    words = f"Subgroups by {listed([n.replace('_', ' ') for n in names])}"
-    return f"{words}; tests of interaction were adjusted over the variables (Holm)."
+    return Section("methods", "Methods", (*blocks, Paragraph(note, "note")))

@@ -12,6 +12,9 @@ from renalkit.writers.wording import Estimate, finite
 
 Json = Mapping[str, Any]
 
+CLINICAL = "clinical"
+"""The logistic model on facts about the patient; it is no network."""
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -61,10 +64,11 @@ class FoldFacts:
 class ReportSource:
     """A whole run. Absent parts are None or empty and the report says so.
 
-    check, record, comparisons, characteristics, subgroups, usefulness: JSON of the run. settings:
-    resolved experiment. toml: the experiment as given. folds: per fold its name and the patients
-    of its parts. cards: by system name. layers: complexity.json by label. pictures: chosen cases
-    by label; without_pictures: why there are none.
+    check, record, comparisons, images, reader_ceiling, characteristics, subgroups, usefulness:
+    JSON of the run. settings: resolved experiment. jobs: resolved settings of each system by label.
+    toml: the experiment as given. folds: per fold its name and the patients of its parts. cards: by
+    system name. layers: complexity.json by label. pictures: chosen cases by label;
+    without_pictures: why there are none.
     """
 
     name: str
@@ -72,10 +76,13 @@ class ReportSource:
     comparisons: Json | None = None
     check: Json | None = None
     record: Json | None = None
+    images: Json | None = None
+    reader_ceiling: Json | None = None
     characteristics: Json | None = None
     subgroups: Json | None = None
     usefulness: Json | None = None
     settings: Json = field(default_factory=lambda: {})
+    jobs: Mapping[str, Json] = field(default_factory=lambda: {})
     settings_digest: str = ""
     toml: str = ""
     split: Json = field(default_factory=lambda: {})
@@ -90,6 +97,16 @@ class ReportSource:
     @property
     def systems(self) -> list[Json]:
         return list(self.metrics["systems"])
+
+    @property
+    def networks(self) -> list[Json]:
+        """Systems that see images."""
+        return [s for s in self.systems if s["system"] != CLINICAL]
+
+    @property
+    def clinical(self) -> Json | None:
+        """The model of facts, where there is one."""
+        return next((s for s in self.systems if s["system"] == CLINICAL), None)
 
     @property
     def segmenting(self) -> list[Json]:

@@ -160,6 +160,15 @@ def listed(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
+def plain(name: str) -> str:
+    """The name of a setting or a column as words.
+
+    >>> plain("loader_threads")
+    'loader threads'
+    """
+    return name.replace("_", " ")
+
+
 def percent_level(level: float) -> str:
     """The level of an interval.
 

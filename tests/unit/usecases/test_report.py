@@ -321,15 +321,38 @@ def test_a_bare_run_still_has_a_report(made: Path) -> None:
 def test_the_methods_paragraph_says_what_was_done(larger: tuple[Path, Page]) -> None:
     _, page = larger
     for words in (
-        "Patients were divided into three folds (plan kfold, seed 0)",
+        "43 patients (43 studies) were screened and 40",
+        "no lesion in view (2) and no reference standard (1)",
+        "Patients were divided into three folds (plan kfold, seed 0, stratified by class)",
+        "waived by name: L03",
+        "fitted into 128 × 128 px",
+        "started from random weights",
+        "with Adam, learning rate 0.001 (constant), batches of 16, for at most 60 epochs",
+        "Epoch kept, of epochs trained, over folds: multitask-us 19 of 24",
+        "The weights of the best epoch by IoU",
         "(rule 'youden')",
-        "DeLong; ",
+        "PPV and NPV: Clopper-Pearson",
         "compared by Pearson's chi-square test",
         "5 equal-mass bins, and net benefit",
         "Subgroups by scanner and site",
         "200 times with seed 0",
+        "Computed with renalkit 0.1.0 (python 3.11)",
     ):
         assert words in page.text, words
+
+
+def test_the_methods_paragraph_names_the_methods_that_the_figures_name(made: Path) -> None:
+    """No method is a literal: other words in the stored figures are other words in the text."""
+
+    def rename(metrics: Any) -> None:
+        for s in metrics["systems"]:
+            if s["classification"]:
+                s["classification"]["patient"]["auc"]["method"] = "method of another version"
+
+    edit(made / "metrics.json", rename)
+    text = report_of(made).text
+    assert "AUC: method of another version; Accuracy" in text
+    assert "AUC: DeLong" not in text
 
 
 def test_calibration_and_decision_curves_print_the_stored_numbers(
