@@ -11,7 +11,6 @@ C.7.6.5 (Cine), A.3 (CT Image IOD); PS3.5 A.4 (encapsulation).
 
 from __future__ import annotations
 
-import hashlib
 import math
 import struct
 from collections.abc import Iterable, Sequence
@@ -35,6 +34,7 @@ from pydicom.uid import (
 
 from renalkit.domain.geometry import Region
 from renalkit.store.files import replacing_folder, write_with
+from renalkit.writers.dicom_uid import derived_uid
 
 _COMMENT = "Simulated image. Not a patient. Research use only."
 _SOFTWARE = "renalkit phantom"
@@ -71,14 +71,6 @@ class FrameTimes:
 
     step_ms: float
     vector_ms: tuple[float, ...] | None = None
-
-
-def phantom_uid(*parts: object) -> UID:
-    """A UID that depends on the parts only (PS3.5 B.2: 2.25 and a 128-bit number)."""
-    digest = bytearray(hashlib.sha256("\0".join(map(str, parts)).encode()).digest()[:16])
-    digest[6] = digest[6] & 0x0F | 0x80  # version 8 of RFC 9562: made by our own rule
-    digest[8] = digest[8] & 0x3F | 0x80
-    return UID(f"2.25.{int.from_bytes(digest)}")
 
 
 def write_us_clip(
@@ -172,7 +164,7 @@ def write_ct_series(
     """
     slices, rows, cols = volume.shape
     step_z, step_y, step_x = spacing_mm
-    frame_of_reference = phantom_uid(identity.key, "frame of reference")
+    frame_of_reference = derived_uid(identity.key, "frame of reference")
     angle = math.radians(tilt_deg)
     along_y, along_z = math.cos(angle), math.sin(angle)
     half_mm = (rows - 1) / 2 * step_y
@@ -221,10 +213,10 @@ def _general(
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = syntax
     data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = sop_class
-    uid = phantom_uid(identity.key, series, instance)
+    uid = derived_uid(identity.key, series, instance)
     data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = uid
-    data.StudyInstanceUID = phantom_uid(identity.key)
-    data.SeriesInstanceUID = phantom_uid(identity.key, series)
+    data.StudyInstanceUID = derived_uid(identity.key)
+    data.SeriesInstanceUID = derived_uid(identity.key, series)
     data.PatientID, data.PatientName = identity.patient_id, identity.patient_name
     data.PatientSex, data.PatientAge = identity.sex, f"{identity.age_years:03d}Y"
     data.PatientBirthDate = ""

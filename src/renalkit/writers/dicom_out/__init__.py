@@ -1,0 +1,12 @@
+"""How do results on an ultrasound image or cine go back to the reading room?
+
+    header = read_us_header(path)                        readers.dicom_source
+    label = ResultLabel("Renal masses", 901, now)        what the new series is called
+    data = us_segmentation(header, segments, label)      outlines frame by frame
+    data = secondary_capture(header, picture, label, ..) a page or an overlay, any viewer shows it
+    data = measurement_report(header, findings, label)   outlines and figures with units
+    save(data, path)
+
+Frames count from 0 here and from 1 in the files. A result carries the patient and the study of its
+source and nothing else of it.
+"""
