@@ -21,10 +21,8 @@ from renalkit.domain.cohort import Cohort, study_label
 from renalkit.domain.prediction import Prediction, Rule, Unit, aggregate
 from renalkit.domain.sample import b_mode_samples
 from renalkit.domain.splits import Plan
-from renalkit.errors import StatisticUndefined
-from renalkit.metrics.auc_inference import delong
+from renalkit.metrics.auc_inference import auc_estimate, mean_auc
 from renalkit.metrics.bootstrap import (
-    Auc,
     BootstrapPlan,
     MeanOfStatistics,
     RatioOfSums,
@@ -57,7 +55,7 @@ from renalkit.usecases.results import (
     bootstrap_plan,
     bootstrapped,
     called_class,
-    estimate_json,
+    figure,
     positive_class,
     read_results,
     stored_experiment,
@@ -175,7 +173,7 @@ def _unit_figures(
     }
     right = mean_of_rows((truth == called).astype(float))
     if positive is None:
-        return shared | _several_classes(results, (truth, called, scores), groups, right)
+        return shared | _several_classes(results, (truth, called, scores), groups, right, unit)
     return shared | _two_classes(
         results, (truth == positive, called == positive, scores[:, positive]), groups, unit
     )
@@ -186,17 +184,19 @@ def _several_classes(
     data: tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Floats],
     groups: Sequence[str],
     right: Statistic,
+    unit: Unit,
 ) -> Json:
     truth, called, scores = data
     plan, classes = results.plan, results.task.classes
     present = [k for k in range(len(classes)) if 0 < int((truth == k).sum()) < len(truth)]
-    parts = tuple(Auc((truth == k).astype(int), scores[:, k]) for k in present)
+    parts = [((truth == k).astype(int), scores[:, k]) for k in present]
     curves = {classes[k]: _roc(truth == k, scores[:, k]) for k in present}
     n_groups = len(set(groups))
     if len(present) < len(classes):
         area = undefined_json(n_groups, Unit.PATIENT, "a class does not occur", plan.level)
     else:
-        area = bootstrapped(MeanOfStatistics(parts), groups, plan)
+        patients = None if unit is Unit.PATIENT else np.asarray(groups)
+        area = figure(lambda: mean_auc(parts, patients, plan.level), n_groups, plan.level)
     overlaps = tuple(
         RatioOfSums(2.0 * ((truth == k) & (called == k)), 1.0 * (truth == k) + 1.0 * (called == k))
         for k in range(len(classes))
@@ -224,15 +224,12 @@ def _two_classes(
     truth, called, scores = data
     plan = results.plan
     n_groups = len(set(groups))
-    try:
-        if unit is Unit.PATIENT:
-            area = estimate_json(delong(truth.astype(int), scores, Unit.PATIENT, plan.level))
-        else:
-            area = bootstrapped(Auc(truth.astype(int), scores), groups, plan)
-        curve = _roc(truth, scores)
-    except StatisticUndefined as error:
-        area, curve = undefined_json(n_groups, Unit.PATIENT, str(error), plan.level), None
     independent = unit is Unit.PATIENT
+    patients = None if independent else np.asarray(groups)
+    area = figure(
+        lambda: auc_estimate(truth.astype(int), scores, patients, plan.level), n_groups, plan.level
+    )
+    curve = _roc(truth, scores) if 0 < int(truth.sum()) < len(truth) else None
     figures = call_figures(truth, called, groups, plan, independent=independent)
     return {"auc": area, "roc": curve, **figures}
 
@@ -403,7 +400,7 @@ def _words(figure: Json) -> str:
         return f"n/a ({figure.get('note', '')})"
     interval = ""
     if figure["low"] is not None:
-        interval = f" ({figure['low']:.3f}-{figure['high']:.3f})"
+        interval = f" ({figure['low']:.3f} to {figure['high']:.3f})"
     return (
         f"{figure['value']:.3f}{interval}  n = {figure['n']} {figure['unit']}s, {figure['method']}"
     )
