@@ -5,14 +5,10 @@ Each file kind the phantom commands write is made once, small, and given to all 
 
 from __future__ import annotations
 
-import io
+import importlib
 import json
-import shutil
-import socket
-import subprocess
-import time
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 import pytest
-from PIL import Image
 
 from renalkit.phantom.ceus.console import Layout
 from renalkit.phantom.ceus.study import CeusOptions
@@ -31,7 +26,10 @@ from renalkit.usecases.phantom import make_phantom
 from renalkit.usecases.phantom_plans import PhantomPlan
 from renalkit.usecases.progress import Silent
 
-LIMIT_S = 60
+sys.path.insert(0, str(Path(__file__).parent))
+others: Any = importlib.import_module("other_programs")
+archive, program, run, picture = others.archive, others.program, others.run, others.picture
+
 FAULTS = FaultDials(1.0, 0.0, 1.0, 1.0, 1.0, 1.0)
 CT_FAULTS = FaultDials(1.0, 1.0, 1.0, 1.0, 1.0, 0.0)
 RAW = {"jpeg_quality": None}
@@ -99,17 +97,6 @@ def kinds(folder: Path) -> list[Path]:
     return list({kind(path): path for path in files(folder)}.values())
 
 
-def program(*names: str, package: str) -> str:
-    for name in names:
-        if found := shutil.which(name):
-            return found
-    pytest.skip(f"{names[0]} is not installed (Debian: {package}): simulated DICOM is NOT tested with it")  # fmt: skip
-
-
-def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=LIMIT_S, check=False)  # fmt: skip
-
-
 @pytest.mark.parametrize("name", PLANS)
 def test_the_validator_finds_nothing(made: Made, name: str) -> None:
     dciodvfy = program("dciodvfy", package="dicom3tools")
@@ -131,12 +118,6 @@ def pixels_of(path: Path) -> npt.NDArray[np.uint8]:
     data = pydicom.dcmread(path)
     found = data.pixel_array
     return found[None] if data.Modality == "US" and found.ndim == 3 else found
-
-
-def picture(source: Path | bytes) -> npt.NDArray[np.uint8]:
-    """(H,W) or (H,W,3)."""
-    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as found:
-        return np.asarray(found)
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -226,75 +207,8 @@ def test_slices_stack_to_a_volume(made: Made, name: str) -> None:
 # ---- An archive ----------------------------------------------------------------------------
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Archive:
-    """A running Orthanc that only this machine can reach."""
-
-    def __init__(self, folder: Path) -> None:
-        orthanc = program("Orthanc", "/usr/sbin/Orthanc", package="orthanc")
-        self.http, self.dicom = free_port(), free_port()
-        settings = {
-            "Name": "phantoms",
-            "StorageDirectory": str(folder / "storage"),
-            "IndexDirectory": str(folder / "index"),
-            "Plugins": [],
-            "HttpPort": self.http,
-            "DicomPort": self.dicom,
-            "RemoteAccessAllowed": False,
-            "AuthenticationEnabled": False,
-            "DicomAlwaysAllowStore": True,
-            "DicomCheckCalledAet": False,
-        }
-        (folder / "orthanc.json").write_text(json.dumps(settings))
-        self._log = (folder / "orthanc.log").open("wb")
-        self._process = subprocess.Popen(
-            [orthanc, str(folder / "orthanc.json")], stdout=self._log, stderr=subprocess.STDOUT
-        )
-        deadline = time.monotonic() + LIMIT_S
-        while True:
-            try:
-                self.get("system")
-                return
-            except OSError:
-                if self._process.poll() is not None or time.monotonic() > deadline:
-                    self.close()
-                    said = (folder / "orthanc.log").read_text(errors="replace")
-                    pytest.fail(f"Orthanc did not start:\n{said}")
-                time.sleep(0.05)
-
-    def close(self) -> None:
-        self._process.terminate()
-        self._process.wait(LIMIT_S)
-        self._log.close()
-
-    def bytes_of(self, place: str, body: bytes | None = None) -> bytes:
-        request = urllib.request.Request(f"http://127.0.0.1:{self.http}/{place}", data=body)
-        with urllib.request.urlopen(request, timeout=LIMIT_S) as answer:
-            return answer.read()
-
-    def get(self, place: str) -> Any:
-        return json.loads(self.bytes_of(place))
-
-    def send(self, paths: Sequence[Path]) -> None:
-        for path in paths:
-            answer = json.loads(self.bytes_of("instances", path.read_bytes()))
-            assert answer["Status"] == "Success", path
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
-    found = Archive(tmp_path_factory.mktemp("orthanc"))
-    yield found
-    found.close()
-
-
 @pytest.mark.parametrize("name", PLANS)
-def test_an_archive_takes_and_returns_them(made: Made, archive: Archive, name: str) -> None:
+def test_an_archive_takes_and_returns_them(made: Made, archive: Any, name: str) -> None:
     folder = made(name)
     archive.send(files(folder))
     for path in kinds(folder):
@@ -315,7 +229,7 @@ def test_an_archive_takes_and_returns_them(made: Made, archive: Archive, name: s
 
 @pytest.mark.parametrize(("name", "proposed"), [("sent-jpeg", "-xy"), ("sent-raw", "-xe")])
 def test_an_archive_takes_them_over_the_network(
-    made: Made, archive: Archive, name: str, proposed: str
+    made: Made, archive: Any, name: str, proposed: str
 ) -> None:
     """C-STORE, as a scanner sends."""
     storescu = program("storescu", package="dcmtk")
