@@ -136,7 +136,7 @@ def icc(
     >>> judges = np.array([[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8],
     ...                    [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]])
     >>> icc(judges, IccForm.TWO_SINGLE).estimate.text(2)
-    '0.29 (0.02-0.76)'
+    '0.29 (0.02 to 0.76)'
     """
     refuse_frames(unit)
     check_level(level)

@@ -45,11 +45,11 @@ class Estimate:
         """For a table cell.
 
         >>> Estimate(0.8771, 0.8302, 0.9251, 0.95, 181, Unit.PATIENT, "DeLong").text()
-        '0.877 (0.830-0.925)'
+        '0.877 (0.830 to 0.925)'
         """
         if isnan(self.low):
             return f"{self.value:.{digits}f}"
-        return f"{self.value:.{digits}f} ({self.low:.{digits}f}-{self.high:.{digits}f})"
+        return f"{self.value:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
 
     @property
     def basis(self) -> str:

@@ -209,7 +209,7 @@ def _number_words(cell: NumberSummary, normal: bool, digits: int) -> str:
     if normal:
         sd = "n/a" if cell.sd is None else f"{cell.sd:.{digits}f}"
         return f"{cell.mean:.{digits}f} ± {sd}"
-    return f"{cell.median:.{digits}f} ({cell.q1:.{digits}f}-{cell.q3:.{digits}f})"
+    return f"{cell.median:.{digits}f} ({cell.q1:.{digits}f} to {cell.q3:.{digits}f})"
 
 
 def _share_words(cell: Json, level: int) -> str:

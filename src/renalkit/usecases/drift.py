@@ -232,7 +232,7 @@ def _cell(row: Json, k: int) -> str:
     if not cell["n"]:
         return "unknown"
     if row["kind"] == "number":
-        return f"{cell['median']:.4g} ({cell['q1']:.4g}-{cell['q3']:.4g})"
+        return f"{cell['median']:.4g} ({cell['q1']:.4g} to {cell['q3']:.4g})"
     pairs = [
         f"{level} {100 * n / cell['n']:.0f} %"
         for level, n in zip(row["levels"], cell["counts"], strict=True)

@@ -127,12 +127,12 @@ def test_8_4_all_six_forms_with_interval_and_test_agree_with_psych(form: IccForm
 def test_8_4_printed_intervals_of_the_paper():
     text = {f: icc(JUDGES, f).estimate.text(2) for f in IccForm}
     assert text == {
-        IccForm.ONE_SINGLE: "0.17 (-0.13-0.72)",
-        IccForm.TWO_SINGLE: "0.29 (0.02-0.76)",
-        IccForm.THREE_SINGLE: "0.71 (0.34-0.95)",
-        IccForm.ONE_MEAN: "0.44 (-0.88-0.91)",
-        IccForm.TWO_MEAN: "0.62 (0.07-0.93)",
-        IccForm.THREE_MEAN: "0.91 (0.68-0.99)",
+        IccForm.ONE_SINGLE: "0.17 (-0.13 to 0.72)",
+        IccForm.TWO_SINGLE: "0.29 (0.02 to 0.76)",
+        IccForm.THREE_SINGLE: "0.71 (0.34 to 0.95)",
+        IccForm.ONE_MEAN: "0.44 (-0.88 to 0.91)",
+        IccForm.TWO_MEAN: "0.62 (0.07 to 0.93)",
+        IccForm.THREE_MEAN: "0.91 (0.68 to 0.99)",
     }
 
 

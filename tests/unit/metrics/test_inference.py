@@ -53,7 +53,9 @@ def test_proportion_becomes_an_estimate_with_its_basis():
     e = Proportion(45, 50).estimate(Unit.LESION)
     assert (e.value, e.n, e.unit, e.method) == (0.9, 50, Unit.LESION, "Clopper-Pearson")
     assert (e.low, e.high) == clopper_pearson(45, 50)
-    assert e.text(2) == "0.90 (0.78-0.97)"
+    assert e.text(2) == "0.90 (0.78 to 0.97)"
+    below = Estimate(-0.166, -0.319, -0.014, 0.95, 9, Unit.PATIENT, "t")
+    assert below.text() == "-0.166 (-0.319 to -0.014)"
     assert e.basis == "n = 50 lesions, 95 % CI: Clopper-Pearson"
     assert Estimate(0.5, math.nan, math.nan, 0.95, 1, Unit.PATIENT, "none: one").text() == "0.500"
 

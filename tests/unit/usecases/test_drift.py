@@ -73,7 +73,11 @@ def test_what_one_cohort_does_not_know_is_shown_without_a_test() -> None:
     lines = list(csv.DictReader(io.StringIO(drift_csv(found))))
     assert len(lines) == len(found["rows"])
     line = next(r for r in lines if r["variable"] == "age_years")
-    assert (line["one (1)"], line["two (2)"], line["known (2)"]) == ("50 (50-50)", "unknown", "0")
+    assert (line["one (1)"], line["two (2)"], line["known (2)"]) == (
+        "50 (50 to 50)",
+        "unknown",
+        "0",
+    )
 
 
 def test_grey_values_are_those_inside_the_regions() -> None:
