@@ -17,10 +17,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
+from scipy import optimize, special
 
 from renalkit.errors import StatisticUndefined
+from renalkit.metrics.bootstrap import BootstrapPlan, Codes, Evaluate, resample
 from renalkit.metrics.classification import AnyArray, Floats
+from renalkit.metrics.inference import Estimate
 
 Facts = Mapping[str, float | str]
 """What is known of one row, by name; what is unknown is not there."""
@@ -139,26 +141,124 @@ def fit_ridge_logistic(
         raise StatisticUndefined(
             "one class only", where="logistic regression", expected="patients of both classes"
         )
-    x = np.concatenate([np.ones((t.size, 1)), np.asarray(design, dtype=np.float64)], axis=1)
+    return _fits(_with_intercept(design), t, w[None], ridge)[0]
+
+
+def _with_intercept(design: Floats) -> Floats:
+    return np.concatenate([np.ones((len(design), 1)), np.asarray(design, np.float64)], axis=1)
+
+
+def _fits(x: Floats, t: npt.NDArray[np.bool_], weights: Floats, ridge: float) -> Floats:
+    """Coefficients (B, q) of B fits to x (n, q) and t (n,) with weights (B, n) of the rows."""
     penalty = np.full(x.shape[1], ridge)
     penalty[0] = 0.0
-    beta = np.zeros(x.shape[1])
+    sign = np.where(t, -1.0, 1.0)
+    products = (x[:, :, None] * x[:, None, :]).reshape(len(x), -1)
+    beta = np.zeros((len(weights), x.shape[1]))
 
-    def loss(b: Floats) -> float:
-        eta = x @ b
-        return float((w * np.logaddexp(0, np.where(t, -eta, eta))).sum() + penalty @ b**2 / 2)
+    def loss(b: Floats) -> Floats:
+        return (weights * np.logaddexp(0, sign * (b @ x.T))).sum(axis=1) + b**2 @ penalty / 2
 
     for _ in range(100):
-        fitted = special.expit(x @ beta)
-        gradient = x.T @ (w * (t - fitted)) - penalty * beta
-        curvature = (x * (w * fitted * (1 - fitted))[:, None]).T @ x + np.diag(penalty)
-        step = np.linalg.solve(curvature, gradient)
-        while loss(beta + step) > loss(beta) + 1e-12 and float(np.abs(step).max()) > 1e-12:
-            step = step / 2
+        fitted = special.expit(beta @ x.T)
+        gradient = (weights * (t - fitted)) @ x - penalty * beta
+        curvature = (weights * fitted * (1 - fitted)) @ products
+        curvature = curvature.reshape(-1, x.shape[1], x.shape[1]) + np.diag(penalty)
+        step = np.linalg.solve(curvature, gradient[:, :, None])[:, :, 0]
+        before = loss(beta)
+        while True:
+            large = np.abs(step).max(axis=1) > 1e-12
+            worse = large & (loss(beta + step) > before + 1e-12)
+            if not worse.any():
+                break
+            step[worse] /= 2
         beta = beta + step
-        if float(np.abs(step).max()) < 1e-10 * max(1.0, float(np.abs(beta).max())):
+        size = np.maximum(1.0, np.abs(beta).max(axis=1))
+        if bool((np.abs(step).max(axis=1) < 1e-10 * size).all()):
             break
     return beta
+
+
+def separated(design: Floats, truth: AnyArray) -> bool:
+    """Whether a linear rule tells the classes apart without error (ties on the border allowed).
+
+    Then no maximum-likelihood model exists; with a penalty coefficients are finite, and as large as
+    the penalty lets them be. design (n, p); truth (n,) 0/1. A linear programme: Konis 2007, Linear
+    programming algorithms for detecting separated data, section 4.
+
+    >>> separated(np.array([[1.0], [2.0], [3.0]]), np.array([0, 0, 1]))
+    True
+    """
+    signed = np.where(np.asarray(truth, dtype=bool), 1.0, -1.0)[:, None] * _with_intercept(design)
+    found = optimize.linprog(
+        -signed.sum(axis=0), A_ub=-signed, b_ub=np.zeros(len(signed)), bounds=(-1, 1)
+    )
+    return bool(found.success) and -float(found.fun) > 1e-7 * len(signed)
+
+
+@dataclass(slots=True)
+class _Refits:
+    """Fits to resamples, made once for all coefficients."""
+
+    x: Floats
+    t: npt.NDArray[np.bool_]
+    weights: Floats
+    ridge: float
+    counts: Floats | None = None
+    found: Floats | None = None
+
+    def of(self, counts: Floats, codes: Codes) -> Floats:
+        """Coefficients (B, 1 + p); NaN where a resample has one class only."""
+        if self.counts is not counts or self.found is None:
+            weights = counts[:, codes] * self.weights
+            both = (weights @ self.t > 0) & (weights @ ~self.t > 0)
+            found = np.full((len(counts), self.x.shape[1]), np.nan)
+            found[both] = _fits(self.x, self.t, weights[both], self.ridge)
+            self.counts, self.found = counts, found
+        return self.found
+
+
+@dataclass(frozen=True, slots=True)
+class _Coefficient:
+    """One coefficient as a `Statistic` of the bootstrap."""
+
+    refits: _Refits
+    place: int
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.refits.t)
+
+    def prepare(self, codes: Codes, n_groups: int) -> Evaluate:
+        return lambda counts: self.refits.of(counts, codes)[:, self.place]
+
+
+def coefficient_intervals(
+    data: tuple[Floats, AnyArray, AnyArray],
+    ridge: float,
+    groups: AnyArray,
+    plan: BootstrapPlan | None = None,
+) -> tuple[Estimate | None, ...]:
+    """Every coefficient (without intercept) with its interval over resampled patients.
+
+    data: design (n, p), truth (n,) 0/1 and weights (n,) of the rows; groups (n,) patients. The
+    penalty is kept as it is, so intervals are of penalised coefficients: shorter, and nearer to 0,
+    than those of a model without penalty. None where too many resamples have one class only.
+
+    Raises: StatisticUndefined as `fit_ridge_logistic`, and with fewer than two patients.
+    """
+    design, truth, weights = data
+    fit_ridge_logistic(design, truth, ridge, weights)
+    t, w = np.asarray(truth, dtype=bool), np.asarray(weights, dtype=np.float64)
+    refits = _Refits(_with_intercept(design), t, w, ridge)
+    drawn = resample([_Coefficient(refits, k + 1) for k in range(design.shape[1])], groups, plan)
+    found: list[Estimate | None] = []
+    for one in drawn:
+        try:
+            found.append(one.estimate())
+        except StatisticUndefined:
+            found.append(None)
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,11 @@ class RunFolder:
         return self.path / "lesions.json"
 
     @property
+    def coefficients(self) -> Path:
+        """What the clinical model says about each fact, where there is one."""
+        return self.path / "clinical" / "coefficients.json"
+
+    @property
     def reader_ceiling(self) -> Path:
         return self.path / "reader_ceiling.json"
 

@@ -134,8 +134,8 @@ def _fit_fold(
         return
     start = time.perf_counter()
     labelled = [s for s in samples if s.key.patient in fold.train and s.label is not None]
-    rows = _training_rows(cohort, labelled, groups, split.seed)
-    model = _fitted(rows, job.params["columns"], len(cohort.task.classes))
+    rows, _ = training_rows(cohort, labelled, groups, split.seed)
+    model = fitted_model(rows, job.params["columns"], len(cohort.task.classes))
     if model is None:
         return
     write_json(own.model, _plain(model, cohort))
@@ -160,7 +160,7 @@ def _fit_fold(
     )
 
 
-def _fitted(rows: TrainingRows, columns: Sequence[str], n_classes: int) -> FactModel | None:
+def fitted_model(rows: TrainingRows, columns: Sequence[str], n_classes: int) -> FactModel | None:
     """The model; with the untuned penalty where an inner part lacks a class, None without two."""
     try:
         return fit_fact_model(rows, columns, n_classes)
@@ -177,21 +177,25 @@ def _facts(sample: Sample) -> Facts:
     return facts_about(sample.study, lesion)
 
 
-def _training_rows(
+def training_rows(
     cohort: Cohort, samples: Sequence[Sample], groups: Mapping[str, str], seed: int
-) -> TrainingRows:
-    """One row per lesion (or study without lesion), every patient counting once in all."""
+) -> tuple[TrainingRows, list[str]]:
+    """One row per lesion (or study without lesion), every patient counting once in all.
+
+    samples: of known class. Returns the rows and the patient of each.
+    """
     places = {(s.key.study, s.key.lesion): s for s in samples}
     chosen = [places[place] for place in sorted(places)]
     patients = [s.key.patient for s in chosen]
     rows = Counter(patients)
     part_of = _inner_parts(cohort, set(patients), groups, seed)
-    return TrainingRows(
+    learned = TrainingRows(
         facts=[_facts(s) for s in chosen],
         labels=np.array([s.label for s in chosen], dtype=np.intp),
         weights=np.array([1 / rows[p] for p in patients]),
         inner=None if part_of is None else np.array([part_of[p] for p in patients], dtype=np.intp),
     )
+    return learned, patients
 
 
 def _inner_parts(

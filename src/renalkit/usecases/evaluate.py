@@ -39,6 +39,7 @@ from renalkit.store.runs import RunFolder, amending_manifest
 from renalkit.store.splits import load_split
 from renalkit.usecases.call_figures import call_figures
 from renalkit.usecases.characteristics import write_characteristics
+from renalkit.usecases.clinical_coefficients import write_coefficients
 from renalkit.usecases.clinical_model import fit_clinical
 from renalkit.usecases.differences import comparisons_of
 from renalkit.usecases.folds import classes_by_fold, masks_by_fold, spread
@@ -337,6 +338,7 @@ def evaluate_results(results: RunResults, cohort_path: Path | None, progress: Pr
         write_characteristics(folder, results.cohort, _external(results))
         write_subgroups(results)
         write_usefulness(results)
+        write_coefficients(results)
         write_lesions(results)
     return metrics
 

@@ -7,15 +7,18 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from renalkit.errors import StatisticUndefined
+from renalkit.metrics.bootstrap import BootstrapPlan
 from renalkit.metrics.classification import auc
 from renalkit.metrics.logistic import (
     RIDGES,
     UNTUNED,
     TrainingRows,
+    coefficient_intervals,
     design_of,
     fit_fact_model,
     fit_ridge_logistic,
     learn_columns,
+    separated,
 )
 
 
@@ -41,6 +44,57 @@ def test_separated_classes_have_finite_coefficients() -> None:
     beta = fit_ridge_logistic(x, x[:, 0] > 0, 1.0)
     assert np.isfinite(beta).all()
     assert beta[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("values", "truth", "expected"),
+    [
+        ([[1.0], [2.0], [3.0], [4.0]], [0, 0, 1, 1], True),
+        ([[1.0], [2.0], [2.0], [4.0]], [0, 0, 1, 1], True),  # quasi-complete: a tie on the border
+        ([[1.0], [3.0], [2.0], [4.0]], [0, 0, 1, 1], False),
+        ([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0], [0.0, 0.0]], [1, 1, 0, 0], False),
+        ([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], [0, 0, 0, 1], True),
+    ],
+)
+def test_separated_classes_are_found(
+    values: list[list[float]], truth: list[int], expected: bool
+) -> None:
+    x, t = np.array(values), np.array(truth)
+    assert separated(x, t) is expected
+    assert separated(x * 1000, 1 - t) is expected
+    # The smaller the penalty the larger the coefficients, without end where classes are separated.
+    small, tiny = (np.abs(fit_ridge_logistic(x, t, ridge)[1:]).max() for ridge in (1e-4, 1e-8))
+    assert bool(tiny > 1.5 * small) is expected
+
+
+def test_intervals_of_coefficients_are_those_of_refitted_resamples() -> None:
+    x, truth = drawn(60, 2, seed=3)
+    patients = np.repeat(np.arange(30), 2)
+    weights = np.full(60, 0.5)
+    plan = BootstrapPlan(200, seed=4)
+    found = coefficient_intervals((x, truth, weights), 0.7, patients, plan)
+    whole = fit_ridge_logistic(x, truth, 0.7, weights)
+    assert [e.value for e in found if e] == pytest.approx(whole[1:].tolist())
+    rng = np.random.default_rng(9)
+    refitted = []
+    for _ in range(1000):
+        counts = np.bincount(rng.integers(30, size=30), minlength=30)
+        refitted.append(fit_ridge_logistic(x, truth, 0.7, weights * counts[patients])[1:])
+    for k, e in enumerate(found):
+        assert e is not None
+        assert e.n == 30
+        # Two independent bootstraps of the same data.
+        assert (e.low, e.high) == pytest.approx(
+            tuple(np.quantile(refitted, (0.025, 0.975), axis=0)[:, k]), abs=0.25
+        )
+    assert coefficient_intervals((x, truth, weights), 0.7, patients, plan) == found
+
+
+def test_a_coefficient_without_enough_resamples_has_no_interval() -> None:
+    x = np.arange(8.0)[:, None]
+    rare = np.arange(8) == 3
+    (found,) = coefficient_intervals((x, rare, np.ones(8)), 1.0, np.arange(8), BootstrapPlan(200))
+    assert found is None
 
 
 def test_a_strong_penalty_leaves_the_shares_of_the_classes() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,12 +20,14 @@ from renalkit.metrics.classification import auc
 from renalkit.store.predictions import load_predictions
 from renalkit.store.runs import RunFolder
 from renalkit.store.splits import load_split, save_split
+from renalkit.usecases.clinical_coefficients import write_coefficients
 from renalkit.usecases.clinical_model import (
     clinical_columns,
     fit_clinical,
     stored_clinical_job,
 )
 from renalkit.usecases.experiment import Experiment, jobs_of
+from renalkit.usecases.results import RunResults, SystemResults
 
 TASK = ClassTask(("benign", "malignant"), "malignant")
 
@@ -195,3 +198,61 @@ def test_the_label_is_taken_and_old_digests_stay() -> None:
     assert experiment().digest != experiment(clinical={"columns": []}).digest
     kept = experiment(clinical={"columns": ["sex"]})
     assert Experiment.model_validate(kept.plain) == kept
+
+
+def described(path: Path, found: Cohort, **more: object) -> dict[str, Any]:
+    """The coefficients of the clinical model of a run."""
+    folder, asked = run(path, found), experiment(statistics={"bootstrap": 200}, **more)
+    assert fit_clinical(folder, asked, found)
+    job = stored_clinical_job(folder, asked)
+    assert job is not None
+    system = SystemResults(job, (), (), (), (), (), ())
+    coefficients = write_coefficients(RunResults(folder, asked, found, (system,)))
+    assert coefficients is not None
+    assert json.loads(folder.coefficients.read_text()) == coefficients
+    return coefficients
+
+
+def test_the_model_is_described_by_odds_ratios_per_unit(tmp_path: Path) -> None:
+    coefficients = described(tmp_path, cohort())
+    assert coefficients["patients"] == coefficients["rows"] == 60
+    assert coefficients["chosen"], "the penalty comes from inner cross-validation"
+    (only,) = coefficients["classes"]
+    assert only["class"] == "malignant"
+    assert only["events"] == 30
+    assert only["events_per_variable"] == pytest.approx(30 / len(only["facts"]))
+    assert not only["separated"]
+    facts = {(f["fact"], f["level"], f["unknown"]): f for f in only["facts"]}
+    size = facts["size_mm", None, False]["odds_ratio"]
+    assert 1.02 < size["value"] < 1.3, "per millimetre"
+    assert 1 < size["low"] < size["value"] < size["high"]
+    assert size["n"] == 60
+    assert "200 resamples" in size["method"]
+    shape = facts["shape", "regular", False]
+    assert shape["against"] == "irregular", "the most frequent one"
+    assert shape["odds_ratio"]["low"] < 1 < shape["odds_ratio"]["high"]
+    assert facts["size_mm", None, True]["against"] is None
+
+
+def test_facts_that_separate_the_classes_are_said_to(tmp_path: Path) -> None:
+    apart = tuple(
+        replace(s, lesions=(replace(s.lesions[0], size_mm=60.0 + k if k % 2 else 20.0 - k / 10),))
+        for k, s in enumerate(cohort().studies)
+    )
+    (only,) = described(tmp_path, Cohort("c", TASK, apart), clinical={"columns": ["size_mm"]})[
+        "classes"
+    ]
+    assert only["separated"]
+    (size,) = only["facts"]
+    assert np.isfinite(size["odds_ratio"]["value"])
+
+
+def test_each_of_several_classes_is_described_against_the_rest(tmp_path: Path) -> None:
+    task = ClassTask(("benign", "malignant", "borderline"))
+    turned = tuple(
+        replace(s, lesions=(replace(s.lesions[0], label="borderline"),)) if k % 3 == 0 else s
+        for k, s in enumerate(cohort().studies)
+    )
+    found = described(tmp_path, Cohort("c", task, turned))
+    assert [c["class"] for c in found["classes"]] == list(task.classes)
+    assert [c["events"] for c in found["classes"]] == [20, 20, 20]

@@ -20,7 +20,7 @@ from renalkit.domain.image import Clip, Mode, Source, pixel_sha256
 from renalkit.domain.prediction import Prediction, SystemRef, Unit
 from renalkit.domain.sample import Sample, b_mode_samples
 from renalkit.domain.splits import Plan, SplitOptions, make_split, patient_facts
-from renalkit.domain.study import Lesion, Roi, Scanner, Study
+from renalkit.domain.study import Findings, Lesion, Outline, Roi, Scanner, Study
 from renalkit.errors import Reason
 from renalkit.metrics.detection import region_scores
 from renalkit.phantom.bmode.picture import render
@@ -55,7 +55,8 @@ def key(prefix: str, number: int) -> str:
     return f"{prefix}-{number:020x}"
 
 
-def _study(patient: Patient, number: int, size: int) -> Study:
+def _study(patient: Patient, number: int, size: int, *, facts: bool) -> Study:
+    """facts: size, findings, age and sex are known."""
     clips, rois = [], []
     for view in patient.views:
         frame = render((patient.anatomy, patient.label), view, patient.scanner, size)
@@ -64,7 +65,18 @@ def _study(patient: Patient, number: int, size: int) -> Study:
             rois.append(Roi(len(clips), 0, MaskRLE.encode(frame.lesion_mask)))
         source = Source(f"{number:064x}", f"{number:064x}", "still")
         clips.append(Clip(pixels, pixel_sha256(pixels), Mode.B, source, spacing_mm=(0.5, 0.5)))
-    lesion = Lesion(key("l", number), label=patient.label, rois=tuple(rois))
+    rng = np.random.default_rng(number)
+    larger = 14 * (patient.label == "malignant")
+    known = {
+        "size_mm": float(np.clip(rng.normal(34 + larger, 12), 8, 95)),
+        "findings": Findings(
+            shape=Outline.IRREGULAR if rng.random() < 0.25 + larger / 40 else Outline.REGULAR
+        ),
+    }
+    who = {"age_years": float(rng.integers(31, 82)), "sex": "FM"[int(rng.random() < 0.6)]}
+    lesion = Lesion(
+        key("l", number), label=patient.label, rois=tuple(rois), **(known if facts else {})
+    )
     return Study(
         key("s", number),
         key("p", number),
@@ -73,14 +85,17 @@ def _study(patient: Patient, number: int, size: int) -> Study:
         label=None if rois else patient.label,
         site=patient.site,
         scanner=Scanner("Phantom", patient.scanner.name),
+        covariates=who if facts else {},
     )
 
 
-def make_cohort(folder: Path, n_patients: int, size: int, classes: Sequence[str]) -> Cohort:
+def make_cohort(
+    folder: Path, n_patients: int, size: int, classes: Sequence[str], *, facts: bool = False
+) -> Cohort:
     """Save a phantom cohort with two exclusions and an account."""
     normal = 0.2 if "normal" in classes else 0.0
     plan = PatientPlan(n_patients, seed=5, normal_share=normal, views=(1, 3))
-    studies = tuple(_study(draw_patient(plan, i), i, size) for i in range(n_patients))
+    studies = tuple(_study(draw_patient(plan, i), i, size, facts=facts) for i in range(n_patients))
     gone = tuple(
         Exclusion(key("s", 9000 + i), key("p", 9000 + i), reason)
         for i, reason in enumerate(
@@ -183,15 +198,21 @@ def make_run(
     size: int = 64,
     classes: Sequence[str] = ("benign", "malignant"),
     attention: bool = False,
+    facts: bool = False,
+    plan: Plan = Plan.KFOLD,
 ) -> MadeRun:
-    """Everything `renalkit run` leaves before the report, made in a second or two."""
+    """Everything `renalkit run` leaves before the report, made in a second or two.
+
+    facts: so that there is a clinical model.
+    """
     cohort_path = root / "cohorts" / "phantom"
-    cohort = make_cohort(cohort_path, n_patients, size, classes)
+    cohort = make_cohort(cohort_path, n_patients, size, classes, facts=facts)
     toml = root / "experiment.toml"
     text = [
         'name = "made-run"',
         'cohort = "cohorts/phantom"',
         "[split]",
+        f'plan = "{plan.value}"',
         "folds = 3",
         "[statistics]",
         "bootstrap = 200",
@@ -207,7 +228,7 @@ def make_run(
         run.experiment_json,
         {"digest": experiment.digest, "settings": experiment.placed(run.path), "set": []},
     )
-    split = make_split(patient_facts(cohort, {}), Plan.KFOLD, 0, SplitOptions(folds=3))
+    split = make_split(patient_facts(cohort, {}), plan, 0, SplitOptions(folds=3))
     save_split(run.folds, split)
     task = {"classes": list(cohort.task.classes), "positive": cohort.task.positive}
     write_json(run.cohort, {"name": cohort.name, "digest": cohort.digest, "task": task})
