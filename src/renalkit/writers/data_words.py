@@ -163,7 +163,7 @@ def missing_in_models(source: ReportSource) -> str:
     words = (
         "The networks use images alone; an image without the truth of a task is not used for it."
     )
-    if source.clinical is None:
+    if source.clinical_model is None:
         return words
     return (
         f"{words} The clinical model fills an unknown number with the median of the training "

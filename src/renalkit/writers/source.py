@@ -104,7 +104,7 @@ class ReportSource:
         return [s for s in self.systems if s["system"] != CLINICAL]
 
     @property
-    def clinical(self) -> Json | None:
+    def clinical_model(self) -> Json | None:
         """The model of facts, where there is one."""
         return next((s for s in self.systems if s["system"] == CLINICAL), None)
 

@@ -105,7 +105,7 @@ def systems(source: ReportSource) -> str:
         size = (s.get("complexity") or {}).get("parameters")
         words += f", {count(size)} parameters" if size else ""
         parts.append(words)
-    if source.clinical is not None:
+    if source.clinical_model is not None:
         parts.append(f"{CLINICAL}: ridge logistic regression on facts about the patient")
     return f"{'; '.join(parts)}." if parts else ""
 
@@ -113,6 +113,71 @@ def systems(source: ReportSource) -> str:
 def _task(system: Json) -> str:
     task = str(system["task"])
     return "segmentation and classification" if task == "both" else task
+
+
+def description(source: ReportSource) -> str:
+    """Where the networks are described."""
+    titles = [f"{c['title']} ({c['reference'].rstrip('.')})" for c in source.cards.values()]
+    if not titles:
+        return ""
+    return (
+        f"References: {'; '.join(titles)}. Parameters, layers and every choice the papers leave "
+        "open are in the sections Complexity and Cards of the report."
+    )
+
+
+def technical_detail(source: ReportSource) -> str:
+    """What fixes the run: settings, folds, weights."""
+    if not source.settings_digest:
+        return ""
+    words = (
+        f"All settings are in experiment.json (SHA-256 {source.settings_digest[:12]}…), the folds "
+        f"in folds.json (SHA-256 {str(source.metrics['split_digest'])[:12]}…)"
+    )
+    n = len(source.folds_done)
+    return (
+        f"{words}, the SHA-256 of {plural(n, 'set')} of weights in the report."
+        if n
+        else f"{words}."
+    )
+
+
+def predictors(source: ReportSource) -> str:
+    """What the models see."""
+    words = "The networks see the pixels of B-mode images and nothing else."
+    if source.clinical_model is None:
+        return words
+    columns = (source.settings.get("clinical") or {}).get("columns")
+    named = f": {listed([plain(str(c)) for c in columns])}" if columns else ""
+    return f"{words} The clinical model sees facts about the patient{named}."
+
+
+def same_for_all(source: ReportSource) -> str:
+    """That preparation knows nothing of classes and groups."""
+    return "The same steps for every image, whatever its class or group."
+
+
+def no_update(source: ReportSource) -> str:
+    """That tested models were left alone."""
+    return "No model was changed or recalibrated after testing."
+
+
+def output(source: ReportSource) -> str:
+    """What the models give out."""
+    parts: list[str] = []
+    if source.classifying:
+        parts.append(f"one probability per class ({listed(source.classes)}), summing to 1")
+    if source.segmenting:
+        parts.append("an outline in pixels of the source image")
+    return f"Given out per image: {listed(parts)}." if parts else ""
+
+
+def refusals(source: ReportSource) -> str:
+    """What prediction does with pictures it cannot use."""
+    return (
+        "Pictures that cannot be decoded, are constant, not finite or smaller than 16 px are "
+        "refused with a reason; nothing judges whether a picture shows a kidney well."
+    )
 
 
 def preprocessing(source: ReportSource) -> str:
@@ -251,7 +316,7 @@ def selection(source: ReportSource) -> str:
         f"The weights of the best epoch by {by} on the validation part of the fold were kept; "
         "test patients had no part in it."
     )
-    if source.clinical is None:
+    if source.clinical_model is None:
         return words
     return (
         f"{words} The penalty of the clinical model was chosen by cross-validation inside the "
