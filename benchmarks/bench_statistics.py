@@ -32,7 +32,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from renalkit.domain.prediction import Unit
-from renalkit.metrics.auc_inference import delong
+from renalkit.metrics.auc_inference import Scale, delong
 from renalkit.metrics.bootstrap import AnyStatistic, Auc, BootstrapPlan, resample
 
 SCORES, PATIENTS, FRAMES, SYSTEMS, RESAMPLES = 200_000, 250, 40, 5, 2000
@@ -137,7 +137,7 @@ def main() -> None:
     arrays = {"truth": truth, "scores": scores, "frame_truth": y, "patient": patient}
     r = in_r(arrays | {"frame_scores": x}, given.repeats)
 
-    e = delong(truth, scores, Unit.PATIENT)
+    e = delong(truth, scores, Unit.PATIENT, scale=Scale.PLAIN)  # as pROC's
     few = BootstrapPlan(CHECKED)
     by_sklearn = AnyStatistic(lambda i: float(roc_auc_score(y[i], x[0][i])), y.size)
     fast, slow = resample([Auc(y, x[0]), by_sklearn], patient, few)

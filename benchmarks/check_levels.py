@@ -33,7 +33,7 @@ import numpy.typing as npt
 from scipy.optimize import least_squares
 
 from renalkit.ceus.bolus import Bolus, BolusKind, Lognormal, bolus_of, curve_values
-from renalkit.metrics.auc_inference import delong
+from renalkit.metrics.auc_inference import Scale, delong
 from renalkit.phantom.bmode.anatomy import Tissue
 from renalkit.phantom.bmode.picture import PhantomImage, Scanner, levels_db, render
 from renalkit.phantom.ceus.console import Panel
@@ -432,7 +432,7 @@ def cross_validated(features: Vector, truth: Mask, folds: int = 10) -> Vector:
 
 
 def auc_with_interval(truth: Mask, scores: Vector) -> dict[str, float]:
-    found = delong(truth, scores)
+    found = delong(truth, scores, scale=Scale.PLAIN)
     return {"auc": found.value, "low": found.low, "high": found.high}
 
 

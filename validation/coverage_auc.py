@@ -111,11 +111,11 @@ def intervals(
     """Every method's interval of one system, None where the method has none."""
     of_patient, means = patient_means(truth, scores, patient)
     of_patient = of_patient.astype(int)
-    yield FRAME_METHODS[0], delong(truth, scores, Unit.PATIENT)
-    yield FRAME_METHODS[1], clustered_auc(truth, scores, patient)
-    yield FRAME_METHODS[2], clustered_auc(truth, scores, patient, scale=Scale.LOGIT)
-    yield PATIENT_METHODS[0], delong(of_patient, means)
-    yield PATIENT_METHODS[1], delong(of_patient, means, scale=Scale.LOGIT)
+    yield FRAME_METHODS[0], delong(truth, scores, Unit.PATIENT, scale=Scale.PLAIN)
+    yield FRAME_METHODS[1], clustered_auc(truth, scores, patient, scale=Scale.PLAIN)
+    yield FRAME_METHODS[2], clustered_auc(truth, scores, patient)
+    yield PATIENT_METHODS[0], delong(of_patient, means, scale=Scale.PLAIN)
+    yield PATIENT_METHODS[1], delong(of_patient, means)
     plan = BootstrapPlan(RESAMPLES, seed, IntervalMethod.BCA)
     statistics = (
         (FRAME_METHODS[3:], Auc(truth, scores), patient),

@@ -15,6 +15,7 @@ from side_by_side import Table, run_r
 from renalkit.domain.prediction import Unit
 from renalkit.metrics.auc_inference import (
     Alternative,
+    Scale,
     delong,
     delong_covariance,
     paired_delong,
@@ -82,7 +83,7 @@ def main() -> None:
     table = Table("R pROC, aSAH: 41 of 113 patients with poor outcome")
     aucs, cov = delong_covariance(truth, np.stack(list(scores.values())))
     for k, m in enumerate(MARKERS):
-        e = delong(truth, scores[m], Unit.PATIENT)
+        e = delong(truth, scores[m], Unit.PATIENT, scale=Scale.PLAIN)
         table.add(f"AUC {m}", r[f"auc {m}"], aucs[k])
         table.add(f"AUC {m}, printed", PRINTED["AUC", m], aucs[k])
         table.add(f"variance {m}", r[f"var {m}"], cov[k, k])
@@ -101,10 +102,9 @@ def main() -> None:
                 ours = partial_auc(truth, scores[m], part, standardised=correct)
                 label = f"partial AUC {m}, {part.axis} {part.low:g}-{part.high:g}, {words}"
                 table.add(label, r[f"{name} {str(correct).upper()} {m}"], ours)
-    low, high = delong(truth, scores["s100b"]).low, delong(truth, scores["s100b"]).high
-    table.add("interval s100b, printed", [0.6301182, 0.8326189], [low, high], 1e-6)
-    low, high = delong(truth, scores["wfns"]).low, delong(truth, scores["wfns"]).high
-    table.add("interval wfns, printed", [0.7485349, 0.8988228], [low, high], 1e-6)
+    for m, printed in (("s100b", [0.6301182, 0.8326189]), ("wfns", [0.7485349, 0.8988228])):
+        e = delong(truth, scores[m], scale=Scale.PLAIN)
+        table.add(f"interval {m}, printed", printed, [e.low, e.high], 1e-6)
     for a, b in PRINTED_PAIRS:
         c = paired_delong(truth, scores[a], scores[b])
         ours = cov[MARKERS.index(a), MARKERS.index(b)]

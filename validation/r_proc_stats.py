@@ -92,7 +92,7 @@ def main() -> None:
     table = Table("renalkit stats beside R, aSAH: 41 of 113 patients with poor outcome")
     for score in found["scores"]:
         m = score["score"]
-        ci = [score["auc"][k] for k in ("low", "value", "high")]
+        ci = [score["auc_plain"][k] for k in ("low", "value", "high")]
         table.add(f"AUC {m} with interval", r[f"ci {m}"], ci)
         if m in PRINTED:
             table.add(f"AUC {m} with interval, printed", PRINTED[m], ci, 1e-6)

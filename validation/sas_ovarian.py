@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from side_by_side import Table, not_checked
 
-from renalkit.metrics.auc_inference import delong, equal_aucs, paired_delong
+from renalkit.metrics.auc_inference import Scale, delong, equal_aucs, paired_delong
 
 AREAS = {
     "albumin": (0.736559, 0.092694, 0.5549, 0.9182),
@@ -43,7 +43,7 @@ def main() -> None:
     scores = {"albumin": rows[:, 0], "K-G": 10 - rows[:, 2], "total protein": rows[:, 1]}
     table = Table("DeLong 1988, ovarian cancer: 31 of 43 patients positive")
     for name, expected in AREAS.items():
-        e = delong(truth, scores[name])
+        e = delong(truth, scores[name], scale=Scale.PLAIN)
         se = (e.high - e.low) / (2 * Z)
         table.add(f"AUC and SE, {name}", expected[:2], [e.value, se], 5e-6)
         table.add(f"interval, {name}", expected[2:], [e.low, e.high], 1e-4)
