@@ -7,8 +7,8 @@ up in pydicom's tables of PS3.16; renal cortex is not in those.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code as SrCode
@@ -122,18 +122,24 @@ def side_code(side: Side) -> Code:
 
 @dataclass(frozen=True, slots=True)
 class Algorithm:
-    """What drew an outline or made a figure. parameters: a sentence, at most 1024 characters."""
+    """What drew an outline or made a figure. parameters: values by name, without `,` and `=`."""
 
     name: str
     version: str
     family: Code
-    parameters: str = ""
+    parameters: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
         checked_text(self.name, "name of an algorithm", 64)
         checked_text(self.version, "version of an algorithm", 64)
-        if self.parameters:
-            checked_text(self.parameters, "parameters of an algorithm", 1024)
+        for name, value in self.parameters.items():
+            if {",", "="} & set(checked_text(f"{name}{value}", "parameter of an algorithm", 512)):
+                raise ValueError(f"parameter {name!r} of an algorithm: no `,` and no `=` in it")
+
+    @property
+    def settings(self) -> list[str]:
+        """The parameters as `name=value`."""
+        return [f"{name}={value}" for name, value in self.parameters.items()]
 
 
 def over_cortex(concept: Code) -> Code:

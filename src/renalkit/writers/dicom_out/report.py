@@ -44,7 +44,12 @@ from highdicom.sr import (
 )
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes as standard
-from pydicom.uid import ComprehensiveSRStorage, SegmentationStorage
+from pydicom.uid import (
+    ComprehensiveSRStorage,
+    SegmentationStorage,
+    UltrasoundImageStorage,
+    UltrasoundMultiFrameImageStorage,
+)
 
 from renalkit import __version__
 from renalkit.domain.study import Side
@@ -77,6 +82,10 @@ _PROCEDURE = Code("16310003", "SCT", "Diagnostic ultrasonography")
 _ABOVE = Code("371886008", "SCT", "+, range of upper measurement uncertainty")
 _BELOW = Code("371885007", "SCT", "-, range of lower measurement uncertainty")
 _COMMENT = Code("121106", "DCM", "Comment")
+
+# highdicom takes neither retired classes nor UIDs that break the standard's form, and the field has
+# both: the tree is built on a stand-in, which is then replaced by the source.
+_STAND_IN = "2.25.0"
 
 _Group = MeasurementsAndQualitativeEvaluations | PlanarROIMeasurementsAndQualitativeEvaluations
 
@@ -201,6 +210,7 @@ def measurement_report(
     report[0].ContentSequence.append(
         TextContentItem(_COMMENT.sr, f"{WARNING.capitalize()}.", RelationshipTypeValues.CONTAINS)
     )
+    _replace_stand_in(report[0], source)
     data = general(source, label, ComprehensiveSRStorage, "SR")
     data.CompletionFlag, data.VerificationFlag = "PARTIAL", "UNVERIFIED"
     data.PreliminaryFlag = "PRELIMINARY"
@@ -268,10 +278,25 @@ def _about(finding: Finding, source: Source) -> dict[str, Any]:
         about["algorithm_id"] = AlgorithmIdentification(
             name=algorithm.name,
             version=algorithm.version,
-            parameters=[algorithm.parameters] if algorithm.parameters else None,
+            parameters=algorithm.settings,
             family=algorithm.family.sr,
         )
     return about
+
+
+def _image(source: Source, *frames: int) -> tuple[str, str, list[int] | None]:
+    """Class, UID and frames (from 1) of the stand-in for the source."""
+    kind = UltrasoundMultiFrameImageStorage if source.is_clip else UltrasoundImageStorage
+    return kind, _STAND_IN, source.frame_numbers(frames)
+
+
+def _replace_stand_in(root: Dataset, source: Source) -> None:
+    for element in list(root.iterall()):
+        if element.keyword == "ReferencedSOPSequence":
+            for item in element.value:
+                if item.ReferencedSOPInstanceUID == _STAND_IN:
+                    put(item, "ReferencedSOPClassUID", source.sop_class)
+                    put(item, "ReferencedSOPInstanceUID", source.uid)
 
 
 def _group(finding: Finding, source: Source, segmentation: Dataset | None) -> _Group:
@@ -286,11 +311,11 @@ def _group(finding: Finding, source: Source, segmentation: Dataset | None) -> _G
         return MeasurementsAndQualitativeEvaluations(
             **about,
             **contents,
-            source_images=[SourceImageForMeasurementGroup(source.sop_class, source.uid)],
+            source_images=[SourceImageForMeasurementGroup(*_image(source))],
         )
     where = f"{finding.label}, frame {finding.frame}"
     mask = full_mask(finding.mask, source, where)
-    image = (source.sop_class, source.uid, source.frame_numbers([finding.frame]))
+    image = _image(source, finding.frame)
     outline = single_outline(mask)
     if outline is not None:
         place: dict[str, Any] = {
@@ -361,15 +386,12 @@ def _moments(finding: Finding, curve: Curve, source: Source) -> list[_Group]:
                 float(time_s), SECOND.sr, curve.since.sr
             ),
         )
-        image = SourceImageForMeasurementGroup(
-            source.sop_class, source.uid, source.frame_numbers([frame])
-        )
         groups.append(
             MeasurementsAndQualitativeEvaluations(
                 **_about(finding, source),
                 time_point_context=moment,
                 measurements=[Measurement(curve.concept.sr, float(value), curve.unit.sr)],
-                source_images=[image],
+                source_images=[SourceImageForMeasurementGroup(*_image(source, frame))],
             )
         )
     return groups

@@ -154,7 +154,7 @@ def _algorithm(algorithm: Algorithm) -> Dataset:
     item.AlgorithmFamilyCodeSequence = [algorithm.family.item]
     item.AlgorithmName, item.AlgorithmVersion = algorithm.name, algorithm.version
     if algorithm.parameters:
-        item.AlgorithmParameters = algorithm.parameters
+        item.AlgorithmParameters = ",".join(algorithm.settings)
     return item
 
 

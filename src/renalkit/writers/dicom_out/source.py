@@ -16,7 +16,6 @@ from pydicom import config
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
 
 from renalkit.domain.geometry import MaskRLE
 from renalkit.errors import InputRefused, Reason
@@ -30,6 +29,10 @@ _CLIP_CLASSES = frozenset(
     f"1.2.840.10008.5.1.4.1.1.{tail}" for tail in ("3", "3.1", "7.1", "7.2", "7.3", "7.4")
 )
 _US_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.{tail}" for tail in ("3", "3.1", "6", "6.1"))
+# Whatever else the file says; JPEG 2000 and its kin may lose or not, so the file's word counts.
+_LOSSY_SYNTAXES = frozenset(
+    f"1.2.840.10008.1.2.4.{tail}" for tail in (50, 51, 81, *range(100, 109))
+)
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 
@@ -56,7 +59,7 @@ class Source:
                 expected=f"0 to {self.frames - 1}, as the source has {self.frames}",
                 remedy="count frames from 0",
             )
-        return frame
+        return int(frame)
 
     def frame_numbers(self, frames: Sequence[int]) -> list[int] | None:
         """Frames (from 0) as they are referred to: from 1, not at all for a still."""
@@ -102,14 +105,15 @@ def checked_source(header: Dataset) -> Source:
             remedy="give the file the result was made from",
         )
     frames = _whole(header.get("NumberOfFrames") or 1)
-    is_clip = sop_class in _CLIP_CLASSES
-    if frames < 1 or (frames > 1 and not is_clip):
+    if frames < 1:
         raise InputRefused(
             Reason.BAD_FRAMES,
-            f"{frames or 'no usable number of'} frames in an image of class {UID(sop_class).name}",
-            expected="at least one, and the class of a cine if more",
+            "a source without a usable number of frames",
+            expected="at least 1",
             remedy="export the file again from the source system",
         )
+    # Frames in an image of a class for stills break the standard, and occur.
+    is_clip = sop_class in _CLIP_CLASSES or frames > 1
     return Source(header, sop_class, instance, series, study, rows, cols, frames, is_clip)
 
 
@@ -141,10 +145,14 @@ def put(data: Dataset, keyword: str, value: Any) -> None:
 
 def compression(source: Source) -> dict[str, Any]:
     """The lossy-compression elements: what was lost once stays lost (PS3.3 C.7.6.1.1.5)."""
-    if source.header.get("LossyImageCompression") != "01":
+    header = source.header
+    said = header.get("LossyImageCompression")
+    meta = getattr(header, "file_meta", Dataset())
+    if said != "01" and str(meta.get("TransferSyntaxUID", "")) not in _LOSSY_SYNTAXES:
         return {"LossyImageCompression": "00"}
-    kept = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
-    return {k: source.header[k].value for k in kept if source.header.get(k) not in (None, "")}
+    more = ("LossyImageCompressionRatio", "LossyImageCompressionMethod")
+    kept = {keyword: header[keyword].value for keyword in more if header.get(keyword)}
+    return {"LossyImageCompression": "01", **kept}
 
 
 def full_mask(mask: Mask, source: Source, where: str) -> npt.NDArray[np.bool_]:
