@@ -16,7 +16,17 @@ import sys
 
 import typer
 
-from renalkit.cli import about, cohort, experiment, ingest, phantom, predict, shift, statistics
+from renalkit.cli import (
+    about,
+    cohort,
+    experiment,
+    ingest,
+    phantom,
+    predict,
+    readers,
+    shift,
+    statistics,
+)
 from renalkit.cli.common import say
 from renalkit.errors import Exit, MissingExtra, RenalkitError
 
@@ -44,6 +54,7 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(cohort.app, name="cohort")
+app.add_typer(readers.app, name="readers")
 app.add_typer(phantom.app, name="phantom")
 
 

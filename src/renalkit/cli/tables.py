@@ -199,3 +199,107 @@ def _differences(found: Json) -> Table:
             test,
         )
     return table
+
+
+# ---------------------------------------------------------------- readers
+
+
+def readers_blocks(found: Json) -> list[RenderableType]:
+    """The main tables of `readers evaluate`; the page and --json have the rest."""
+    blocks: list[RenderableType] = [_readers_head(found), ""]
+    blocks += [_readers_table(found, arm) for arm in found["arms"]]
+    blocks += [_groups_table(found, arm) for arm in found["arms"]]
+    rows = [(s["label"], row) for s in found["systems"] for row in s["matched"]]
+    if rows:
+        blocks.append(_beside_table("Systems at the readers' operating points", rows))
+    rows = [(s["label"], row) for s in found["systems"] for row in s["areas"]]
+    if rows:
+        blocks.append(_beside_table("AUC of systems beside readers' scores", rows))
+    blocks += [_arms_table(c) for c in found["contrasts"]]
+    return blocks
+
+
+def _readers_head(found: Json) -> str:
+    first = found["arms"][0]
+    lines = [
+        f"{len(first['readers'])} readers, {found['cases']} patients, {found['positives']} "
+        f"{found['positive'] or 'positive'}, {len(found['arms'])} arm(s)"
+    ]
+    left_out = found["left_out"]
+    lines += [f"Left out: {n}, excluded: {why}" for why, n in left_out.get("excluded", {}).items()]
+    for name, words in (
+        ("without_class", "without one class"),
+        ("incomplete", "not read by every reader"),
+        ("not_read", "of the cohort, read by nobody"),
+    ):
+        if left_out.get(name):
+            lines.append(f"Left out: {left_out[name]}, {words}")
+    return "\n".join(lines)
+
+
+def _in_arm(found: Json, arm: Json) -> str:
+    return f", {arm['arm']}" if len(found["arms"]) > 1 else ""
+
+
+def _readers_table(found: Json, arm: Json) -> Table:
+    calls = ("sensitivity", "specificity") if found["has"]["vote"] else ()
+    names = (*calls, *(("auc",) if found["has"]["score"] else ()))
+    title = f"Readers and majorities{_in_arm(found, arm)}"
+    table = _table(title, ("who", "group", *(_word(n) for n in names)))
+    for r in arm["readers"]:
+        cells = (shown((r if n == "auc" else r["calls"])[n] or _NONE, 2) for n in names)
+        table.add_row(r["reader"], r["group"], *cells)
+    if found["has"]["vote"]:
+        for g in arm["groups"]:
+            if g["majority"] and len(g["readers"]) > 1:
+                cells = (shown(g["majority"].get(n) or _NONE, 2) for n in names)
+                table.add_row("majority", g["group"], *cells)
+        for s in found["systems"]:
+            if s["point"]:
+                cells = (shown((s if n == "auc" else s["point"])[n] or _NONE, 2) for n in names)
+                table.add_row(s["label"], "system", *cells)
+    return table
+
+
+_NONE: Json = {"value": None}
+
+
+def _groups_table(found: Json, arm: Json) -> Table:
+    names = ("sensitivity", "specificity", "auc")
+    title = f"Averages over readers, and their agreement{_in_arm(found, arm)}"
+    table = _table(title, ("group", *(_word(n) for n in names), "Fleiss' kappa", "ICC(2,1)"))
+    for g in arm["groups"]:
+        forms = {c["form"]: c["estimate"] for c in g["icc"]}
+        cells = [*(g[n] for n in names), g["kappa"], forms.get("ICC(2,1)")]
+        table.add_row(g["group"], *(shown(c or _NONE, 2) for c in cells))
+    return table
+
+
+def _beside_table(title: str, rows: Sequence[tuple[str, Json]]) -> Table:
+    columns = ("system", "beside", "figure", "system - readers", "p", "Holm", "test")
+    table = _table(f"{title}; system minus readers", columns)
+    for label, row in rows:
+        who = row["who"] if row["kind"] == "reader" else f"{row['who']}, {row['kind']}"
+        at = f", {row['match']} matched" if "match" in row else ""
+        table.add_row(
+            label,
+            who,
+            f"{row['figure']}{at}",
+            shown(row["difference"]),
+            p_text(row["p"]),
+            p_text(row.get("p_holm")),
+            row.get("test") or row["difference"].get("note", ""),
+        )
+    return table
+
+
+def _arms_table(contrast: Json) -> Table:
+    columns = ("group", "figure", "difference", "p", "method")
+    table = _table(f"{contrast['first']} minus {contrast['second']}", columns)
+    for row in contrast["groups"]:
+        words = f"{row['method']}, {row['to']}"
+        note = row["difference"].get("note")
+        table.add_row(
+            row["group"], row["figure"], shown(row["difference"]), p_text(row["p"]), note or words
+        )
+    return table

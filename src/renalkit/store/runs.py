@@ -135,6 +135,19 @@ class RunFolder:
     @property
     def cases(self) -> Path:
         return self.path / "cases.csv"
+    @property
+    def readings(self) -> Path:
+        """What readers said about the run's patients, under pseudonyms."""
+        return self.path / "readings.csv"
+
+    @property
+    def readings_plan(self) -> Path:
+        return self.path / "readings.json"
+
+    @property
+    def readers(self) -> Path:
+        return self.path / "readers.json"
+
 
     @property
     def figures(self) -> Path:

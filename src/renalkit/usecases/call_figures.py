@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from renalkit.domain.prediction import Unit
 from renalkit.metrics.bootstrap import BootstrapPlan, RatioOfSums, mean_of_rows
-from renalkit.metrics.classification import binary_confusion
+from renalkit.metrics.classification import BinaryConfusion, binary_confusion
 from renalkit.usecases.results import Json, bootstrapped, estimate_json, undefined_json
 
 Bools = npt.NDArray[np.bool_]
@@ -24,13 +24,7 @@ def call_figures(
     without anything in its denominator is null, with its reason.
     """
     if independent:
-        counts = binary_confusion(truth, called)
-        return {
-            name: estimate_json(m.estimate(Unit.PATIENT, plan.level))
-            if m.defined
-            else undefined_json(0, Unit.PATIENT, "0 of 0", plan.level)
-            for name, m in counts.measures().items()
-        }
+        return count_figures(binary_confusion(truth, called), plan.level)
     found: Json = {}
     for name, (top, bottom) in call_rates(truth, called).items():
         kept = [g for g, b in zip(groups, bottom, strict=True) if b]
@@ -41,6 +35,16 @@ def call_figures(
         )
     hits, marked = (truth & called).astype(np.float64), (1 * truth + 1 * called).astype(np.float64)
     return {**found, "f1": bootstrapped(RatioOfSums(2 * hits, marked), groups, plan)}
+
+
+def count_figures(counts: BinaryConfusion, level: float) -> Json:
+    """All six by name from counts of independent patients, with exact intervals."""
+    return {
+        name: estimate_json(m.estimate(Unit.PATIENT, level))
+        if m.defined
+        else undefined_json(0, Unit.PATIENT, "0 of 0", level)
+        for name, m in counts.measures().items()
+    }
 
 
 def call_rates(truth: Bools, called: Bools) -> dict[str, tuple[Bools, Bools]]:

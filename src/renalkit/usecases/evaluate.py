@@ -47,6 +47,7 @@ from renalkit.usecases.images import write_images
 from renalkit.usecases.lesions import keep_reader_ceiling, write_lesions
 from renalkit.usecases.parts import load_data
 from renalkit.usecases.progress import Progress
+from renalkit.usecases.readers import write_readers
 from renalkit.usecases.results import (
     CASE_SCORES,
     Case,
@@ -340,6 +341,7 @@ def evaluate_results(results: RunResults, cohort_path: Path | None, progress: Pr
         write_usefulness(results)
         write_coefficients(results)
         write_lesions(results)
+        write_readers(results)
     return metrics
 
 

@@ -100,6 +100,7 @@ def read_source(run: RunFolder, cohort: Path | None) -> ReportSource:
         if run.experiment_toml.exists()
         else "",
         split=_split(run),
+        readers=_optional(run.readers),
         cards=_cards([str(s["system"]) for s in metrics["systems"]]),
         layers={x: read_json(run.complexity(x)) for x in labels if run.complexity(x).exists()},
         courses={

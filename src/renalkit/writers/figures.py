@@ -130,19 +130,38 @@ def standalone(svg: Svg) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One line of a ROC figure: false and true positive rate."""
+    """One line of a ROC figure: false and true positive rate. place: of its colour."""
 
     name: str
     fpr: tuple[float, ...]
     tpr: tuple[float, ...]
+    place: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Operating points of one kind, such as the readers of a group: (false, true positive rate).
+
+    place: of marker and shade. large: a point that stands for several readers.
+    """
+
+    name: str
+    at: tuple[tuple[float, float], ...]
+    place: int
+    large: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A titled group of curves."""
+    """A titled group of curves and points."""
 
     title: str
     curves: tuple[Curve, ...]
+    points: tuple[Points, ...] = ()
+
+
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+_POINT_SHADES = (INK, "#7A4FA3", "#A0522D", "#2F6F6F", "#8B2252", "#555577")
 
 
 def roc(panels: Sequence[Panel]) -> Svg:
@@ -156,14 +175,17 @@ def roc(panels: Sequence[Panel]) -> Svg:
         for ax, panel in zip(axes, panels, strict=True):
             ax.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, zorder=1)
             for i, curve in enumerate(panel.curves):
+                place = i if curve.place is None else curve.place
                 ax.plot(
                     curve.fpr,
                     curve.tpr,
-                    color=colour(i),
-                    linestyle=dash(i),
+                    color=colour(place),
+                    linestyle=dash(place),
                     label=_short(curve.name),
                     clip_on=False,
                 )
+            for points in panel.points:
+                _operating_points(ax, points)
             _unit_square(ax)
             ax.set_xlabel("1 − specificity")
             ax.set_ylabel("Sensitivity")
@@ -172,6 +194,23 @@ def roc(panels: Sequence[Panel]) -> Svg:
             ax.legend(loc="lower right")
 
     return drawn(side * n_cols + 0.2, (side + (0.25 if len(panels) > 1 else 0)) * n_rows, fill)
+
+
+def _operating_points(ax: Axes, points: Points) -> None:
+    shade = _POINT_SHADES[points.place % len(_POINT_SHADES)]
+    ax.plot(
+        [x for x, _ in points.at],
+        [y for _, y in points.at],
+        linestyle="none",
+        marker=_MARKERS[points.place % len(_MARKERS)],
+        markersize=8 if points.large else 4.2,
+        markerfacecolor="none" if points.large else shade,
+        markeredgecolor=shade,
+        markeredgewidth=1.3 if points.large else 0,
+        label=_short(points.name),
+        clip_on=False,
+        zorder=3,
+    )
 
 
 def _grid(canvas: Canvas, n_rows: int, n_cols: int, n: int) -> list[Axes]:

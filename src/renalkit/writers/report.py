@@ -15,6 +15,7 @@ from renalkit.writers import (
     methods_section,
     patients_sections,
     results_sections,
+    readers_sections,
     study_sections,
     systems_sections,
     usefulness_sections,
@@ -29,7 +30,7 @@ from renalkit.writers.document import (
 )
 from renalkit.writers.figures import csv_text, standalone
 from renalkit.writers.latex import table_tex
-from renalkit.writers.source import ReportSource
+from renalkit.writers.source import Json, ReportSource
 from renalkit.writers.wording import shown
 
 NOT_A_DEVICE = "Research software, not a medical device. Not for diagnosis or treatment decisions."
@@ -56,6 +57,7 @@ def build_document(source: ReportSource) -> Document:
         usefulness_sections.usefulness(source),
         results_sections.comparisons(source),
         patients_sections.subgroups(source),
+        readers_sections.readers(source),
         results_sections.training(source),
         results_sections.cases(source),
         systems_sections.complexity(source),
@@ -165,7 +167,25 @@ def _environment() -> Environment:
 
 def render_report(source: ReportSource) -> RenderedReport:
     """The self-contained page and its figure files; equal sources give equal bytes."""
-    document = build_document(source)
+    return render_document(build_document(source))
+
+
+def render_readers(found: Json, title: str) -> RenderedReport:
+    """A page of its own for a reader study."""
+    section = readers_sections.readers_section(found, [str(s["label"]) for s in found["systems"]])
+    return render_document(
+        Document(
+            title=title,
+            subtitle="Reader study",
+            facts=(("renalkit", __version__),),
+            sections=(section,),
+            footer=NOT_A_DEVICE,
+        )
+    )
+
+
+def render_document(document: Document) -> RenderedReport:
+    """Any document as a self-contained page with its files."""
     template = _environment().get_template("report.html.j2")
     html = template.render(
         document=document,

@@ -84,6 +84,7 @@ class ReportSource:
     settings: Json = field(default_factory=lambda: {})
     jobs: Mapping[str, Json] = field(default_factory=lambda: {})
     settings_digest: str = ""
+    readers: Json | None = None
     toml: str = ""
     split: Json = field(default_factory=lambda: {})
     cards: Mapping[str, Json] = field(default_factory=lambda: {})

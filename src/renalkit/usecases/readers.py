@@ -1,0 +1,224 @@
+"""What do the readings of a study say? Readers, groups, arms, and the systems of a run beside them.
+
+With a run the readings are kept in it under pseudonyms (readings.csv) with the plan of their
+analysis (readings.json), so that evaluation and `verify` compute readers.json again from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from renalkit.domain.readings import ReadingTable, ReadingValue
+from renalkit.errors import ConfigError, StoreError
+from renalkit.metrics.bootstrap import BootstrapPlan
+from renalkit.readers.reading_rules import CallWords, ReadingRules
+from renalkit.readers.readings import read_readings
+from renalkit.store.cohorts import load_cohort
+from renalkit.store.files import make_folder, read_json, write_json, write_text
+from renalkit.store.runs import RunFolder, amending_manifest
+from renalkit.usecases.progress import Progress
+from renalkit.usecases.reader_arms import contrasts, overall
+from renalkit.usecases.reader_figures import arm_figures
+from renalkit.usecases.reader_systems import SystemCalls, beside_readers, system_calls
+from renalkit.usecases.reading_cases import (
+    CohortPlace,
+    ReaderPlan,
+    ReaderStudy,
+    in_cohort,
+    positive_of,
+    reader_study,
+)
+from renalkit.usecases.results import Json, RunResults, read_results
+from renalkit.writers.readings import (
+    readings_csv,
+    write_imrmc,
+    write_readings_csv,
+    write_rjafroc,
+)
+from renalkit.writers.report import render_readers
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ReadersRequest:
+    """What the user asked for.
+
+    run: whose patients were read and whose systems stand beside the readers. cohort: of the
+    patients; with a run only when it has moved. Neither: the truth is the table's own. rules: how
+    the table is written. output: folder for a page and its tables.
+    """
+
+    readings: Path
+    plan: ReaderPlan = field(default_factory=ReaderPlan)
+    run: Path | None = None
+    cohort: Path | None = None
+    key_file: Path | None = None
+    rules: ReadingRules = field(default_factory=ReadingRules)
+    output: Path | None = None
+    resampling: BootstrapPlan = field(default_factory=BootstrapPlan)
+
+
+def evaluate_readers(request: ReadersRequest, progress: Progress) -> Json:
+    """Read the table, compute the figures, and keep them in the run where there is one.
+
+    Raises: InputRefused for a table that cannot be used, cases that the cohort does not have or
+    another truth than its own; ConfigError; StatisticUndefined for too few cases of a class.
+    """
+    if request.run is None and (request.plan.systems or request.plan.ai):
+        raise ConfigError(["--system and --ai need --run RUN, the run that has the systems"])
+    if request.run is not None:
+        results = read_results(request.run, progress, request.cohort)
+        folder = request.cohort or results.experiment.cohort
+        place = CohortPlace(results.cohort, folder, request.key_file)
+        found = _in_run(request, results, place, progress)
+    else:
+        progress.stage("readings")
+        place = None
+        if request.cohort is not None:
+            place = CohortPlace(load_cohort(request.cohort), request.cohort, request.key_file)
+        table, left_out = _named(request, place)
+        study = reader_study(table, request.plan, request.resampling, request.readings.name)
+        found = _figures(study, left_out, (), _positive(request.plan, place))
+    if request.output is not None:
+        _write_page(request.output, found, request.readings.stem)
+    return found
+
+
+def _in_run(
+    request: ReadersRequest, results: RunResults, place: CohortPlace, progress: Progress
+) -> Json:
+    progress.stage("readings")
+    table, left_out = _named(request, place)
+    systems = system_calls(results, request.plan)
+    study = reader_study(table, request.plan, results.plan, request.readings.name)
+    found = _figures(study, left_out, systems, _positive(request.plan, place))
+    folder = results.folder
+    with amending_manifest(folder.path):
+        write_text(folder.readings, readings_csv(table))
+        plan = {"schema": SCHEMA, "plan": request.plan.as_json(), "left_out": left_out}
+        write_json(folder.readings_plan, plan)
+        write_json(folder.readers, found)
+    return found
+
+
+def _positive(plan: ReaderPlan, place: CohortPlace | None) -> str:
+    return plan.positive or "" if place is None else positive_of(place.cohort, plan.positive)
+
+
+def _named(request: ReadersRequest, place: CohortPlace | None) -> tuple[ReadingTable, Json]:
+    """The table, its cases under the cohort's pseudonyms where there is a cohort."""
+    rules = replace(
+        request.rules, scale=request.plan.score_scale, incomplete=request.plan.incomplete
+    )
+    if place is None:
+        return read_readings(request.readings, rules), {}
+    positive = positive_of(place.cohort, request.plan.positive)
+    words = _with_classes(rules.words, positive, place.cohort.task.classes)
+    table = read_readings(request.readings, replace(rules, words=words))
+    return in_cohort(table, place, request.plan.positive, request.readings.name)
+
+
+def _with_classes(words: CallWords, positive: str, classes: Sequence[str]) -> CallWords:
+    """Calls may be the names of classes; classes called 0 and 1 mean themselves only."""
+    others = tuple(c for c in classes if c != positive)
+    if positive in words.negative or set(others) & set(words.positive):
+        return CallWords((positive,), others)
+    return CallWords((*words.positive, positive), (*words.negative, *others))
+
+
+# ------------------------------------------------------------------ figures
+
+
+def _figures(
+    study: ReaderStudy, left_out: Json, systems: Sequence[SystemCalls], positive: str
+) -> Json:
+    plan, table = study.plan, study.table
+    ai = next((s.calls for s in systems if s.label == plan.ai), None)
+    return {
+        "schema": SCHEMA,
+        "positive": positive,
+        "level": study.level,
+        "resampling": {"resamples": study.resampling.n_boot, "seed": study.resampling.seed},
+        "cases": len(study.cases),
+        "positives": int(study.truth.sum()),
+        "left_out": left_out | {"incomplete": len(study.incomplete)},
+        "has": {kind.value: table.has(kind) for kind in ReadingValue},
+        "vote_at": plan.vote_at,
+        "scale": None if plan.score_scale is None else plan.score_scale.text,
+        "ties": None if plan.ties is None else plan.ties.value,
+        "chair": plan.chair,
+        "baseline": study.baseline,
+        "arms": [arm_figures(study, arm) for arm in table.arms],
+        "contrasts": contrasts(study, ai),
+        "overall": overall(study),
+        "ai": plan.ai,
+        "systems": beside_readers(study, systems),
+    }
+
+
+# ------------------------------------------------------------------ kept in a run
+
+
+def write_readers(results: RunResults) -> None:
+    """Compute readers.json of a run again from the readings kept in it; nothing without them."""
+    folder = results.folder
+    if not folder.readings.exists():
+        return
+    plan, left_out = _stored_plan(folder)
+    rules = ReadingRules(scale=plan.score_scale, incomplete=True)
+    table = read_readings(folder.readings, rules)
+    place = CohortPlace(results.cohort, results.experiment.cohort)
+    named, _ = in_cohort(table, place, plan.positive, folder.readings.name)
+    study = reader_study(named, plan, results.plan, folder.readings.name)
+    systems = system_calls(results, plan)
+    write_json(folder.readers, _figures(study, left_out, systems, _positive(plan, place)))
+
+
+def _stored_plan(folder: RunFolder) -> tuple[ReaderPlan, Json]:
+    where = folder.readings_plan.name
+    try:
+        found = read_json(folder.readings_plan)
+        return ReaderPlan.of_json(found["plan"]), dict(found["left_out"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(
+            "the plan of the readings is missing, damaged or of another version",
+            where=where,
+            expected="the file as the readings were evaluated with",
+            remedy="evaluate the readings again (renalkit readers evaluate)",
+        ) from error
+
+
+def _write_page(folder: Path, found: Json, title: str) -> None:
+    make_folder(folder)
+    page = render_readers(found, title)
+    write_json(folder / "readers.json", found)
+    write_text(folder / "readers.html", page.html)
+    for name, text in page.files.items():
+        write_text(folder / "figures" / name, text)
+
+
+# ------------------------------------------------------------------ export
+
+
+def export_readings(path: Path, output: Path, form: str, rules: ReadingRules) -> Json:
+    """Write a table of readings in another program's form: csv, imrmc or rjafroc.
+
+    Raises: InputRefused for what the table or the form cannot hold.
+    """
+    table = read_readings(path, rules)
+    beside: Path | None = None
+    if form == "rjafroc":
+        beside = write_rjafroc(table, output)
+    else:
+        {"csv": write_readings_csv, "imrmc": write_imrmc}[form](table, output)
+    return {
+        "written": str(output),
+        "cases_table": None if beside is None else str(beside),
+        "readers": len(table.readers),
+        "cases": len(table.cases),
+        "arms": list(table.arms),
+        "readings": len(table.readings),
+    }
