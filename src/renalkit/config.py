@@ -126,7 +126,8 @@ def _known_keys(model: Any, path: list[str]) -> list[str]:
 def _annotations(model: Any) -> dict[str, Any]:
     if dataclasses.is_dataclass(model) and isinstance(model, type):
         return get_type_hints(model)
-    return {name: f.annotation for name, f in getattr(model, "model_fields", {}).items()}
+    fields = getattr(model, "model_fields", {})
+    return {f.alias or name: f.annotation for name, f in fields.items()}
 
 
 def parse_settings(model: type[S], tables: Mapping[str, Any], *, prefix: str = "") -> S:

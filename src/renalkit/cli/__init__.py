@@ -24,6 +24,7 @@ from renalkit.cli import (
     phantom,
     predict,
     readers,
+    reporting,
     shift,
     statistics,
 )
@@ -48,7 +49,7 @@ for command in (
     *(about.info, about.doctor, about.version),
     *(ingest.frames, ingest.ingest),
     *(experiment.run, experiment.train, experiment.evaluate, experiment.compare),
-    *(predict.predict, experiment.report, experiment.verify),
+    *(predict.predict, experiment.report, reporting.checklist, experiment.verify),
     *(shift.external, shift.drift),
     *(statistics.stats, statistics.plan, statistics.audit),
 ):

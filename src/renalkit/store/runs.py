@@ -16,7 +16,10 @@ from renalkit.errors import StoreError
 from renalkit.store.files import read_json, sha256_file, write_json, write_text
 
 MANIFEST = "MANIFEST.sha256"
-_TRANSIENT = (".lock", MANIFEST)
+REPORTING = "reporting.toml"
+"""What the authors write into a run when it is finished; it is theirs to change."""
+
+_NOT_LISTED = (".lock", MANIFEST, REPORTING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +157,10 @@ class RunFolder:
         return self.path / "figures"
 
     @property
+    def reporting(self) -> Path:
+        return self.path / REPORTING
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 
@@ -187,7 +194,7 @@ def write_manifest(folder: Path) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in _TRANSIENT)
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in _NOT_LISTED)
 
 
 @contextmanager

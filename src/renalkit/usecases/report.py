@@ -28,6 +28,7 @@ from renalkit.store.splits import load_split
 from renalkit.systems import get_system
 from renalkit.usecases.experiment import jobs_of
 from renalkit.usecases.progress import Progress
+from renalkit.usecases.reporting import read_reporting
 from renalkit.usecases.results import stored_experiment
 from renalkit.writers.figures import Course
 from renalkit.writers.overlays import Grey, Tile, grey_image
@@ -64,14 +65,18 @@ def write_report(folder: Path, cohort: Path | None, progress: Progress) -> Path:
     return run.report
 
 
-def read_source(run: RunFolder, cohort: Path | None) -> ReportSource:
-    """Everything the report tells, from the folder of a run."""
+def read_source(run: RunFolder, cohort: Path | None, *, pictures: bool = True) -> ReportSource:
+    """Everything the report tells, from the folder of a run; the cohort is read for pictures."""
     metrics = _metrics(run)
     labels = [_label(s["label"]) for s in metrics["systems"]]
     stored = _optional(run.experiment_json) or {}
     settings = stored.get("settings", {})
     cases = _cases(run.cases)
-    pictures, without = _pictures(run, metrics, cases, (cohort, _remembered(run, settings)))
+    shown, without = (
+        _pictures(run, metrics, cases, (cohort, _remembered(run, settings)))
+        if pictures
+        else ({}, "Pictures were not asked for.")
+    )
     folds = {
         label: [int(f) for f in s["folds"]]
         for label, s in zip(labels, metrics["systems"], strict=True)
@@ -113,8 +118,10 @@ def read_source(run: RunFolder, cohort: Path | None) -> ReportSource:
         },
         cases=cases,
         folds_done=[FoldFacts(label, f, facts) for (label, f), facts in done.items()],
-        pictures=pictures,
+        pictures=shown,
         without_pictures=without,
+        mapped=[x for x in labels if any((run.system(x) / "attention").glob("*.png"))],
+        authors=read_reporting(run).plain,
     )
 
 

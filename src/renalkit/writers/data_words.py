@@ -20,6 +20,8 @@ from renalkit.writers.wording import (
     spelled,
 )
 
+_BURNED_IN = "L07"
+
 
 def study_flow(source: ReportSource) -> str:
     """Screened, excluded with reasons, included."""
@@ -158,6 +160,11 @@ def missing_values(source: ReportSource) -> str:
     return f"{words} Nothing was imputed in tables and subgroups."
 
 
+def facts_stored(source: ReportSource) -> bool:
+    """Whether the table of patients is stored with the run."""
+    return source.characteristics is not None
+
+
 def missing_in_models(source: ReportSource) -> str:
     """What the models do about missing values."""
     words = (
@@ -195,11 +202,51 @@ def people(source: ReportSource) -> str:
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
-def facts_known(source: ReportSource) -> list[str]:
-    """Names of the facts in the table of patients, in words."""
+def age_and_sex_known(source: ReportSource) -> bool:
+    """Whether age and sex are recorded of any patient."""
+    return _row(source, "age_years") is not None and _row(source, "sex") is not None
+
+
+def facts_known(source: ReportSource) -> str:
+    """What the table of patients tells."""
     if source.characteristics is None:
-        return []
-    return [plain(str(r["variable"])) for r in source.characteristics["tables"][0]["rows"]]
+        return ""
+    tables = source.characteristics["tables"]
+    names = [plain(str(r["variable"])) for r in tables[0]["rows"]]
+    if not names:
+        return ""
+    by = listed([str(t["by"]) for t in tables])
+    return f"Table of patients by {by}: {listed(names)}."
+
+
+def subsets(source: ReportSource) -> str:
+    """Which images were used of those that are included."""
+    found = source.images
+    if found is None or not found["images"]:
+        return ""
+    included = int(source.metrics["cohort"]["flow"]["included_images"])
+    return (
+        f"Used were the {plural(int(found['images']), 'image')} with a known class or outline of "
+        f"{count(included)} included."
+    )
+
+
+def privacy(source: ReportSource) -> str:
+    """What was done to identifiers, and what the check says of burned-in marks."""
+    words = (
+        "On reading, identifiers and file names were replaced by keyed pseudonyms (HMAC-SHA256), "
+        "and of headers and tables only documented facts were kept."
+    )
+    found = (source.check or {"findings": []})["findings"]
+    marked = any(f["guard"] == _BURNED_IN for f in found)
+    return f"{words} The check reports burned-in marks ({_BURNED_IN})." if marked else words
+
+
+def truth_of_test(source: ReportSource) -> str:
+    """Whether tested images have a truth of their own kind."""
+    if source.split.get("plan") == "external":
+        return "Tested images carry the truth that came with the external cohort."
+    return "Tested images carry the same truth as those of training; none was annotated anew."
 
 
 def _row(source: ReportSource, variable: str) -> Json | None:

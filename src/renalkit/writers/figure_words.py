@@ -13,6 +13,7 @@ from renalkit.writers.source import ReportSource, estimate, metric_name
 from renalkit.writers.wording import Estimate, count, listed, percent_level, plain, plural
 
 _FIGURES = ("auc", "accuracy", "sensitivity", "specificity", "ppv", "npv", "f1")
+_OUTLINES = ("dice", "iou", "hd95", "assd", "nsd")
 _PLACES = ("site", "scanner")
 
 
@@ -127,10 +128,70 @@ def subgroups(source: ReportSource) -> str:
     )
 
 
+def measures(source: ReportSource) -> str:
+    """Which figures are given, in which unit."""
+    parts: list[str] = []
+    if source.classifying:
+        patients = [s["classification"]["patient"] for s in source.classifying]
+        names = [metric_name(n) for n in _FIGURES if any(estimate(p, n).defined for p in patients)]
+        parts.append(f"per patient (and per image, apart) {listed(names)}")
+    if source.segmenting:
+        names = [n for n in _OUTLINES if n in source.segmenting[0]["segmentation"]["pooled"]]
+        parts.append(f"per image with a lesion {listed([metric_name(n) for n in names])}")
+    return f"Measured were {'; '.join(parts)}." if parts else ""
+
+
+def diagnostic(source: ReportSource) -> str:
+    """Sensitivity, specificity and predictive values per patient."""
+    parts: list[str] = []
+    for s in source.classifying:
+        found = [
+            f"{metric_name(n).lower() if len(n) > 3 else metric_name(n)} {e.words()}"
+            for n in ("sensitivity", "specificity", "ppv", "npv")
+            if (e := estimate(s["classification"]["patient"], n)).defined
+        ]
+        if found:
+            n = int(s["classification"]["patient"]["n"])
+            parts.append(f"{s['label']} (n = {plural(n, 'patient')}): {', '.join(found)}")
+    return f"{'; '.join(parts)}." if parts else ""
+
+
+def explanations(source: ReportSource) -> str:
+    """Whether maps of attention are kept and shown."""
+    if not source.mapped:
+        return ""
+    return (
+        f"Maps of spatial attention of {listed(source.mapped)} are kept with the run and shown "
+        "with the best, median and worst case."
+    )
+
+
 def between_places(source: ReportSource) -> str:
     """Whether figures are given by site and scanner."""
     names = [n for n in subgroup_names(source) if n in _PLACES]
     return f"Figures by {listed(names)} with tests of interaction." if names else ""
+
+
+def test_size(source: ReportSource) -> str:
+    """Patients and events that the figures rest on."""
+    parts: list[str] = []
+    for s in source.classifying:
+        patient = s["classification"]["patient"]
+        words = f"{s['label']}: {plural(int(patient['n']), 'patient')}"
+        if source.positive and patient.get("confusion"):
+            events = sum(patient["confusion"][source.classes.index(source.positive)])
+            words += f", {count(events)} {source.positive}"
+        parts.append(words)
+    for s in source.segmenting:
+        found = s["segmentation"]
+        parts.append(
+            f"{s['label']}: outlines in {plural(int(found['n_frames']), 'image')} of "
+            f"{plural(int(found['n_patients']), 'patient')}"
+        )
+    return f"Tested: {'; '.join(parts)}." if parts else ""
+
+
+# ---- systems -------------------------------------------------------------------------------
 
 
 def performance(source: ReportSource) -> str:

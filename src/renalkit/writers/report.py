@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from renalkit import __version__
 from renalkit.writers import (
+    checklists_section,
     methods_section,
     patients_sections,
     results_sections,
@@ -63,9 +64,15 @@ def build_document(source: ReportSource) -> Document:
         systems_sections.complexity(source),
         systems_sections.cards(source),
         methods_section.methods(source),
+        checklists_section.checklists(source),
         systems_sections.configuration(source),
     )
     sections = tuple(s for s in made if s is not None)
+    return page_of(source, "Renal-tumour imaging: results and supplementary material", sections)
+
+
+def page_of(source: ReportSource, subtitle: str, sections: Sequence[Section]) -> Document:
+    """A page about a run: its name, what its figures rest on, and these sections."""
     finished = str((source.record or {}).get("finished") or "")
     facts = [
         ("Cohort digest", str(source.metrics["cohort_digest"])[:12]),
@@ -76,9 +83,9 @@ def build_document(source: ReportSource) -> Document:
         facts.append(("Finished", finished))
     return Document(
         title=source.name,
-        subtitle="Renal-tumour imaging: results and supplementary material",
+        subtitle=subtitle,
         facts=tuple(facts),
-        sections=sections,
+        sections=tuple(sections),
         footer=NOT_A_DEVICE,
     )
 

@@ -64,11 +64,12 @@ class FoldFacts:
 class ReportSource:
     """A whole run. Absent parts are None or empty and the report says so.
 
-    check, record, comparisons, images, reader_ceiling, characteristics, subgroups, usefulness:
-    JSON of the run. settings: resolved experiment. jobs: resolved settings of each system by label.
-    toml: the experiment as given. folds: per fold its name and the patients of its parts. cards: by
-    system name. layers: complexity.json by label. pictures: chosen cases by label;
-    without_pictures: why there are none.
+    check, record, comparisons, images, reader_ceiling, characteristics, subgroups, usefulness,
+    readers: JSON of the run. settings: resolved experiment. jobs: resolved settings of each system
+    by label. toml: the experiment as given. folds: per fold its name and the patients of its parts.
+    cards: by system name. layers: complexity.json by label. pictures: chosen cases by label;
+    without_pictures: why there are none. mapped: labels of systems with maps of attention.
+    authors: what reporting.toml says.
     """
 
     name: str
@@ -94,6 +95,8 @@ class ReportSource:
     folds_done: Sequence[FoldFacts] = ()
     pictures: Mapping[str, Sequence[ChosenCase]] = field(default_factory=lambda: {})
     without_pictures: str = ""
+    mapped: Sequence[str] = ()
+    authors: Json = field(default_factory=lambda: {})
 
     @property
     def systems(self) -> list[Json]:

@@ -36,11 +36,7 @@ def partition(source: ReportSource) -> str:
         words += ", stratified by class"
     words += ")"
     words += f": {_PLANS[plan]}" if plan in _PLANS else ""
-    parts = [_spread([int(f[p]) for f in folds]) for p in ("train", "validation", "test")]
-    return (
-        f"{words}. Patients per fold: {parts[0]} in training, {parts[1]} in validation, "
-        f"{parts[2]} in test."
-    )
+    return f"{words}. {part_sizes(source)}"
 
 
 def _spread(values: Sequence[int]) -> str:
@@ -74,26 +70,63 @@ def leak_check(source: ReportSource) -> str:
     return f"{words}, waived by name: {listed(guards)}." if guards else f"{words}."
 
 
-def test_size(source: ReportSource) -> str:
-    """Patients and events that the figures rest on."""
-    parts: list[str] = []
-    for s in source.classifying:
-        patient = s["classification"]["patient"]
-        words = f"{s['label']}: {plural(int(patient['n']), 'patient')}"
-        if source.positive and patient.get("confusion"):
-            events = sum(patient["confusion"][source.classes.index(source.positive)])
-            words += f", {count(events)} {source.positive}"
-        parts.append(words)
-    for s in source.segmenting:
-        found = s["segmentation"]
-        parts.append(
-            f"{s['label']}: outlines in {plural(int(found['n_frames']), 'image')} of "
-            f"{plural(int(found['n_patients']), 'patient')}"
+def part_sizes(source: ReportSource) -> str:
+    """Patients in the parts of the folds."""
+    folds = source.split.get("folds", ())
+    if not folds:
+        return ""
+    parts = [_spread([int(f[p]) for f in folds]) for p in ("train", "validation", "test")]
+    return (
+        f"Patients per fold: {parts[0]} in training, {parts[1]} in validation, {parts[2]} in test."
+    )
+
+
+def is_external(source: ReportSource) -> bool:
+    """Whether the tested patients come from elsewhere than those of training."""
+    return source.split.get("plan") in ("external", "leave-site-out")
+
+
+def internal_test(source: ReportSource) -> str:
+    """The test on patients of the same source."""
+    n = len(source.split.get("folds", ()))
+    if not n or source.split["plan"] == "external":
+        return ""
+    return f"{spelled(n, 'fold').capitalize()}: {_PLANS.get(str(source.split['plan']), 'tested')}."
+
+
+def external_test(source: ReportSource) -> str:
+    """The test elsewhere, or that there is none."""
+    if not source.split.get("folds"):
+        return ""
+    if source.split["plan"] == "external":
+        return (
+            "The networks of every fold, trained elsewhere, were tested on the external cohort; "
+            "patients and pictures of the development cohort among it are refused."
         )
-    return f"Tested: {'; '.join(parts)}." if parts else ""
+    if source.split["plan"] == "leave-site-out":
+        return "Each site was tested by networks trained at the others."
+    return "No test on data of another source is part of this run."
 
 
-# ---- systems -------------------------------------------------------------------------------
+def test_like_training(source: ReportSource) -> str:
+    """How tested patients relate to those of training."""
+    if not source.split.get("folds"):
+        return ""
+    if source.split["plan"] == "external":
+        return "The table of patients by part compares development and external patients."
+    if source.split["plan"] in ("leave-site-out", "leave-scanner-out"):
+        where = str(source.split["plan"]).split("-")[1]
+        return f"Tested patients come from another {where} than those of training."
+    return "Tested patients are drawn from the same cohort as those of training."
+
+
+def goal(source: ReportSource) -> str:
+    """What the run did: making models, testing them, comparing them."""
+    n = len(source.systems)
+    if source.split.get("plan") == "external":
+        return f"{spelled(n, 'trained system').capitalize()} tested in another cohort."
+    same = " on the same folds and compared" if n > 1 else ""
+    return f"{spelled(n, 'system').capitalize()} trained and tested{same}."
 
 
 def systems(source: ReportSource) -> str:

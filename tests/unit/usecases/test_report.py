@@ -106,7 +106,7 @@ def test_every_section_of_the_issue_is_there(rendered: tuple[Path, Page]) -> Non
         for name in (
             *("summary", "cohort", "patients", "checks", "segmentation", "classification"),
             *("usefulness", "comparisons", "subgroups", "training", "cases", "complexity", "cards"),
-            *("methods", "configuration"),
+            *("methods", "checklists", "configuration"),
         )
     ]
     ids = {a.get("id") for _, a in page.tags}
