@@ -208,22 +208,25 @@ def readers_blocks(found: Json) -> list[RenderableType]:
     """The main tables of `readers evaluate`; the page and --json have the rest."""
     blocks: list[RenderableType] = [_readers_head(found), ""]
     blocks += [_readers_table(found, arm) for arm in found["arms"]]
-    blocks += [_groups_table(found, arm) for arm in found["arms"]]
-    rows = [(s["label"], row) for s in found["systems"] for row in s["matched"]]
-    if rows:
-        blocks.append(_beside_table("Systems at the readers' operating points", rows))
-    rows = [(s["label"], row) for s in found["systems"] for row in s["areas"]]
-    if rows:
-        blocks.append(_beside_table("AUC of systems beside readers' scores", rows))
+    for arm in found["arms"]:
+        blocks += [_averages_table(found, arm), _agreement_table(found, arm)]
+    for title, key in (
+        ("Systems at the operating points of majorities", "matched"),
+        ("AUC of systems beside the mean AUC of readers", "areas"),
+    ):
+        rows = [(s["label"], r) for s in found["systems"] for r in s[key] if r["kind"] != "reader"]
+        if rows:
+            blocks.append(_beside_table(title, rows))
     blocks += [_arms_table(c) for c in found["contrasts"]]
     return blocks
 
 
 def _readers_head(found: Json) -> str:
     first = found["arms"][0]
+    arms = f", {len(found['arms'])} arms" if len(found["arms"]) > 1 else ""
     lines = [
         f"{len(first['readers'])} readers, {found['cases']} patients, {found['positives']} "
-        f"{found['positive'] or 'positive'}, {len(found['arms'])} arm(s)"
+        f"{found['positive'] or 'positive'}{arms}"
     ]
     left_out = found["left_out"]
     lines += [f"Left out: {n}, excluded: {why}" for why, n in left_out.get("excluded", {}).items()]
@@ -254,38 +257,46 @@ def _readers_table(found: Json, arm: Json) -> Table:
             if g["majority"] and len(g["readers"]) > 1:
                 cells = (shown(g["majority"].get(n) or _NONE, 2) for n in names)
                 table.add_row("majority", g["group"], *cells)
-        for s in found["systems"]:
-            if s["point"]:
-                cells = (shown((s if n == "auc" else s["point"])[n] or _NONE, 2) for n in names)
-                table.add_row(s["label"], "system", *cells)
+    for s in found["systems"] if arm["arm"] == found["baseline"] else ():
+        cells = (shown((s if n == "auc" else s["point"] or {}).get(n) or _NONE, 2) for n in names)
+        table.add_row(s["label"], "system", *cells)
     return table
 
 
 _NONE: Json = {"value": None}
 
 
-def _groups_table(found: Json, arm: Json) -> Table:
+def _averages_table(found: Json, arm: Json) -> Table:
     names = ("sensitivity", "specificity", "auc")
-    title = f"Averages over readers, and their agreement{_in_arm(found, arm)}"
-    table = _table(title, ("group", *(_word(n) for n in names), "Fleiss' kappa", "ICC(2,1)"))
+    title = f"Averages over readers{_in_arm(found, arm)}"
+    table = _table(title, ("group", *(_word(n) for n in names)))
+    for g in arm["groups"]:
+        table.add_row(g["group"], *(shown(g[n] or _NONE, 2) for n in names))
+    return table
+
+
+def _agreement_table(found: Json, arm: Json) -> Table:
+    what = "scores" if found["has"]["score"] else "votes"
+    title = f"Agreement of readers{_in_arm(found, arm)}"
+    table = _table(title, ("group", "Fleiss' kappa of votes", f"ICC(2,1) of {what}"))
     for g in arm["groups"]:
         forms = {c["form"]: c["estimate"] for c in g["icc"]}
-        cells = [*(g[n] for n in names), g["kappa"], forms.get("ICC(2,1)")]
-        table.add_row(g["group"], *(shown(c or _NONE, 2) for c in cells))
+        table.add_row(
+            g["group"], *(shown(c or _NONE, 2) for c in (g["kappa"], forms.get("ICC(2,1)")))
+        )
     return table
 
 
 def _beside_table(title: str, rows: Sequence[tuple[str, Json]]) -> Table:
-    columns = ("system", "beside", "figure", "system - readers", "p", "Holm", "test")
+    columns = ("system", "beside", "figure", "difference", "p", "Holm", "test")
     table = _table(f"{title}; system minus readers", columns)
     for label, row in rows:
-        who = row["who"] if row["kind"] == "reader" else f"{row['who']}, {row['kind']}"
-        at = f", {row['match']} matched" if "match" in row else ""
+        at = f" at the same {row['match']}" if "match" in row else ""
         table.add_row(
             label,
-            who,
+            f"{row['who']}, {row['kind']}",
             f"{row['figure']}{at}",
-            shown(row["difference"]),
+            shown(row["difference"], 2),
             p_text(row["p"]),
             p_text(row.get("p_holm")),
             row.get("test") or row["difference"].get("note", ""),
@@ -294,12 +305,15 @@ def _beside_table(title: str, rows: Sequence[tuple[str, Json]]) -> Table:
 
 
 def _arms_table(contrast: Json) -> Table:
-    columns = ("group", "figure", "difference", "p", "method")
+    columns = ("group", "figure", "difference", "p", "Holm", "method")
     table = _table(f"{contrast['first']} minus {contrast['second']}", columns)
     for row in contrast["groups"]:
-        words = f"{row['method']}, {row['to']}"
-        note = row["difference"].get("note")
         table.add_row(
-            row["group"], row["figure"], shown(row["difference"]), p_text(row["p"]), note or words
+            row["group"],
+            row["figure"],
+            shown(row["difference"]),
+            p_text(row["p"]),
+            p_text(row.get("p_holm")),
+            row["difference"].get("note") or f"{row['method']}, {row['to']}",
         )
     return table

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +23,7 @@ from renalkit.errors import InputRefused, Locked, Reason, StoreError
 
 TMP_PREFIX = ".tmp-"
 _CHUNK = 1 << 20
+_DRAWINGS = (".svg", ".csv", ".tex")
 _FLUSHES = 8  # at the same time: the disk writes them in one go
 
 
@@ -160,6 +161,21 @@ def _put(path: Path, data: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
+
+
+def write_drawings(folder: Path, files: Mapping[str, str], pattern: str = "*") -> None:
+    """Write figures and tables by relative name, and remove those that are there from before.
+
+    pattern: names of files that may be removed, if they end as figures and tables do.
+    """
+    for name, text in files.items():
+        write_text(folder / name, text)
+    for old in sorted(folder.rglob(pattern)):
+        if old.suffix in _DRAWINGS and old.relative_to(folder).as_posix() not in files:
+            try:
+                old.unlink()
+            except OSError as error:
+                raise refused(error, old) from error
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -34,7 +34,10 @@ _OR, _U = "Obuchowski-Rockette", "U-statistic"
 
 
 def contrasts(study: ReaderStudy, ai: dict[str, bool] | None) -> list[Json]:
-    """Every other arm beside the baseline. ai: what the AI that readers saw called, by case."""
+    """Every other arm beside the baseline. ai: what the AI that readers saw called, by case.
+
+    p-values are adjusted over the readers, or over the groups, of one figure (and method).
+    """
     found: list[Json] = []
     for arm in study.table.arms:
         if arm == study.baseline:
@@ -42,6 +45,9 @@ def contrasts(study: ReaderStudy, ai: dict[str, bool] | None) -> list[Json]:
         groups, readers = _groups(study, arm), _readers(study, arm)
         for figure in Figure:
             adjust([r for r in readers if r["figure"] == figure.value])
+            for way in {(r["method"], r["to"]) for r in groups}:
+                own = (r for r in groups if (r["method"], r["to"]) == way)
+                adjust([r for r in own if r["figure"] == figure.value])
         found.append(
             {
                 "first": arm,

@@ -16,7 +16,7 @@ from renalkit.metrics.bootstrap import BootstrapPlan
 from renalkit.readers.reading_rules import CallWords, ReadingRules
 from renalkit.readers.readings import read_readings
 from renalkit.store.cohorts import load_cohort
-from renalkit.store.files import make_folder, read_json, write_json, write_text
+from renalkit.store.files import make_folder, read_json, write_drawings, write_json, write_text
 from renalkit.store.runs import RunFolder, amending_manifest
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.reader_arms import contrasts, overall
@@ -196,8 +196,7 @@ def _write_page(folder: Path, found: Json, title: str) -> None:
     page = render_readers(found, title)
     write_json(folder / "readers.json", found)
     write_text(folder / "readers.html", page.html)
-    for name, text in page.files.items():
-        write_text(folder / "figures" / name, text)
+    write_drawings(folder / "figures", page.files, "readers-*")
 
 
 # ------------------------------------------------------------------ export

@@ -191,9 +191,14 @@ def roc(panels: Sequence[Panel]) -> Svg:
             ax.set_ylabel("Sensitivity")
             if panel.title:
                 ax.set_title(_short(panel.title))
-            ax.legend(loc="lower right")
+            if not pointed:
+                ax.legend(loc="lower right")
+        if pointed:  # points and many names: beside the panels, where they hide nothing
+            canvas.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
 
-    return drawn(side * n_cols + 0.2, (side + (0.25 if len(panels) > 1 else 0)) * n_rows, fill)
+    pointed = any(panel.points for panel in panels)
+    room = 1.9 if pointed else 0.2
+    return drawn(side * n_cols + room, (side + (0.25 if len(panels) > 1 else 0)) * n_rows, fill)
 
 
 def _operating_points(ax: Axes, points: Points) -> None:
