@@ -201,14 +201,16 @@ def _files(folder: Path) -> list[Path]:
 def amending_manifest(folder: Path) -> Generator[None]:
     """Give the manifest of a finished run the hashes of files written inside, and of no others.
 
-    A file that was changed before, by whomever, keeps the hash it was finished with.
+    A file that was changed before, by whomever, keeps the hash it was finished with; a file removed
+    inside leaves the manifest.
     """
     if not (folder / MANIFEST).exists():
         yield
         return
     before = {p: _stamp(p) for p in _files(folder)}
     yield
-    known = _manifest(folder)
+    gone = {p.relative_to(folder).as_posix() for p in before if not p.exists()}
+    known = {name: digest for name, digest in _manifest(folder).items() if name not in gone}
     written = [p for p in _files(folder) if before.get(p) != _stamp(p)]
     known |= {p.relative_to(folder).as_posix(): sha256_file(p) for p in written}
     lines = [f"{digest}  {name}" for name, digest in sorted(known.items())]

@@ -21,7 +21,7 @@ from renalkit.domain.prediction import Prediction
 from renalkit.domain.sample import Sample, b_mode_samples
 from renalkit.errors import ConfigError, StoreError
 from renalkit.store.cohorts import load_cohort
-from renalkit.store.files import read_json, write_text
+from renalkit.store.files import read_json, write_drawings, write_text
 from renalkit.store.predictions import load_predictions
 from renalkit.store.runs import RunFolder, amending_manifest
 from renalkit.store.splits import load_split
@@ -58,8 +58,7 @@ def write_report(folder: Path, cohort: Path | None, progress: Progress) -> Path:
     report = render_report(source)
     progress.advance(words="drawn")
     with amending_manifest(run.path):
-        for name, text in report.files.items():
-            write_text(run.figures / name, text)
+        write_drawings(run.figures, report.files)
         write_text(run.report, report.html)
     progress.advance(words="written")
     return run.report
