@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from math import isfinite
+from math import isfinite, nan
 from typing import Protocol
 
 import numpy as np
@@ -250,6 +250,7 @@ class Resamples:
 
     draws (B,): NaN where a resample does not have the statistic. without (G,): for BCa, else None.
     how: the drawing in words. n: patients.
+    difference: whether it is one of two statistics.
     """
 
     value: float
@@ -258,13 +259,18 @@ class Resamples:
     n: int
     plan: BootstrapPlan
     how: str
+    difference: bool = False
 
     def minus(self, other: Resamples) -> Resamples:
         """The difference to another statistic of the same `resample`."""
         pair = (self.without, other.without)
         without = None if pair[0] is None or pair[1] is None else pair[0] - pair[1]
         return replace(
-            self, value=self.value - other.value, draws=self.draws - other.draws, without=without
+            self,
+            value=self.value - other.value,
+            draws=self.draws - other.draws,
+            without=without,
+            difference=True,
         )
 
     def defined(self) -> Floats:
@@ -280,8 +286,16 @@ class Resamples:
         return found
 
     def estimate(self) -> Estimate:
-        """Value and interval; refuses as `cluster_bootstrap` does."""
+        """Value and interval; refuses as `cluster_bootstrap` does.
+
+        No interval where all resamples give the same: that 20 of 20 are found does not make it
+        certain. But systems that say the same differ by 0, from 0 to 0.
+        """
         found = self.defined()
+        same = np.ptp(found) <= _ROUNDING * abs(self.value)
+        if same and not (self.difference and self.value == 0):
+            words = f"no interval: all {found.size} resamples of patients give the same"
+            return Estimate(self.value, nan, nan, self.plan.level, self.n, Unit.PATIENT, words)
         tails = ((1 - self.plan.level) / 2, (1 + self.plan.level) / 2)
         if self.without is not None:
             tails = _bca_tails(self.value, found, self.without, tails)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from math import inf, nan, sqrt
+from math import inf, isnan, nan, sqrt
 
 import numpy as np
 from scipy import special
@@ -493,7 +493,7 @@ class NonInferiority:
 
     difference: new minus reference, with its two-sided interval; at level 0.95 the one-sided test
     has 2.5 %. p_value: one-sided, of "worse by the margin or more". shown: the interval lies above
-    minus the margin.
+    minus the margin, or the difference does where it is the same in every resample.
     """
 
     difference: Estimate
@@ -502,7 +502,8 @@ class NonInferiority:
 
     @property
     def shown(self) -> bool:
-        return self.difference.low > -self.margin
+        low = self.difference.low
+        return (self.difference.value if isnan(low) else low) > -self.margin
 
 
 def auc_non_inferiority(

@@ -29,7 +29,7 @@ from renalkit.metrics.agreement import (
     percent_agreement,
 )
 from renalkit.metrics.auc_inference import delong
-from renalkit.metrics.bootstrap import AnyStatistic, BootstrapPlan, cluster_bootstrap
+from renalkit.metrics.bootstrap import AnyStatistic, BootstrapPlan, resample
 from renalkit.metrics.classification import (
     AnyArray,
     BinaryConfusion,
@@ -348,7 +348,8 @@ def model_at_reader(
         return float(gained if match.other is Match.SENSITIVITY else -gained)
 
     plan = plan or BootstrapPlan()
-    difference = cluster_bootstrap(AnyStatistic(apart, t.size), np.arange(t.size), plan, t)
+    drawn = resample((AnyStatistic(apart, t.size),), np.arange(t.size), plan, t)[0]
+    difference = replace(drawn, difference=True).estimate()
     words = f"{difference.method}, {match.value} matched in each"
     threshold = _matching_threshold(t, s, v, match)
     both = compare_calls(t, s >= threshold, v, plan.level)

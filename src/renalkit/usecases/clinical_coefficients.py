@@ -127,5 +127,7 @@ def _odds_ratio(
         words = "too few patients of one class to resample"
         return undefined_json(n, Unit.PATIENT, words, level) | {"value": value}
     whole = estimate_json(found)
-    ends = {end: exp(whole[end] / column.sd) for end in ("low", "high")}
-    return whole | ends | {"value": value}
+    for end in ("low", "high"):
+        if whole[end] is not None:
+            whole[end] = exp(whole[end] / column.sd)
+    return whole | {"value": value}

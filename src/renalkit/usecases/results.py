@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
 
@@ -319,12 +319,15 @@ def figure(make: Callable[[], Estimate], n: int, level: float) -> Json:
 
 
 def estimate_json(estimate: Estimate) -> Json:
-    """An estimate for metrics.json; a missing interval is null, an infinite value has a note."""
+    """An estimate for metrics.json; a missing end is null, a missing interval has a note.
+
+    So has an infinite value.
+    """
     if not isfinite(estimate.value):
         known = undefined_json(estimate.n, estimate.unit, "infinite", estimate.level)
         low = estimate.low if isfinite(estimate.low) else None
         return known | {"low": low, "method": estimate.method}
-    return {
+    found: Json = {
         "value": estimate.value,
         "low": estimate.low if isfinite(estimate.low) else None,
         "high": estimate.high if isfinite(estimate.high) else None,
@@ -333,6 +336,7 @@ def estimate_json(estimate: Estimate) -> Json:
         "unit": estimate.unit.word,
         "method": estimate.method,
     }
+    return found | ({"note": estimate.method} if isnan(estimate.low) else {})
 
 
 def undefined_json(n: int, unit: Unit, why: str, level: float = 0.95) -> Json:

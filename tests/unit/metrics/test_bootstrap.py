@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -26,6 +28,7 @@ from renalkit.metrics.bootstrap import (
     resample,
 )
 from renalkit.metrics.classification import auc
+from renalkit.metrics.comparisons import bootstrap_non_inferiority
 
 QUICK = BootstrapPlan(n_boot=200, seed=3)
 
@@ -276,6 +279,22 @@ def test_hierarchical_draws_do_not_depend_on_how_memory_is_bounded(monkeypatch, 
     assert (got.low, got.high) == pytest.approx((want.low, want.high), abs=1e-12)
 
 
+@pytest.mark.parametrize("method", list(IntervalMethod))
+def test_what_is_the_same_in_all_resamples_has_no_interval(method):
+    _, scores, groups = clips(10)
+    plan = BootstrapPlan(200, method=method)
+    hits = mean_of_rows(np.ones(scores.size))
+    found = cluster_bootstrap(hits, groups, plan)
+    assert found.value == 1
+    assert math.isnan(found.low)
+    assert found.method == "no interval: all 200 resamples of patients give the same"
+    alike = paired_cluster_bootstrap(mean_of_rows(scores), mean_of_rows(scores), groups, plan)
+    assert (alike.difference.low, alike.difference.high, alike.p_value) == (0, 0, 1)
+    fewer = mean_of_rows(np.full(scores.size, 0.9))
+    worse = [bootstrap_non_inferiority((fewer, hits), groups, m, plan).shown for m in (0.05, 0.2)]
+    assert worse == [False, True]
+
+
 def test_what_cannot_be_resampled_is_refused():
     truth, scores, groups = clips(10)
     rare = (groups == 0).astype(int)
@@ -309,7 +328,7 @@ def test_what_cannot_be_resampled_is_refused():
         ),
         (
             lambda: cluster_bootstrap(
-                Auc(rare, rare + 0.0),
+                Auc(rare, scores),
                 groups,
                 BootstrapPlan(200, 0, IntervalMethod.BCA),
                 rare,
