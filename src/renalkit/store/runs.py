@@ -136,9 +136,6 @@ class RunFolder:
         return self.path / "reader_ceiling.json"
 
     @property
-    def cases(self) -> Path:
-        return self.path / "cases.csv"
-    @property
     def readings(self) -> Path:
         """What readers said about the run's patients, under pseudonyms."""
         return self.path / "readings.csv"
@@ -151,6 +148,9 @@ class RunFolder:
     def readers(self) -> Path:
         return self.path / "readers.json"
 
+    @property
+    def cases(self) -> Path:
+        return self.path / "cases.csv"
 
     @property
     def figures(self) -> Path:
