@@ -1,0 +1,116 @@
+"""Which of two panes shows contrast agent?
+
+Two witnesses: a palette of one hue, which B-mode pictures do not have, and bubbles, whose speckle
+is new after half a second while tissue keeps its own. When they contradict each other, when both
+panes are alike, or when one shows colour flow, there is no answer.
+
+Shape legend: N sampled frames, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from renalkit.ceus.sampling import Sample
+from renalkit.domain.geometry import Box
+
+Mask = npt.NDArray[np.bool_]
+Grey = npt.NDArray[np.uint8]
+Pictures = npt.NDArray[np.uint8]
+
+FEWEST_FRAMES = 5
+"""Fewer frames are a still: nothing changes enough to be told from what stands still."""
+
+_CLEAR = 0.5
+_CLEAR_TINT, _CLEAR_CHANGE = 0.15, 0.3  # differences that leave no doubt
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """second_is_contrast: -1..1, its size the confidence. words: the figures of both panes.
+    refuse: why neither can be."""
+
+    second_is_contrast: float
+    words: str
+    refuse: str = ""
+
+
+def pane_order(frames: Sample, boxes: tuple[Box, Box], live: Mask) -> Order:
+    """Evidence of hue first; where both panes are grey (or alike in hue), of change over time."""
+    hues = [_hue(frames.frames, box, live) for box in boxes]
+    if any(hue.flow for hue in hues):
+        return Order(
+            0.0, "", "one of the panes shows colour flow: several hues, or colour over grey"
+        )
+    tint = hues[1].strength - hues[0].strength
+    words = f"colour {hues[0].strength:.2f} and {hues[1].strength:.2f}"
+    lasting = None
+    if len(frames.indices) >= FEWEST_FRAMES:
+        kept = [_speckle_kept(frames.grey, box) for box in boxes]
+        lasting = kept[0] - kept[1]
+        words += f", speckle kept {kept[0]:.2f} and {kept[1]:.2f}"
+    by_tint = float(np.clip(tint / _CLEAR_TINT, -1.0, 1.0))
+    by_change = 0.0 if lasting is None else float(np.clip(lasting / _CLEAR_CHANGE, -1.0, 1.0))
+    if by_tint * by_change < 0 and min(abs(by_tint), abs(by_change)) >= _CLEAR:
+        return Order(0.0, "", f"colour and change over time contradict each other: {words}")
+    return Order(max(by_tint, by_change, key=abs), f"contrast by {words}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Hue:
+    """strength: 0..1 share of the light that is coloured. flow: colours of several hues, or grey
+    and colour, as colour flow over tissue has them and a contrast palette has not."""
+
+    strength: float
+    flow: bool
+
+
+def _hue(frames: Pictures, box: Box, live: Mask) -> _Hue:
+    """Colour of the live pixels of a pane over frames (N,H,W,3), weighted by brightness."""
+    part = frames[(slice(None), *box.slices)][:, live[box.slices]].reshape(-1, 3)
+    values = part[:: max(1, len(part) // 400_000)].astype(np.float32)
+    high = values.max(axis=1)
+    chroma = high - values.min(axis=1)
+    total = float(high.sum())
+    if total <= 0.0:
+        return _Hue(0.0, flow=False)
+    strength = float(chroma.sum()) / total
+    bright = high > 80.0
+    coloured = bright & (chroma > np.maximum(40.0, 0.25 * high))
+    share = np.count_nonzero(coloured) / max(1, np.count_nonzero(bright))
+    if np.count_nonzero(coloured) < 0.005 * len(values):
+        return _Hue(strength, flow=False)
+    # Direction in the plane of hues; their sum is short when there are several.
+    red, green, blue = values[coloured].T
+    a, b = red - 0.5 * (green + blue), (green - blue) * np.float32(0.866)
+    together = float(np.hypot(a.sum(), b.sum()) / max(1e-6, float(np.hypot(a, b).sum())))
+    return _Hue(strength, flow=bool(together < 0.8 or share < 0.7))
+
+
+def _speckle_kept(grey: npt.NDArray[np.uint8], box: Box) -> float:
+    """Median correlation, 0..1, of fine detail between frames (N,H,W) of a pane a quarter of the
+    sample apart, one moved onto the other by the best shift within an eighth of the pane."""
+    lag = max(1, len(grey) // 4)
+    fine = [_fine(frame[box.slices]) for frame in grey]
+    height, width = fine[0].shape
+    reach = max(2, height // 8), max(2, width // 8)
+    inner = (slice(reach[0], height - reach[0]), slice(reach[1], width - reach[1]))
+    values: list[float] = []
+    for before, after in list(zip(fine, fine[lag:], strict=False))[:: max(1, len(fine) // 10)]:
+        template = np.ascontiguousarray(before[inner])
+        if template.std() < 1e-3 or after.std() < 1e-3:
+            continue
+        match = cv2.matchTemplate(after, template, cv2.TM_CCOEFF_NORMED)
+        values.append(max(0.0, float(match.max())))
+    return float(np.median(values)) if values else 0.0
+
+
+def _fine(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Half size, without slow shading."""
+    small = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    value = small.astype(np.float32)
+    return value - cv2.blur(value, (9, 9))
