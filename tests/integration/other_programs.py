@@ -112,6 +112,12 @@ class Archive:
         with urllib.request.urlopen(request, timeout=LIMIT_S) as answer:
             return json.loads(answer.read())
 
+    def instance(self, uid: str) -> str:
+        """The archive's own name of an instance."""
+        query = json.dumps({"Level": "Instance", "Query": {"SOPInstanceUID": uid}})
+        (known,) = json.loads(self.bytes_of("tools/find", query.encode()))
+        return known
+
     def get(self, place: str) -> Any:
         return json.loads(self.bytes_of(place))
 

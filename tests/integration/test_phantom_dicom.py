@@ -6,7 +6,6 @@ Each file kind the phantom commands write is made once, small, and given to all 
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -213,8 +212,7 @@ def test_an_archive_takes_and_returns_them(made: Made, archive: Any, name: str) 
     archive.send(files(folder))
     for path in kinds(folder):
         sent = pydicom.dcmread(path)
-        query = json.dumps({"Level": "Instance", "Query": {"SOPInstanceUID": sent.SOPInstanceUID}})
-        (known,) = json.loads(archive.bytes_of("tools/find", query.encode()))
+        known = archive.instance(sent.SOPInstanceUID)
         tags = archive.get(f"instances/{known}/simplified-tags")
         for tag in ("PatientID", "PatientName", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "StudyDescription"):  # fmt: skip
             assert tags[tag] == str(sent[tag].value)

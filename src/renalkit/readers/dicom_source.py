@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
 from renalkit.errors import InputRefused, Reason
-from renalkit.readers.contract import Limits
+from renalkit.readers.contract import ReadOptions
 from renalkit.readers.dicom_prescan import prescan
 
 _NEEDED = (
@@ -36,18 +36,26 @@ _UNREADABLE = (
 """What pydicom raises on values it cannot make sense of."""
 
 
-def read_us_header(path: Path, limits: Limits | None = None) -> Dataset:
+def read_us_header(path: Path, options: ReadOptions | None = None) -> Dataset:
     """Patient, study, instance and size of a DICOM file; values as they stand there.
 
+    Elements that stand behind the pixels, against the standard's order, are not found.
+
     Raises:
-        InputRefused: what `prescan` refuses; NOT_DICOM, text that cannot be read as declared.
+        InputRefused: what `prescan` refuses; NOT_DICOM, values that cannot be read as declared.
     """
-    prescan(path, limits or Limits())
+    options = options or ReadOptions()
+    prescan(path, options.limits, allow_headerless=options.allow_headerless)
     with warnings.catch_warnings():
         # Values that break the standard are carried over as they are, not repaired here.
         warnings.simplefilter("ignore", UserWarning)
         try:
-            header = dcmread(path, stop_before_pixels=True, specific_tags=list(_NEEDED))
+            header = dcmread(
+                path,
+                stop_before_pixels=True,
+                force=options.allow_headerless,
+                specific_tags=list(_NEEDED),
+            )
             for _ in header.iterall():
                 pass  # decodes every value now, not when it is used
         except _UNREADABLE as error:
