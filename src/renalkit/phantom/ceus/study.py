@@ -26,6 +26,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from renalkit.ceus.linear import linear_power
 from renalkit.domain.geometry import Box, Region
 from renalkit.phantom.ceus.console import (
     STYLES,
@@ -355,15 +356,6 @@ def pair_times(plan: CeusPlan, count: int) -> list[float]:
         cost = np.round(aside[near], 2) + 1e-3 * np.abs(clock[near] - target)
         chosen.append(float(times[near[int(cost.argmin())]]))
     return sorted(chosen)
-
-
-def linear_power(grey: npt.NDArray[np.generic], dynamic_range_db: float) -> npt.NDArray[np.float64]:
-    """Echo power of displayed grey levels (red of the contrast panel): 10^(g DR/255/10) - 1.
-
-    >>> linear_power(np.array([0, 255]), 60.0).tolist()
-    [0.0, 999999.0]
-    """
-    return np.power(10.0, np.asarray(grey, np.float64) * (dynamic_range_db / 2550.0)) - 1.0
 
 
 class _Disturbance:
