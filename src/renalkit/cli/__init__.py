@@ -49,7 +49,8 @@ for command in (
     *(about.info, about.doctor, about.version),
     *(ingest.frames, ingest.ingest),
     *(experiment.run, experiment.train, experiment.evaluate, experiment.compare),
-    *(predict.predict, experiment.report, reporting.checklist, experiment.verify),
+    *(predict.predict, experiment.report, reporting.checklist, reporting.card),
+    experiment.verify,
     *(shift.external, shift.drift),
     *(statistics.stats, statistics.plan, statistics.audit),
 ):

@@ -25,3 +25,23 @@ def checklist(
 
     found = fill_checklists(ChecklistRequest(folder, form, output))
     give(found, as_json, lambda: checklist_words(found))
+
+
+def card(
+    folder: RunArgument,
+    system: Annotated[
+        str | None, typer.Option(help="System of the run; default the first.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help=".md, .html or .json; default card.json in its folder."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Model card of a trained system; refused while intended use or limitations are empty."""
+    from renalkit.usecases.model_card import CardRequest, card_words, write_card
+
+    found = write_card(CardRequest(folder, system, output))
+    give(found, as_json, lambda: card_words(found))
