@@ -139,25 +139,26 @@ class CurveMeter:
             )
 
     def curves(self, kept: Mask | None = None) -> dict[str, RoiCurve]:
-        """The curves so far, by name of the region.
+        """The curves so far, by name of the region, in the order of time whatever that of `add`.
 
         Args:
-            kept: (T,) frames that count, when that is known only at the end (a threshold over all
-                correlations); together with what `add` was told.
+            kept: (T,) frames that count in the order of time, when that is known only at the end
+                (a threshold over all correlations); together with what `add` was told.
         """
-        times = np.array(self._times)
-        counting = np.array(self._kept, np.bool_)
+        order = np.argsort(self._times, kind="stable")
+        times = np.array(self._times)[order]
+        counting = np.array(self._kept, np.bool_)[order]
         if kept is not None:
             counting = counting & kept
         found: dict[str, RoiCurve] = {}
         for name, (rows, _) in self._places.items():
-            power = np.array(self._means[name])
+            power = np.array(self._means[name])[order]
             found[name] = RoiCurve(
                 name,
                 times,
                 power,
                 counting & np.isfinite(power),
-                np.array(self._white[name]),
+                np.array(self._white[name])[order],
                 rows.size,
                 self._scale.unit,
                 self._scale.linear,

@@ -84,3 +84,14 @@ def test_a_curve_checks_itself():
         replace(good, power=np.ones(4))
     with pytest.raises(ValueError, match="finite"):
         replace(good, power=np.array([1.0, np.nan, 1.0]))
+
+
+def test_frames_may_come_in_any_order() -> None:
+    mask = np.ones((4, 4), np.bool_)
+    meter = CurveMeter({"a": mask}, PowerScale(Palette("grey"), 60.0))
+    for time, level in ((2.0, 20), (3.0, 30), (1.0, 10)):
+        meter.add(np.full((4, 4), level, np.uint8), time, kept=time != 3.0)
+    curve = meter.curves(np.array([True, True, True]))["a"]
+    assert curve.times_s.tolist() == [1.0, 2.0, 3.0]
+    assert (np.diff(curve.power) > 0).all()
+    assert curve.kept.tolist() == [True, True, False]
