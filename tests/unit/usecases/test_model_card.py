@@ -172,7 +172,8 @@ def test_foreign_words_do_not_act(made: Path, tmp_path: Path) -> None:
         write_card(CardRequest(made, output=out))
         text = out.read_text()
         assert not re.search(r"(?<!\\)<img", text)
-        assert not re.search(r"(?<!\\)\]\(javascript", text)
+        if suffix == ".md":
+            assert not re.search(r"(?<!\\)\]\(javascript", text)
         assert "\u202e" not in text
 
 
