@@ -338,8 +338,8 @@ def evaluate_results(results: RunResults, cohort_path: Path | None, progress: Pr
         write_images(folder, results.cohort)
         write_characteristics(folder, results.cohort, _external(results))
         write_subgroups(results)
-        write_usefulness(results)
         write_coefficients(results)
+        write_usefulness(results)
         write_lesions(results)
         write_readers(results)
     return metrics

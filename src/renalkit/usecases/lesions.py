@@ -36,6 +36,7 @@ from renalkit.metrics.detection import (
     match_lesions,
     size_bins,
 )
+from renalkit.metrics.inference import Proportion
 from renalkit.readers.pseudonyms import Pseudonyms
 from renalkit.readers.readings import read_outlines
 from renalkit.store.cohorts import table_text
@@ -231,12 +232,18 @@ def _missed(lesion: _Lesion) -> Json:
 
 
 def _share(rows: Sequence[tuple[SampleKey, bool]], plan: BootstrapPlan, least: int = 0) -> Json:
-    """Share of rows that are true, over patients."""
+    """Share of rows that are true, over patients.
+
+    Where all are alike, no resample differs: then the exact interval of as many patients alike.
+    """
     people = [key.patient for key, _ in rows]
     n = len(set(people))
     if not rows or n < least:
-        words = f"{n} patients, fewer than {least}" if rows else "0 of 0"
+        words = f"{n} patient{'s' * (n != 1)}, fewer than {least}" if rows else "0 of 0"
         return undefined_json(n, Unit.PATIENT, words, plan.level)
+    if len({value for _, value in rows}) == 1:
+        alike = Proportion(n * rows[0][1], n).estimate(Unit.PATIENT, plan.level)
+        return estimate_json(alike) | {"method": "Clopper-Pearson of patients, all alike"}
     return bootstrapped(mean_of_rows(np.array([float(v) for _, v in rows])), people, plan)
 
 

@@ -96,7 +96,10 @@ def read_source(run: RunFolder, cohort: Path | None, *, pictures: bool = True) -
         reader_ceiling=_optional(run.reader_ceiling),
         characteristics=_optional(run.characteristics),
         subgroups=_optional(run.subgroups),
+        lesions=_optional(run.lesions),
+        coefficients=_optional(run.coefficients),
         usefulness=_optional(run.usefulness),
+        readers=_optional(run.readers),
         settings=settings,
         jobs=_jobs(run),
         settings_digest=str(stored.get("digest", "")),
@@ -104,7 +107,6 @@ def read_source(run: RunFolder, cohort: Path | None, *, pictures: bool = True) -
         if run.experiment_toml.exists()
         else "",
         split=_split(run),
-        readers=_optional(run.readers),
         cards=_cards([str(s["system"]) for s in metrics["systems"]]),
         layers={x: read_json(run.complexity(x)) for x in labels if run.complexity(x).exists()},
         courses={

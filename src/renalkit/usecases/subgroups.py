@@ -265,8 +265,8 @@ def _figures(results: RunResults, level: _Level) -> Json:
     return found
 
 
-def _few(results: RunResults, n: int, least: int, what: str = "patients") -> Json:
-    words = f"{n} {what}, fewer than {least}"
+def _few(results: RunResults, n: int, least: int, of_what: str = "") -> Json:
+    words = f"{n} patient{'s' * (n != 1)}{of_what}, fewer than {least}"
     return undefined_json(n, Unit.PATIENT, words, results.plan.level)
 
 
@@ -288,7 +288,7 @@ def _auc(results: RunResults, level: _Level) -> Json:
     truth = compared.truth == positive
     smaller = min(int(truth.sum()), int((~truth).sum()))
     if smaller < LEAST_OF_A_CLASS:
-        return _few(results, smaller, LEAST_OF_A_CLASS, "patients of one class")
+        return _few(results, smaller, LEAST_OF_A_CLASS, " of one class")
     try:
         found = delong(truth, compared.scores[:, positive], Unit.PATIENT, results.plan.level)
     except StatisticUndefined as error:

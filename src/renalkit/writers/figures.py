@@ -19,16 +19,19 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure as Canvas
 
 from renalkit.store.cohorts import safe_cell
 from renalkit.writers.document import Svg
 from renalkit.writers.wording import Estimate, finite, shown
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#6B6B6B", "#8C6D31")
-"""Okabe and Ito's colours, told apart by readers of every colour vision; then grey and brown."""
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#332288", "#8C6D31")
+"""Okabe and Ito's colours, told apart by readers of every colour vision; then indigo and brown."""
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
+MARKS = ("s", "o", "^", "D", "v", "P", "X", "h")
+NEUTRAL = "#6B6B6B"
+"""Of what is no system, such as probes and readers' agreement."""
 INK = "#222222"
 FAINT = "#BBBBBB"
 _SALT = "renalkit"
@@ -61,14 +64,30 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def colour(index: int) -> str:
-    """The colour of the system at this place; the same in every figure of a report."""
-    return PALETTE[index % len(PALETTE)]
+def colour(place: int | None) -> str:
+    """The colour of the system at this place; the same in every figure of a report.
+
+    A system has a colour, a line style and a marker, by its place among the systems of the run, so
+    that figures can also be read in grey. None: not a system.
+    """
+    return NEUTRAL if place is None else PALETTE[place % len(PALETTE)]
 
 
-def dash(index: int) -> Any:
-    """The line style that goes with the colour, for print in grey."""
-    return DASHES[index % len(DASHES)]
+def dash(place: int | None) -> Any:
+    """The line style that goes with the colour; another one when colours come round again."""
+    return "-" if place is None else DASHES[(place + place // len(PALETTE)) % len(DASHES)]
+
+
+def mark(place: int | None) -> str:
+    """The marker that goes with the colour; another one when colours come round again."""
+    return "d" if place is None else MARKS[(place + place // len(PALETTE)) % len(MARKS)]
+
+
+def shades(place: int, n: int) -> list[tuple[float, float, float]]:
+    """n shades of the colour of a system, from its own to a light one, such as for its folds."""
+    tone = np.array(to_rgb(colour(place)))
+    mixed = [tone + (1 - tone) * share for share in np.linspace(0.0, 0.6, max(1, n))]
+    return [(float(m[0]), float(m[1]), float(m[2])) for m in mixed]
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -130,12 +149,16 @@ def standalone(svg: Svg) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One line of a ROC figure: false and true positive rate. place: of its colour."""
+    """One line of a ROC figure: false and true positive rate.
+
+    place: of its colour. line: of its line style where several curves have one colour.
+    """
 
     name: str
     fpr: tuple[float, ...]
     tpr: tuple[float, ...]
     place: int | None = None
+    line: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +203,7 @@ def roc(panels: Sequence[Panel]) -> Svg:
                     curve.fpr,
                     curve.tpr,
                     color=colour(place),
-                    linestyle=dash(place),
+                    linestyle=dash(place if curve.line is None else curve.line),
                     label=_short(curve.name),
                     clip_on=False,
                 )
@@ -227,12 +250,15 @@ def _grid(canvas: Canvas, n_rows: int, n_cols: int, n: int) -> list[Axes]:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """One line of an interval figure; dots are further values, such as those of folds."""
+    """One line of an interval figure; dots are further values, such as those of folds.
+
+    place: of the system's colour and marker; None for what is no system.
+    """
 
     name: str
     estimate: Estimate
     dots: tuple[float, ...] = ()
-    group: int = 0
+    place: int | None = None
 
 
 def intervals(items: Sequence[Interval], axis: str, reference: float | None = None) -> Svg:
@@ -243,13 +269,13 @@ def intervals(items: Sequence[Interval], axis: str, reference: float | None = No
         if reference is not None:
             ax.axvline(reference, color="#888888", linewidth=0.8)
         for place, item in enumerate(items):
-            e, tone = item.estimate, colour(item.group)
+            e, tone = item.estimate, colour(item.place)
             if item.dots:
                 ax.plot(
                     item.dots,
                     [place + 0.24] * len(item.dots),
                     linestyle="none",
-                    marker="o",
+                    marker=mark(item.place),
                     markersize=3.2,
                     markerfacecolor="none",
                     markeredgecolor=tone,
@@ -260,7 +286,7 @@ def intervals(items: Sequence[Interval], axis: str, reference: float | None = No
                 continue
             if e.low is not None and e.high is not None:
                 ax.plot([e.low, e.high], [place, place], color=tone, linewidth=1.6)
-            ax.plot([e.value], [place], marker="s", markersize=5, color=tone)
+            ax.plot([e.value], [place], marker=mark(item.place), markersize=5, color=tone)
         ax.set_yticks(range(len(items)), [_short(item.name, 44) for item in items])
         ax.set_ylim(len(items) - 0.4, -0.6)
         ax.tick_params(axis="y", length=0)
@@ -272,15 +298,15 @@ def intervals(items: Sequence[Interval], axis: str, reference: float | None = No
     return drawn(6.6, 0.75 + 0.34 * len(items), fill)
 
 
-def spread(groups: Sequence[tuple[str, Sequence[float]]], axis: str) -> Svg:
-    """Every case as a dot with the quartiles beside them, one row per group.
+def spread(groups: Sequence[tuple[str, Sequence[float], int]], axis: str) -> Svg:
+    """Every case as a dot with the quartiles beside them, one row per group: name, values, place.
 
     Dots are stacked in bins, so that equal values stay visible and nothing is drawn at random.
     """
 
     def fill(canvas: Canvas) -> None:
         ax = canvas.subplots()
-        for place, (_, values) in enumerate(groups):
+        for place, (_, values, system) in enumerate(groups):
             known = np.sort(np.asarray(values, dtype=float))
             if not known.size:
                 continue
@@ -289,16 +315,16 @@ def spread(groups: Sequence[tuple[str, Sequence[float]]], axis: str) -> Svg:
                 x,
                 place + 0.10 - lift,
                 linestyle="none",
-                marker="o",
+                marker=mark(system),
                 markersize=2.6,
-                color=colour(place),
+                color=colour(system),
                 alpha=0.75,
                 markeredgewidth=0,
             )
             low, middle, high = np.quantile(known, [0.25, 0.5, 0.75])
             ax.plot([low, high], [place + 0.26] * 2, color=INK, linewidth=2.2)
             ax.plot([middle], [place + 0.26], marker="|", markersize=9, color=INK)
-        ax.set_yticks(range(len(groups)), [_short(name) for name, _ in groups])
+        ax.set_yticks(range(len(groups)), [_short(name) for name, _, _ in groups])
         ax.set_ylim(len(groups) - 0.45, -0.75)
         ax.set_xlim(-0.02, 1.02)
         ax.tick_params(axis="y", length=0)
@@ -404,8 +430,11 @@ _COURSE_PANELS = (
 )
 
 
-def learning_curves(courses: Sequence[Course]) -> Svg:
-    """Loss and validation figures over the epochs; a colour per fold, a dot at the kept epoch."""
+def learning_curves(courses: Sequence[Course], place: int = 0) -> Svg:
+    """Loss and validation figures over the epochs; a shade of the system's colour per fold, a mark
+    at the kept epoch. place: of the system.
+    """
+    tones = shades(place, len(courses))
     panels = [
         p
         for p in _COURSE_PANELS
@@ -415,9 +444,10 @@ def learning_curves(courses: Sequence[Course]) -> Svg:
     def fill(canvas: Canvas) -> None:
         axes = _grid(canvas, 1, len(panels), len(panels))
         for ax, (title, lines, limits) in zip(axes, panels, strict=True):
-            for course in courses:
+            # The first fold has the darkest shade and lies on top.
+            for course, tone in reversed(list(zip(courses, tones, strict=True))):
                 for name, style in lines:
-                    _course_line(ax, course, name, style, len(courses))
+                    _course_line(ax, course, (name, style), tone, mark(place))
             ax.set_title(title)
             ax.set_xlabel("Epoch")
             if limits:
@@ -431,7 +461,10 @@ def learning_curves(courses: Sequence[Course]) -> Svg:
     return drawn(2.35 * max(2, len(panels)), 2.1, fill)
 
 
-def _course_line(ax: Axes, course: Course, name: str, style: Any, n: int) -> None:
+def _course_line(
+    ax: Axes, course: Course, line: tuple[str, Any], tone: tuple[float, float, float], marker: str
+) -> None:
+    name, style = line
     points = [
         (e, v)
         for e, v in zip(course.epochs, course.values.get(name, ()), strict=False)
@@ -439,13 +472,11 @@ def _course_line(ax: Axes, course: Course, name: str, style: Any, n: int) -> Non
     ]
     if not points:
         return
-    tone = colour(course.fold)
-    width = 1.2 if n <= 5 else 0.8
     x, y = [p[0] for p in points], [p[1] for p in points]
-    ax.plot(x, y, color=tone, linestyle=style, linewidth=width, alpha=0.9)
+    ax.plot(x, y, color=tone, linestyle=style, linewidth=1.1)
     kept = [p for p in points if p[0] == course.best_epoch]
     if kept and not name.startswith("train"):
-        ax.plot([kept[0][0]], [kept[0][1]], marker="o", markersize=3.6, color=tone)
+        ax.plot([kept[0][0]], [kept[0][1]], marker=marker, markersize=3.8, color=tone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -474,11 +505,12 @@ def reliability(panels: Sequence[Reliability]) -> Svg:
                 for x, e in zip(panel.predicted, panel.observed, strict=True)
                 if e.value is not None
             ]
-            ax.plot([x for x, _, _ in points], [y for _, y, _ in points], color=tone, linewidth=0.9)
+            xs, ys = [x for x, _, _ in points], [y for _, y, _ in points]
+            ax.plot(xs, ys, color=tone, linestyle=dash(panel.place), linewidth=0.9)
             for x, y, e in points:
                 if e.low is not None and e.high is not None:
                     ax.plot([x, x], [e.low, e.high], color=tone, linewidth=1.2, clip_on=False)
-                ax.plot([x], [y], marker="s", markersize=4, color=tone, clip_on=False)
+                ax.plot([x], [y], marker=mark(panel.place), markersize=4, color=tone, clip_on=False)
             _unit_square(ax)
             ax.set_xlabel("Predicted probability")
             ax.set_ylabel("Observed share")
@@ -520,7 +552,16 @@ def decision(curves: Sequence[Benefit], treat_all: Benefit) -> Svg:
             highs = [v if e.high is None else e.high for v, e in zip(values, known, strict=True)]
             lows = [v if e.low is None else e.low for v, e in zip(values, known, strict=True)]
             ax.fill_between(x, lows, highs, color=tone, alpha=0.13, linewidth=0)
-            ax.plot(x, values, color=tone, linestyle=dash(curve.place), label=_short(curve.name))
+            ax.plot(
+                x,
+                values,
+                color=tone,
+                linestyle=dash(curve.place),
+                marker=mark(curve.place),
+                markersize=3.4,
+                markevery=(curve.place % 3, 3),
+                label=_short(curve.name),
+            )
             top = max(top, *highs)
         ax.set(xlim=(0, 1), ylim=(-0.25 * top, 1.05 * top))
         ax.set_xlabel("Threshold probability")
@@ -530,3 +571,44 @@ def decision(curves: Sequence[Benefit], treat_all: Benefit) -> Svg:
         canvas.legend(*ax.get_legend_handles_labels(), loc="outside right upper")
 
     return drawn(6.6, 3.1, fill)
+
+
+@dataclass(frozen=True, slots=True)
+class FrocLine:
+    """A free-response curve: marks in vain per image and sensitivity, by falling threshold."""
+
+    name: str
+    vain: tuple[float, ...]
+    sensitivity: tuple[float, ...]
+    place: int = 0
+
+
+def free_response(curves: Sequence[FrocLine]) -> Svg:
+    """Free-response curves as steps, each ending in a marker where the mask's own threshold is."""
+
+    def fill(canvas: Canvas) -> None:
+        ax = canvas.subplots()
+        widest = max((max(c.vain, default=0.0) for c in curves), default=0.0)
+        for curve in curves:
+            tone = colour(curve.place)
+            x, y = (0.0, *curve.vain), (0.0, *curve.sensitivity)
+            ax.plot(
+                x,
+                y,
+                drawstyle="steps-post",
+                color=tone,
+                linestyle=dash(curve.place),
+                marker=mark(curve.place),
+                markersize=5,
+                markevery=[len(x) - 1],
+                label=_short(curve.name),
+                clip_on=False,
+            )
+        ax.set(xlim=(0, max(0.1, 1.08 * widest)), ylim=(0, 1))
+        ax.set_xlabel("False marks per image")
+        ax.set_ylabel("Sensitivity (lesions)")
+        ax.grid(color="#E4E4E4", linewidth=0.6)
+        ax.set_axisbelow(True)
+        canvas.legend(*ax.get_legend_handles_labels(), loc="outside right upper")
+
+    return drawn(6.0, 3.1, fill)

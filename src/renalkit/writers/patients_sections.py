@@ -222,7 +222,7 @@ def _forest(system: Json, measure: str, place: int) -> Figure:
             e = estimate(level, measure)
             patients = int(level["patients"])
             words = f"{_group_words(variable)}: {level['level']} (n = {count(patients)})"
-            items.append(Interval(words, e, group=place))
+            items.append(Interval(words, e, place=place))
             group = (_group_words(variable), str(level["level"]), patients)
             rows.append([*group, e.value, e.low, e.high, e.n, e.method or e.note])
     label = str(system["label"])
@@ -250,7 +250,7 @@ def _interactions(system: Json, measures: Sequence[str]) -> Table:
             Column("Measure"),
             Column("Test"),
             Column("p", NUMBER),
-            Column("p (Holm)", NUMBER),
+            Column("p\N{NO-BREAK SPACE}(Holm)", NUMBER),
         ),
     )
     for variable in system["variables"]:

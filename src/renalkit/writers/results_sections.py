@@ -29,7 +29,14 @@ from renalkit.writers.figures import (
     spread,
 )
 from renalkit.writers.overlays import gallery
-from renalkit.writers.source import Json, ReportSource, estimate, metric_name
+from renalkit.writers.source import (
+    ESTIMATE_HEAD,
+    Json,
+    ReportSource,
+    estimate,
+    estimate_row,
+    metric_name,
+)
 from renalkit.writers.wording import (
     NOT_AVAILABLE,
     PLUS_MINUS,
@@ -40,16 +47,13 @@ from renalkit.writers.wording import (
     listed,
     methods_of,
     number,
-    p_value,
     plural,
 )
 
 NUMBER = "number"
-_ESTIMATE_HEAD = ("value", "low", "high", "level", "n", "unit", "method", "note")
-
-
-def _estimate_row(e: Estimate) -> tuple[Any, ...]:
-    return (e.value, e.low, e.high, e.level, e.n, e.unit, e.method, e.note)
+_LENGTHS = ("hd95", "assd")
+_MASKS = ("dice", "iou", "hd95")
+_CALLS = ("auc", "accuracy", "sensitivity", "specificity")
 
 
 def _strong(system: Json) -> Cell:
@@ -64,7 +68,7 @@ def segmentation(source: ReportSource) -> Section | None:
     systems = source.segmenting
     if not systems:
         return None
-    blocks: list[Block] = [_dice_figure(systems), *_pooled_tables(systems)]
+    blocks: list[Block] = [_dice_figure(source), *_pooled_tables(systems)]
     blocks += [_segmentation_folds(systems), _class_table(systems)]
     cases = _case_figure(source)
     if cases:
@@ -82,7 +86,8 @@ def segmentation(source: ReportSource) -> Section | None:
     return Section("segmentation", "Segmentation", tuple(blocks))
 
 
-def _dice_figure(systems: Sequence[Json]) -> Figure:
+def _dice_figure(source: ReportSource) -> Figure:
+    systems = source.segmenting
     items = [
         Interval(
             str(s["label"]),
@@ -92,11 +97,11 @@ def _dice_figure(systems: Sequence[Json]) -> Figure:
                 for v in map(finite, s["segmentation"]["fold_mean"]["dice"]["folds"])
                 if v is not None
             ),
-            i,
+            source.place(s["label"]),
         )
-        for i, s in enumerate(systems)
+        for s in systems
     ]
-    rows = [(item.name, "pooled", *_estimate_row(item.estimate)) for item in items]
+    rows = [(item.name, "pooled", *estimate_row(item.estimate)) for item in items]
     rows += [
         (
             item.name,
@@ -111,17 +116,22 @@ def _dice_figure(systems: Sequence[Json]) -> Figure:
             "",
         )
         for item, s in zip(items, systems, strict=True)
-        for fold, value in zip(s["folds"], item.dots, strict=False)
+        for fold, value in zip(_folds_of(s), item.dots, strict=False)
     ]
     return Figure(
         "segmentation-dice",
         "Dice of each system.",
         intervals(items, "Mean Dice"),
-        "Square and line: pooled mean and interval. Circles: means of single folds, which show "
-        "the spread between folds and are no interval.",
-        csv=csv_text(("system", "what", *_ESTIMATE_HEAD), rows),
+        "Filled mark and line: pooled mean and interval. Open marks: means of single folds, which "
+        "show the spread between folds and are no interval.",
+        csv=csv_text(("system", "what", *ESTIMATE_HEAD), rows),
         description="Mean Dice per system with intervals and fold means",
     )
+
+
+def _folds_of(system: Json) -> Sequence[int]:
+    """The folds behind the fold means of Dice."""
+    return system["segmentation"]["fold_mean"]["dice"].get("of") or system["folds"]
 
 
 def _pooled_tables(systems: Sequence[Json]) -> list[Table]:
@@ -184,17 +194,17 @@ def _pooled_table(way: tuple[str, str, float], systems: Sequence[Json], place: i
     return table.build(f"{caption} {methods}." if methods else caption)
 
 
-def _mean_sd(raw: Json) -> Cell:
+def _mean_sd(raw: Json, digits: int) -> Cell:
     mean, sd = finite(raw.get("mean")), finite(raw.get("sd"))
     if mean is None:
         return Cell(NOT_AVAILABLE, note="no fold in which this is defined")
     if sd is None:
-        return Cell(number(mean), note="one fold: there is no SD")
-    return Cell(f"{number(mean)} {PLUS_MINUS} {number(sd)}")
+        return Cell(number(mean, digits), note="one fold: there is no SD")
+    return Cell(f"{number(mean, digits)} {PLUS_MINUS} {number(sd, digits)}")
 
 
-def _per_fold(raw: Json) -> str:
-    return ", ".join(number(finite(v)) for v in raw.get("folds", ())) or NOT_AVAILABLE
+def _per_fold(raw: Json, digits: int) -> str:
+    return ", ".join(number(finite(v), digits) for v in raw.get("folds", ())) or NOT_AVAILABLE
 
 
 def _fold_table(
@@ -214,14 +224,18 @@ def _fold_table(
         ),
     )
     for system, measure, means, pooled in rows:
-        raw = means[measure]
+        raw = means.get(measure)
+        if raw is None:
+            continue
+        digits = 2 if measure in _LENGTHS else 3
+        unit = f" ({system['segmentation']['length_unit']})" if measure in _LENGTHS else ""
         table.add(
             _strong(system),
-            metric_name(measure),
-            estimate(pooled, measure),
-            _mean_sd(raw),
+            metric_name(measure) + unit,
+            table.length(estimate(pooled, measure), digits) if unit else estimate(pooled, measure),
+            _mean_sd(raw, digits),
             count(len(raw["folds"])),
-            _per_fold(raw),
+            _per_fold(raw, digits),
         )
     methods = methods_of(table.estimates)
     return table.build(f"{caption} {methods}." if methods else caption)
@@ -232,7 +246,7 @@ def _segmentation_folds(systems: Sequence[Json]) -> Table:
     return _fold_table(
         "segmentation-folds",
         "Segmentation: fold means beside pooled figures.",
-        [(s, m, f["fold_mean"], f["pooled"]) for s, f in found for m in ("dice", "iou")],
+        [(s, m, f["fold_mean"], f["pooled"]) for s, f in found for m in _MASKS],
         "Pooled: mean over all tested images, with its interval. Fold mean ± SD: mean and "
         "standard deviation of the folds' means; the SD describes the folds and is no interval.",
     )
@@ -281,27 +295,27 @@ def _empty_table(systems: Sequence[Json]) -> Table:
 
 
 def _case_figure(source: ReportSource) -> Figure | None:
-    groups: list[tuple[str, list[float]]] = []
+    groups: list[tuple[str, list[float], int]] = []
     rows: list[tuple[Any, ...]] = []
     for s in source.segmenting:
         own = sorted((c for c in source.cases if c.label == s["label"]), key=lambda c: c.place)
         known = [c for c in own if c.note not in ("both empty", "reference empty")]
         values = [v for c in known if (v := c.scores.get("dice")) is not None]
         if values:
-            groups.append((str(s["label"]), values))
+            groups.append((str(s["label"]), values, source.place(s["label"])))
             rows += [
                 (c.label, c.fold, c.patient, c.sample, c.of_class, c.scores.get("dice"))
                 for c in known
             ]
     if not groups:
         return None
-    totals = sorted({len(v) for _, v in groups})
+    totals = sorted({len(v) for _, v, _ in groups})
     n = count(totals[0]) if len(totals) == 1 else f"{count(totals[0])}–{count(totals[-1])}"
     return Figure(
         "segmentation-cases",
         "Dice of every tested image.",
         spread(groups, "Dice"),
-        f"One dot per image with a lesion (n = {n} images per system), stacked where "
+        f"One mark per image with a lesion (n = {n} images per system), stacked where "
         "they coincide. "
         "Black: median and quartiles. Images of one patient are not independent.",
         csv=csv_text(("system", "fold", "patient", "image", "class", "dice"), rows),
@@ -402,22 +416,24 @@ def _recall_table(systems: Sequence[Json], unit: str) -> Table | None:
     return table.build(f"{methods}." if methods else "")
 
 
-def _curve(name: str, raw: Json) -> Curve:
-    return Curve(name, tuple(map(float, raw["fpr"])), tuple(map(float, raw["tpr"])))
+def _curve(name: str, raw: Json, place: int, line: int | None = None) -> Curve:
+    return Curve(name, tuple(map(float, raw["fpr"])), tuple(map(float, raw["tpr"])), place, line)
 
 
 def _roc_figure(source: ReportSource, systems: Sequence[Json], unit: str) -> Figure | None:
     single = [(s, s["classification"][unit].get("roc")) for s in systems]
     if any(raw for _, raw in single):
-        panels = [Panel("", tuple(_curve(str(s["label"]), raw) for s, raw in single if raw))]
+        drawn = [_curve(str(s["label"]), raw, source.place(s["label"])) for s, raw in single if raw]
+        panels = [Panel("", tuple(drawn))]
         what = f"Sensitivity against 1 − specificity for {source.positive}, pooled over folds."
     else:
-        several = [(s, s["classification"][unit].get("rocs") or {}) for s in systems]
-        panels = [
-            Panel(str(s["label"]), tuple(_curve(str(c), raw) for c, raw in curves.items()))
-            for s, curves in several
-            if curves
-        ]
+        panels: list[Panel] = []
+        for s in systems:
+            curves = s["classification"][unit].get("rocs") or {}
+            place = source.place(s["label"])
+            drawn = [_curve(str(c), raw, place, i) for i, (c, raw) in enumerate(curves.items())]
+            if drawn:
+                panels.append(Panel(str(s["label"]), tuple(drawn)))
         what = "Each class against the rest, pooled over folds."
     if not panels:
         return None
@@ -440,8 +456,7 @@ def _roc_figure(source: ReportSource, systems: Sequence[Json], unit: str) -> Fig
         f"roc-{unit}",
         f"ROC curves {_UNIT_TITLES[unit]}.",
         roc(panels),
-        f"{what} Scores of different folds come from different networks. The diagonal "
-        "marks chance.",
+        f"{what} Scores of different folds come from different models. The diagonal marks chance.",
         csv=csv_text(("system", "curve", "false_positive_rate", "true_positive_rate"), rows),
         beside=numbers,
         description=f"ROC curves {_UNIT_TITLES[unit]}",
@@ -479,8 +494,8 @@ def _classification_folds(systems: Sequence[Json]) -> Table:
     return _fold_table(
         "classification-folds",
         "Classification per patient: fold means beside pooled figures.",
-        [(s, m, f["fold_mean"], f["patient"]) for s, f in found for m in ("auc", "accuracy")],
-        "Pooled AUC ranks patients of different folds, hence of different networks, against one "
+        [(s, m, f["fold_mean"], f["patient"]) for s, f in found for m in _CALLS],
+        "Pooled AUC ranks patients of different folds, hence of different models, against one "
         "another; the fold mean does not. The SD describes the folds and is no interval.",
     )
 
@@ -520,77 +535,6 @@ def _rule_words(rule: str) -> str:
     return known.get(rule, rule.replace(">=", "\N{GREATER-THAN OR EQUAL TO}"))
 
 
-# ---- comparisons ---------------------------------------------------------------------------
-
-
-def comparisons(source: ReportSource) -> Section | None:
-    """Differences of the reference system against each other on the same cases."""
-    if not source.comparisons or not source.comparisons["rows"]:
-        return None
-    reference = str(source.comparisons["reference"])
-    rows = list(source.comparisons["rows"])
-    table = TableBuilder(
-        "comparisons",
-        f"{reference} against the other systems.",
-        (
-            Column("Against"),
-            Column("Measure"),
-            Column(reference, NUMBER),
-            Column("Other", NUMBER),
-            Column("Difference", NUMBER),
-            Column("p", NUMBER),
-            Column("n", NUMBER),
-            Column("Folds", NUMBER),
-        ),
-        ci_digits=3,
-        signed=True,
-    )
-    items: list[Interval] = []
-    for row in rows:
-        e = Estimate.of(row["difference"])
-        items.append(Interval(f"{metric_name(row['metric'])}, against {row['label']}", e))
-        table.add(
-            Cell(str(row["label"]), strong=True),
-            metric_name(str(row["metric"])),
-            number(finite(row["reference_value"])),
-            number(finite(row["value"])),
-            e,
-            p_value(finite(row.get("p"))),
-            _pairs(row, e),
-            count(len(row["folds"])),
-        )
-    caption = (
-        f"Difference: {reference} minus the other, on the same cases of the folds both have; above "
-        "0 favours the former. p is two-sided and not adjusted for the number of comparisons. "
-        f"{methods_of(table.estimates)}."
-    )
-    csv_rows = [
-        (
-            reference,
-            row["label"],
-            row["metric"],
-            *_estimate_row(Estimate.of(row["difference"])),
-            row.get("p"),
-        )
-        for row in rows
-    ]
-    figure = Figure(
-        "comparisons",
-        f"Paired differences of {reference}.",
-        intervals(items, f"Difference ({reference} minus the other)", reference=0.0),
-        "Point and interval; the line marks no difference.",
-        csv=csv_text(("system", "against", "metric", *_ESTIMATE_HEAD, "p"), csv_rows),
-        description="Paired differences with intervals",
-    )
-    return Section("comparisons", "Paired comparisons", (figure, table.build(caption)))
-
-
-def _pairs(row: Json, e: Estimate) -> str:
-    """Number of patients, and of their images where the difference is a mean over images."""
-    people = plural(e.n, e.unit)
-    return f"{plural(int(row['n_frames']), 'image')} of {people}" if "n_frames" in row else people
-
-
 # ---- training ------------------------------------------------------------------------------
 
 
@@ -617,9 +561,9 @@ def training(source: ReportSource) -> Section | None:
             Figure(
                 f"curves-{_file_word(label)}",
                 f"Training of {label}.",
-                learning_curves(courses),
-                f"{plural(len(courses), 'fold')}, one colour each; a dot marks the epoch that "
-                "was kept, chosen on the validation part."
+                learning_curves(courses, source.place(label)),
+                f"{plural(len(courses), 'fold')}, one shade each, the first the darkest; a mark "
+                "stands at the epoch that was kept, chosen on the validation part."
                 + (
                     " Dice: mean over validation images, on the network's grid."
                     if s.get("segmentation")
@@ -642,7 +586,7 @@ def training(source: ReportSource) -> Section | None:
             Column("Images", NUMBER),
         ),
     )
-    for s in source.systems:
+    for s in source.networks:
         for t in s["training"]:
             table.add(
                 _strong(s),

@@ -81,11 +81,13 @@ class ReportSource:
     reader_ceiling: Json | None = None
     characteristics: Json | None = None
     subgroups: Json | None = None
+    lesions: Json | None = None
+    coefficients: Json | None = None
     usefulness: Json | None = None
+    readers: Json | None = None
     settings: Json = field(default_factory=lambda: {})
     jobs: Mapping[str, Json] = field(default_factory=lambda: {})
     settings_digest: str = ""
-    readers: Json | None = None
     toml: str = ""
     split: Json = field(default_factory=lambda: {})
     cards: Mapping[str, Json] = field(default_factory=lambda: {})
@@ -112,6 +114,11 @@ class ReportSource:
         """The model of facts, where there is one."""
         return next((s for s in self.systems if s["system"] == CLINICAL), None)
 
+    def place(self, label: Any) -> int:
+        """Where a system stands among those of the run: its colour and marker in every figure."""
+        order = [s["label"] for s in self.systems]
+        return order.index(label) if label in order else len(order)
+
     @property
     def segmenting(self) -> list[Json]:
         """Systems with segmentation figures."""
@@ -136,6 +143,15 @@ class ReportSource:
     @property
     def patient_known(self) -> bool:
         return bool(self.metrics["cohort"].get("patient_known", True))
+
+
+ESTIMATE_HEAD = ("value", "low", "high", "level", "n", "unit", "method", "note")
+"""Columns of an estimate in a CSV file beside a figure."""
+
+
+def estimate_row(e: Estimate) -> tuple[Any, ...]:
+    """The cells of these columns."""
+    return (e.value, e.low, e.high, e.level, e.n, e.unit, e.method, e.note)
 
 
 def estimate(raw: Json | None, name: str, why: str = "not computed for this unit") -> Estimate:
@@ -178,6 +194,7 @@ METRIC_NAMES: Mapping[str, str] = {
     "hd95": "HD95",
     "assd": "ASSD",
     "nsd": "NSD",
+    "recall": "Lesions found",
     "auc": "AUC",
     "accuracy": "Accuracy",
     "sensitivity": "Sensitivity",

@@ -363,11 +363,12 @@ def _flow_csv(flow: FlowCounts, classes: Sequence[tuple[str, int, int]]) -> str:
 
 # ---- checks --------------------------------------------------------------------------------
 
+_PROBE = "linear model"
 _SEVERITY = {"block": "blocks", "review": "review", "note": "note"}
 
 
 def checks(source: ReportSource) -> Section:
-    """Leak findings with waivers; probes beside the networks."""
+    """Leak findings with waivers; probes beside the systems."""
     if source.check is None:
         return Section(
             "checks",
@@ -439,7 +440,7 @@ def _finding_counts(findings: Sequence[Json]) -> str:
 
 
 def _probe_blocks(source: ReportSource, probes: Sequence[Json]) -> list[Block]:
-    rows: list[tuple[str, str, Estimate, bool]] = []
+    rows: list[tuple[str, str, Estimate, bool, int | None]] = []
     for p in probes:
         e = Estimate(
             finite(p["auc"]),
@@ -450,13 +451,17 @@ def _probe_blocks(source: ReportSource, probes: Sequence[Json]) -> list[Block]:
             str(p["unit"]),
             str(p["method"]),
         )
-        rows.append((f"{p['name']} alone", "linear model", e, bool(p["alarming"])))
+        rows.append((f"{p['name']} alone", _PROBE, e, bool(p["alarming"]), None))
     if not rows:
         return [Paragraph("No shortcut probe could be computed for this cohort.")]
-    rows += [(str(s["label"]), "network", _auc(s), False) for s in source.classifying]
+    facts = (source.clinical_model or {}).get("label")
+    for s in source.classifying:
+        label = str(s["label"])
+        model = "facts, logistic regression" if label == facts else "network"
+        rows.append((label, model, _auc(s), False, source.place(label)))
     table = TableBuilder(
         "probes",
-        "What can be told without the tissue, beside what the networks tell.",
+        "What can be told without the tissue, beside what the systems tell.",
         (
             Column("Input"),
             Column("Model"),
@@ -466,8 +471,8 @@ def _probe_blocks(source: ReportSource, probes: Sequence[Json]) -> list[Block]:
             Column("Verdict"),
         ),
     )
-    for name, model, e, loud in rows:
-        verdict = "shortcut" if loud else ("no shortcut seen" if model == "linear model" else "")
+    for name, model, e, loud, _ in rows:
+        verdict = "shortcut" if loud else ("no shortcut seen" if model == _PROBE else "")
         table.add(Cell(name, strong=True), model, e, count(e.n), e.unit, Cell(verdict, strong=loud))
     methods = methods_of(table.estimates)
     caption = (
@@ -477,23 +482,23 @@ def _probe_blocks(source: ReportSource, probes: Sequence[Json]) -> list[Block]:
         "0.5; a network's AUC is then no proof that it looked at the lesion."
     )
     drawing = intervals(
-        [Interval(name, e, (), 6 if model == "linear model" else 0) for name, model, e, _ in rows],
+        [Interval(name, e, (), place) for name, _, e, _, place in rows],
         "AUC",
         reference=0.5,
     )
     csv_rows = [
-        (n, m, e.value, e.low, e.high, e.level, e.n, e.unit, e.method) for n, m, e, _ in rows
+        (n, m, e.value, e.low, e.high, e.level, e.n, e.unit, e.method) for n, m, e, _, _ in rows
     ]
     return [
         Figure(
             "probes",
-            "Shortcut probes (grey) beside the networks (blue).",
+            "Shortcut probes (grey) beside the systems.",
             drawing,
             "AUC with interval; the line marks chance. The numbers are in the next table.",
             csv=csv_text(
                 ("input", "model", "auc", "low", "high", "level", "n", "unit", "method"), csv_rows
             ),
-            description="AUC of shortcut probes and networks with intervals",
+            description="AUC of shortcut probes and systems with intervals",
         ),
         table.build(f"{caption} {methods}." if methods else caption),
     ]

@@ -56,7 +56,7 @@ def complexity(source: ReportSource) -> Section:
             Column("Measured on"),
         ),
     )
-    for s in source.systems:
+    for s in source.networks:
         found = s.get("complexity") or {}
         times = [t for t in (finite(f.get("ms_per_image")) for f in s["training"]) if t is not None]
         table.add(

@@ -17,11 +17,23 @@ from renalkit.writers.document import (
 )
 from renalkit.writers.figures import Benefit, Reliability, csv_text, decision, reliability
 from renalkit.writers.source import Json, ReportSource, estimate
-from renalkit.writers.wording import EN_DASH, count, listed, methods_of, number
+from renalkit.writers.wording import (
+    EN_DASH,
+    NO_BREAK,
+    count,
+    listed,
+    methods_of,
+    number,
+    percent_level,
+    plural,
+    share,
+)
 
 NUMBER = "number"
 _TITLE = "Calibration and usefulness"
 _PRINTED = (0.1, 0.2, 0.3, 0.5)
+_STATED = 0.2
+"""The threshold of the sentence: one missed tumour as bad as four needless surgeries."""
 _PARTS = ("reliability", "resolution", "uncertainty", "within_bins", "brier", "scaled")
 
 
@@ -44,12 +56,12 @@ def usefulness(source: ReportSource) -> Section:
             Paragraph(
                 "Scores were taken as the systems gave them and not recalibrated. They are the "
                 f"probabilities of {found['probability_of']}, of tested patients pooled over the "
-                "folds; each fold's scores come from its own network.",
+                "folds; each fold's scores come from its own model.",
                 "note",
             )
         )
         blocks += _calibration(measured, found, order)
-        blocks += _decision(measured, order)
+        blocks += _decision(measured, order, str(found["probability_of"]))
     return Section("usefulness", _TITLE, tuple(blocks))
 
 
@@ -151,7 +163,7 @@ def _curves(systems: Sequence[Json], bins: str, order: Sequence[str]) -> Figure:
 # ---- decisions -----------------------------------------------------------------------------
 
 
-def _decision(systems: Sequence[Json], order: Sequence[str]) -> list[Block]:
+def _decision(systems: Sequence[Json], order: Sequence[str], positive: str) -> list[Block]:
     drawn = [s for s in systems if "points" in s["decision"]]
     blocks: list[Block] = [Heading("Usefulness")]
     reasons = sorted({str(s["decision"]["note"]) for s in systems if s not in drawn})
@@ -160,7 +172,7 @@ def _decision(systems: Sequence[Json], order: Sequence[str]) -> list[Block]:
         blocks.append(Paragraph(f"No decision curve for {who} ({'; '.join(reasons)})."))
     if not drawn:
         return blocks
-    return [*blocks, _benefits(drawn, order), _printed(drawn)]
+    return [*blocks, _benefits(drawn, order), *_avoided(drawn, positive), _printed(drawn)]
 
 
 def _benefits(systems: Sequence[Json], order: Sequence[str]) -> Figure:
@@ -202,10 +214,36 @@ def _benefit(system: Json, name: str, which: str, order: Sequence[str]) -> Benef
     )
 
 
+def _avoided(systems: Sequence[Json], positive: str) -> list[Block]:
+    """Net benefit as surgeries avoided at one stated threshold, and what that rests on."""
+    said: list[str] = []
+    for s in systems:
+        point = next((p for p in s["decision"]["points"] if p["threshold"] == _STATED), None)
+        e = estimate(point, "avoided_per_100")
+        if not e.defined:
+            continue
+        interval = e.interval(1).strip("()")
+        level = f"{percent_level(e.level)} CI {interval}; " if interval else ""
+        said.append(f"{s['label']} {e.head(1)} ({level}n = {plural(e.n, e.unit)})")
+    if not said:
+        return []
+    first = systems[0]
+    odds = (1 - _STATED) / _STATED
+    share_of = share(int(first["positive"]), int(first["patients"]))
+    text = (
+        "Per 100 patients, at no loss of net benefit, by operating on those whose score reaches "
+        f"{100 * _STATED:.0f}{NO_BREAK}% instead of on all: {'; '.join(said)}. This takes every "
+        f"patient to be operated on otherwise; one missed case of {positive} to be as bad as "
+        f"{number(odds, 0)} needless surgeries; scores to be calibrated probabilities; and "
+        f"patients to be like these, of whom {share_of} are {positive}. Below 0 the system does harm."
+    )
+    return [Paragraph(text, opening="Surgeries avoided.")]
+
+
 def _printed(systems: Sequence[Json]) -> Table:
     table = TableBuilder(
         "avoided",
-        "Net benefit and interventions avoided.",
+        "Net benefit and surgeries avoided.",
         (
             Column("System"),
             Column("Threshold", NUMBER),
@@ -222,6 +260,6 @@ def _printed(systems: Sequence[Json]) -> Table:
             avoided = table.length(estimate(point, "avoided_per_100"), 1)
             table.add(_strong(s), number(point["threshold"], 2), benefit, everyone, avoided)
     return table.build(
-        "Avoided: interventions per 100 patients saved against acting on all at no loss of net "
-        "benefit; below 0 the system does harm. figures/decision.csv has all thresholds."
+        "Avoided: surgeries per 100 patients saved against operating on all at no loss of net "
+        "benefit. figures/decision.csv has all thresholds."
     )

@@ -79,8 +79,8 @@ def rendered(original: Any) -> tuple[Path, Page]:
 
 @pytest.fixture(scope="module")
 def larger(tmp_path_factory: pytest.TempPathFactory, made_run: ModuleType) -> tuple[Path, Page]:
-    """A run of enough patients for figures of subgroups, with its report."""
-    run = made_run.make_run(tmp_path_factory.mktemp("larger"), n_patients=40).run
+    """A run of enough patients for figures of subgroups and a clinical model, with its report."""
+    run = made_run.make_run(tmp_path_factory.mktemp("larger"), n_patients=40, facts=True).run
     return run, report_of(run)
 
 
@@ -104,7 +104,8 @@ def test_every_section_of_the_issue_is_there(rendered: tuple[Path, Page]) -> Non
     assert titles == [
         f"#{name}"
         for name in (
-            *("summary", "cohort", "patients", "checks", "segmentation", "classification"),
+            *("summary", "cohort", "patients", "checks", "segmentation", "lesions"),
+            "classification",
             *("usefulness", "comparisons", "subgroups", "training", "cases", "complexity", "cards"),
             *("methods", "checklists", "configuration"),
         )
@@ -184,13 +185,144 @@ def test_the_page_prints_the_stored_numbers(rendered: tuple[Path, Page]) -> None
             assert f"{system['classification']['patient']['auc']['value']:.3f}" in text
     differences = json.loads((made / "comparisons.json").read_text())["rows"]
     over_images = [r for r in differences if "n_frames" in r]
-    assert {r["metric"] for r in over_images} == {"dice", "iou"}
+    assert {r["metric"] for r in over_images} == {"dice", "iou", "hd95", "assd", "nsd"}
     for row in over_images:
         n = row["difference"]["n"]
+        assert (row["better"] == "lower") is (row["metric"] in ("hd95", "assd"))
         assert f"{row['n_frames']} images of {n} patients" in text.replace("\u202f", "")
     points = csv_rows(made / "figures" / "roc-patient.csv")
     curve = metrics["systems"][0]["classification"]["patient"]["roc"]["fpr"]
     assert [float(r[2]) for r in points if r[0] == "multitask-us"] == pytest.approx(curve)
+
+
+def test_the_comparisons_print_every_test(larger: tuple[Path, Page]) -> None:
+    made, page = larger
+    rows = json.loads((made / "comparisons.json").read_text())["rows"]
+    printed = csv_rows(made / "figures" / "tables" / "comparisons.csv")
+    assert len(printed) == len(rows)
+    for row, cells in zip(rows, printed, strict=True):
+        value = row["difference"]["value"]
+        digits = 2 if "length_unit" in row else 3
+        assert cells[4].removeprefix("'").startswith(f"{value:+.{digits}f}".replace("-", "\u2212"))
+        for cell, p in ((cells[5], row["p"]), (cells[6], row["p_holm"])):
+            assert cell == ("<0.001" if p < 0.001 else f"{p:.3f}")
+        assert bool(cells[7]) is ("wilcoxon" in row)
+    over = csv_rows(made / "figures" / "tables" / "comparisons-folds.csv")
+    tested = [r["over_folds"] for r in rows if r["over_folds"]]
+    assert len(over) == len(tested)
+    for test, cells in zip(tested, over, strict=True):
+        assert f"± {test['sd']:.3f}" in cells[2] or f"± {test['sd']:.2f}" in cells[2]
+    assert "Nadeau and Bengio" in page.text
+
+
+def test_lesions_print_the_stored_numbers(larger: tuple[Path, Page]) -> None:
+    made, page = larger
+    stored = json.loads((made / "lesions.json").read_text())
+    for system, cells in zip(
+        stored["systems"], csv_rows(made / "figures" / "tables" / "lesions.csv"), strict=True
+    ):
+        assert cells[0] == system["label"]
+        assert cells[3].startswith(f"{system['recall']['value']:.3f} (")
+        points = [r for r in csv_rows(made / "figures" / "froc.csv") if r[0] == system["label"]]
+        assert [float(r[2]) for r in points] == pytest.approx(
+            [p["sensitivity"] for p in system["froc"]["points"]]
+        )
+        missed = csv_rows(made / "figures" / "tables" / f"missed-{system['label']}.csv")
+        assert [r[1] for r in missed] == [m["study"] for m in system["missed"]][:40]
+        assert f"Missed by {system['label']}: {len(system['missed'])} lesion" in page.text
+    sizes = csv_rows(made / "figures" / "lesions-size.csv")
+    assert [r[1] for r in sizes] == sorted(
+        (r[1] for r in sizes), key=lambda size: 0 if "under" in size else float(size.split()[0])
+    )
+    assert "mean probability of the region" in page.text
+    assert "Readers as ceiling" not in page.text
+
+
+def test_masks_without_scores_are_one_operating_point_and_readers_a_ceiling(made: Path) -> None:
+    def older(found: Any) -> None:
+        for system in found["systems"]:
+            system.update(froc=None, score="no score per candidate: one operating point")
+        found["readers"] = {
+            "what": "masks",
+            "readers": ["r1", "r2", "r3"],
+            "mean": found["systems"][0]["recall"] | {"value": 0.9512, "n": 11},
+            "lowest": 0.81,
+            "pairs": 42,
+            "empty": 0,
+        }
+
+    edit(made / "lesions.json", older)
+    page = report_of(made)
+    words = "No curve for multitask-us and unet (no score per candidate: one operating point)."
+    assert words in page.text
+    assert "3 readers with one another" in page.text
+    ceiling = csv_rows(made / "figures" / "ceiling.csv")
+    assert [(r[0], float(r[1])) for r in ceiling][0] == ("3 readers with one another", 0.9512)
+    metrics = json.loads((made / "metrics.json").read_text())
+    assert float(ceiling[1][1]) == pytest.approx(
+        metrics["systems"][0]["segmentation"]["pooled"]["dice"]["value"]
+    )
+
+
+def test_the_clinical_model_is_no_network_and_shows_its_odds_ratios(
+    larger: tuple[Path, Page],
+) -> None:
+    made, page = larger
+    probes = csv_rows(made / "figures" / "tables" / "probes.csv")
+    assert {r[0]: r[1] for r in probes}["clinical"] == "facts, logistic regression"
+    stored = json.loads((made / "clinical" / "coefficients.json").read_text())
+    (only,) = stored["classes"]
+    printed = csv_rows(made / "figures" / "tables" / "clinical.csv")
+    assert [r[1] for r in printed][:3] == ["per mm", "regular against irregular", "per year"]
+    for fact, cells in zip(only["facts"], printed, strict=True):
+        assert cells[2].startswith(f"{fact['odds_ratio']['value']:.3f} (")
+    assert f"Only {only['events_per_variable']:.1f} events per variable" in page.text
+    trained = csv_rows(made / "figures" / "tables" / "training.csv")
+    assert "clinical" not in {r[0] for r in trained}
+
+
+def test_surgeries_avoided_are_said_with_what_they_assume(larger: tuple[Path, Page]) -> None:
+    made, page = larger
+    text = page.text.replace("\u00a0", " ")
+    for system in json.loads((made / "usefulness.json").read_text())["systems"]:
+        point = next(p for p in system["decision"]["points"] if p["threshold"] == 0.2)
+        e = point["avoided_per_100"]
+        value = f"{e['value']:.1f}".replace("-", "\u2212")
+        assert f"{system['label']} {value} (95 % CI " in text
+    assert "one missed case of malignant to be as bad as 4 needless surgeries" in text
+    assert "of whom 60.0 % are malignant" in text
+
+
+COLOURS = {
+    "multitask-us": "#0072b2",
+    "unet": "#d55e00",
+    "resnet18": "#009e73",
+    "clinical": "#cc79a7",
+}
+DRAWN = {
+    "probes": ("multitask-us", "resnet18", "clinical"),
+    "segmentation-dice": ("multitask-us", "unet"),
+    "segmentation-cases": ("multitask-us", "unet"),
+    "lesions-size": ("multitask-us", "unet"),
+    "froc": ("multitask-us", "unet"),
+    "roc-patient": ("multitask-us", "resnet18", "clinical"),
+    "roc-frame": ("multitask-us", "resnet18", "clinical"),
+    "reliability": ("multitask-us", "resnet18", "clinical"),
+    "decision": ("multitask-us", "resnet18", "clinical"),
+    "comparisons": ("unet", "resnet18", "clinical"),
+    "curves-unet": ("unet",),
+    "curves-resnet18": ("resnet18",),
+    "subgroups-auc-resnet18": ("resnet18",),
+    "subgroups-dice-unet": ("unet",),
+    "subgroups-auc-clinical": ("clinical",),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_system_has_one_colour_in_every_figure(larger: tuple[Path, Page], name: str) -> None:
+    drawing = (larger[0] / "figures" / f"{name}.svg").read_text().lower()
+    found = {label for label, tone in COLOURS.items() if tone in drawing}
+    assert found == set(DRAWN[name])
 
 
 def test_nothing_undefined_is_printed_as_such(made: Path) -> None:
@@ -299,6 +431,7 @@ def test_a_bare_run_still_has_a_report(made: Path) -> None:
         "characteristics.json",
         "subgroups.json",
         "usefulness.json",
+        "lesions.json",
         "folds.json",
         "experiment.json",
         "experiment.toml",
@@ -316,6 +449,7 @@ def test_a_bare_run_still_has_a_report(made: Path) -> None:
     assert "No table of patients is stored with this run" in text
     assert "No figures of subgroups are stored with this run" in text
     assert "Calibration is not stored with this run" in text
+    assert "Lesions were not counted in this run" in text
 
 
 def test_the_methods_paragraph_says_what_was_done(larger: tuple[Path, Page]) -> None:
@@ -332,9 +466,9 @@ def test_the_methods_paragraph_says_what_was_done(larger: tuple[Path, Page]) -> 
         "The weights of the best epoch by IoU",
         "(rule 'youden')",
         "PPV and NPV: Clopper-Pearson",
-        "compared by Pearson's chi-square test",
+        "compared by Fisher's exact test, Pearson's chi-square test and Welch's t-test",
         "5 equal-mass bins, and net benefit",
-        "Subgroups by scanner and site",
+        "Subgroups by scanner, site, sex, size and age",
         "200 times with seed 0",
         "Computed with renalkit 0.1.0 (python 3.11)",
     ):

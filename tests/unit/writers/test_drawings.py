@@ -13,19 +13,26 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.colors import to_rgb
 
 from renalkit.domain.geometry import MaskRLE
 from renalkit.writers.figures import (
     Course,
     Curve,
+    FrocLine,
     Interval,
     Matrix,
     Panel,
+    colour,
     confusion,
     csv_text,
+    dash,
+    free_response,
     intervals,
     learning_curves,
+    mark,
     roc,
+    shades,
     spread,
     standalone,
 )
@@ -42,9 +49,9 @@ DRAWINGS = {
     "roc": lambda: roc(ROC),
     "roc-panels": lambda: roc(ROC * 4),
     "intervals": lambda: intervals(
-        [Interval(NASTY, ESTIMATE, (0.7, 0.9)), Interval("b", UNDEFINED)], NASTY, 0.5
+        [Interval(NASTY, ESTIMATE, (0.7, 0.9)), Interval("b", UNDEFINED, place=1)], NASTY, 0.5
     ),
-    "spread": lambda: spread([(NASTY, [0.1, 0.1, 1.0]), ("none", [])], "Dice"),
+    "spread": lambda: spread([(NASTY, [0.1, 0.1, 1.0], 1), ("none", [], 0)], "Dice"),
     "confusion": lambda: confusion(
         [Matrix(NASTY, ("a", NASTY, "c"), ((1, 2, 3), (0, 0, 0), (4, 5, 6)))] * 5
     ),
@@ -52,6 +59,9 @@ DRAWINGS = {
         [Course(0, (1, 2), {"train_loss": (1.0, 0.5), "dice": (None, 0.4)}, 2)]
     ),
     "curves-empty": lambda: learning_curves([Course(0, (), {}, None)]),
+    "free-response": lambda: free_response(
+        [FrocLine(NASTY, (0.0, 0.5), (0.4, 0.9)), FrocLine("one point", (0.0,), (1.0,), 1)]
+    ),
     "flow": lambda: flow_chart(FLOW, [(NASTY, 1, 2), ("b", 3, 4), ("c", 5, 6)]),
     "flow-bare": lambda: flow_chart(FlowCounts(0, 0, 0, 0, 0, ()), []),
 }
@@ -66,6 +76,36 @@ def test_drawings_are_equal_wellformed_and_inert(name: str) -> None:
     assert not tags & {"script", "img", "metadata", "foreignObject"}
     assert "\x1b" not in first.markup
     assert not re.search(r"https?://(?!www\.w3\.org/)", first.markup)
+
+
+def test_no_two_of_many_systems_look_alike() -> None:
+    looks = [(colour(k), str(dash(k)), mark(k)) for k in range(24)]
+    assert len(set(looks)) == 24
+    assert len({look[0] for look in looks[:8]}) == 8
+    assert len({look[2] for look in looks[:8]}) == 8, "told apart in grey by the marker"
+    assert colour(None) not in {look[0] for look in looks}
+
+
+def test_colours_differ_to_every_colour_vision() -> None:
+    """Smallest distance of any two of the first six, as trichromats and dichromats see them.
+
+    Dichromats: Vienot, Brettel and Mollon 1999, Color Res Appl 24:243.
+    """
+    rgb = np.array([to_rgb(colour(k)) for k in range(6)])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    protan = np.array([[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]])
+    deutan = np.array([[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]])
+    for seen in (np.eye(3), protan, deutan):
+        there = np.clip(linear @ seen.T, 0, 1) ** (1 / 2.2)
+        apart = [np.linalg.norm(a - b) for i, a in enumerate(there) for b in there[:i]]
+        assert min(apart) > 0.12
+
+
+def test_folds_are_shades_of_their_system() -> None:
+    found = shades(1, 5)
+    assert found[0] == to_rgb(colour(1))
+    assert [sum(f) for f in found] == sorted(sum(f) for f in found)
+    assert shades(2, 1) == [to_rgb(colour(2))]
 
 
 def test_the_flow_chart_has_every_reason_and_count() -> None:

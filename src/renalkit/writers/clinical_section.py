@@ -1,0 +1,100 @@
+"""What does the clinical model rest on? Its odds ratios, and how far they can be trusted."""
+
+from __future__ import annotations
+
+from renalkit.writers.document import (
+    Block,
+    Column,
+    Paragraph,
+    Section,
+    Table,
+    TableBuilder,
+)
+from renalkit.writers.patients_sections import variable_words
+from renalkit.writers.source import Json, ReportSource
+from renalkit.writers.wording import Estimate, count, finite, listed, methods_of, number, plural
+
+NUMBER = "number"
+_FEW_EVENTS = 10
+_UNITS = {"mm": "mm", "cm": "cm", "years": "year", "ml": "ml"}
+
+
+def clinical(source: ReportSource) -> Section | None:
+    """The model of facts that stands beside the networks; None where a run has none."""
+    if source.clinical_model is None:
+        return None
+    found = source.coefficients
+    if found is None:
+        words = "Its odds ratios are not stored with this run; 'renalkit evaluate' computes them."
+        return Section("clinical", "Clinical model", (Paragraph(words),))
+    facts = listed([variable_words(str(c)).lower() for c in found["columns"]])
+    blocks: list[Block] = [
+        Paragraph(
+            f"The row '{source.clinical_model['label']}' in the tables of this report is no "
+            f"network: it is a logistic regression on {facts}, fitted anew in every fold to the "
+            "training patients of that fold. It says how far these facts get without any image."
+        )
+    ]
+    blocks += [_odds_ratios(found, one) for one in found["classes"]]
+    blocks += [Paragraph(words, "warning") for one in found["classes"] for words in _cautions(one)]
+    return Section("clinical", "Clinical model", tuple(blocks))
+
+
+def _odds_ratios(found: Json, one: Json) -> Table:
+    name = "clinical" if len(found["classes"]) == 1 else f"clinical-{one['class']}"
+    table = TableBuilder(
+        "".join(c if c.isalnum() or c in "-_" else "-" for c in name),
+        f"Odds ratios of {one['class']} in the clinical model.",
+        (
+            Column("Fact"),
+            Column("Compared"),
+            Column("Odds ratio", NUMBER),
+        ),
+    )
+    for fact in one["facts"]:
+        e = Estimate.of(fact["odds_ratio"])
+        cell = table.length(e, 3)
+        table.add(variable_words(str(fact["fact"])), _compared(fact), cell)
+    chosen = "chosen by cross-validation" if found["chosen"] else "not chosen for these patients"
+    caption = (
+        f"The model fitted once more, to all {plural(found['patients'], 'patient')} for "
+        f"development: a description, not what was tested. Ridge penalty "
+        f"{number(finite(found['ridge']), 2)} ({chosen}) on standardised facts: odds ratios and "
+        "their intervals are drawn towards 1. "
+        f"{plural(one['events'], 'patient')} of the smaller class for "
+        f"{plural(len(one['facts']), 'coefficient')}: "
+        f"{number(finite(one['events_per_variable']), 1)} events per variable. "
+    )
+    caption += (
+        "A linear rule on these facts separates the classes completely."
+        if one["separated"]
+        else "The classes are not separated by these facts."
+    )
+    methods = methods_of(table.estimates)
+    return table.build(f"{caption} {methods}." if methods else caption)
+
+
+def _compared(fact: Json) -> str:
+    if fact["unknown"]:
+        return "unknown against known"
+    if fact["level"] is not None:
+        return f"{fact['level']} against {fact['against']}"
+    unit = _UNITS.get(str(fact["fact"]).rpartition("_")[2], "unit")
+    return f"per {unit}"
+
+
+def _cautions(one: Json) -> list[str]:
+    words: list[str] = []
+    per = finite(one["events_per_variable"])
+    if per is not None and per < _FEW_EVENTS:
+        words.append(
+            f"Only {number(per, 1)} events per variable for {one['class']}, fewer than "
+            f"{count(_FEW_EVENTS)}: the odds ratios are unstable. Name fewer facts in [clinical] "
+            "columns."
+        )
+    if one["separated"]:
+        words.append(
+            f"The facts separate {one['class']} from the rest, so without the penalty there would "
+            "be no odds ratios; their size is that of the penalty."
+        )
+    return words
