@@ -312,7 +312,8 @@ def cohen_kappa(
     spread -= (value - expected * (1 - value)) ** 2
     null = float((np.outer(rows, cols) * (w - reach) ** 2).sum()) - expected**2
     scale = total * (1 - expected) ** 2
-    error, null_error = (sqrt(max(0.0, v) / scale) for v in (spread, null))
+    # A sum of squares this small is what rounding leaves of an exact zero.
+    error, null_error = (sqrt(v / scale) if v > 1e-14 else 0.0 for v in (spread, null))
     half = normal_quantile(level) * error
     name = f"{weights.value}, Fleiss-Cohen-Everitt standard error"
     estimate = _kappa_estimate(value, half, (int(total), unit, level), f"Cohen's kappa, {name}")

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special, stats
 
+from renalkit.errors import StatisticUndefined
 from renalkit.metrics.classification import AnyArray, Floats
 
 Counts = npt.NDArray[np.int64]
@@ -92,7 +93,7 @@ def compare_numbers(groups: Sequence[AnyArray]) -> NumberComparison:
     """Compare a measurement between groups: one array (n,) of patients each, NaN where unknown.
 
     Groups that have fewer than two values are described but not tested.
-    Raises: ValueError for infinite values or no group.
+    Raises: StatisticUndefined for infinite values; ValueError for no group.
 
     >>> found = compare_numbers([np.array([1.0, 2, 3, 4, 6]), np.array([3.0, 5, 6, 7, 9])])
     >>> found.test, round(found.p_value, 4), round(found.smd, 3)
@@ -104,7 +105,11 @@ def compare_numbers(groups: Sequence[AnyArray]) -> NumberComparison:
     for values in groups:
         x = np.asarray(values, dtype=np.float64)
         if x.ndim != 1 or bool(np.isinf(x).any()):
-            raise ValueError("a group is one array of finite numbers, NaN where unknown")
+            raise StatisticUndefined(
+                f"a group of shape {x.shape} with {int(np.isinf(x).sum())} infinite values",
+                where="comparison of numbers",
+                expected="one finite number per patient, NaN where unknown",
+            )
         known.append(x[~np.isnan(x)])
     missing = [len(g) - x.size for g, x in zip(groups, known, strict=True)]
     summaries = tuple(_summary(x, m) for x, m in zip(known, missing, strict=True))

@@ -370,8 +370,9 @@ def wilcoxon_signed_rank(
     Wilcoxon 1945: differences of 0 are left out, ties share their rank. Exact up to 200 patients,
     ties included; above that normal with tie and continuity correction. The difference is the
     Hodges-Lehmann pseudomedian (median of all pairwise means) with the interval of the same test;
-    that interval is exact without ties and conservative with them. statistic: sum of the ranks in
-    favour of the first. Identical systems: p 1.
+    that interval is exact without ties and conservative with them; there is none for so few
+    patients that nothing would lie outside it. statistic: sum of the ranks in favour of the first.
+    Identical systems: p 1.
 
     Raises: StatisticUndefined with unequal lengths, values that are not finite, one patient.
     """
@@ -396,6 +397,8 @@ def wilcoxon_signed_rank(
     words += f", {zeros} without difference left out" if zeros else ""
     method = "Hodges-Lehmann, signed ranks of patient means"
     middle, low, high = _pseudomedian(apart, level)
+    if isnan(low):
+        method = f"no interval: {n_groups} patients bound nothing at {100 * level:g} %"
     estimate = Estimate(middle, low, high, level, n_groups, Unit.PATIENT, method)
     return Comparison(estimate, favour, p, f"Wilcoxon signed rank, {words}")
 
@@ -435,8 +438,8 @@ def _pseudomedian(apart: Floats, level: float) -> tuple[float, float, float]:
         sd = sqrt(n * (n + 1) * (2 * n + 1) / 24)
         cut = int(n * (n + 1) / 4 - normal_quantile(level) * sd)
     middle = float(np.median(walsh))
-    if cut == 0:  # too few patients: no interval short of everything
-        return middle, -inf, inf
+    if cut == 0:
+        return middle, nan, nan
     return middle, float(walsh[cut - 1]), float(walsh[-cut])
 
 

@@ -96,10 +96,10 @@ def decision_curve(
 
 
 def _estimate(drawn: Resamples) -> Estimate:
-    if bool((drawn.draws == drawn.value).all()):  # BCa knows no correction for this
-        plan, value = drawn.plan, drawn.value
+    if drawn.value == 0 and not drawn.draws.any():  # acting on no one
+        plan = drawn.plan
         words = f"{drawn.how}, the same in all, seed {plan.seed}"
-        return Estimate(value, value, value, plan.level, drawn.n, Unit.PATIENT, words)
+        return Estimate(0.0, 0.0, 0.0, plan.level, drawn.n, Unit.PATIENT, words)
     return drawn.estimate()
 
 

@@ -345,7 +345,7 @@ def model_at_reader(
         called = s[rows] >= _matching_threshold(t[rows], s[rows], v[rows], match)
         counted = t[rows] if match.other is Match.SENSITIVITY else ~t[rows]
         gained = called[counted].mean() - v[rows][counted].mean()
-        return float(gained if match.other is Match.SENSITIVITY else -gained)
+        return float(gained if match.other is Match.SENSITIVITY else 0 - gained)
 
     plan = plan or BootstrapPlan()
     drawn = resample((AnyStatistic(apart, t.size),), np.arange(t.size), plan, t)[0]

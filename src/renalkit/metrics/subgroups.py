@@ -34,7 +34,8 @@ def equal_aucs_of_groups(groups: Sequence[tuple[AnyArray, AnyArray]]) -> Interac
     Cochran's Q: squared distances of the AUCs from their mean, each weighted by one over its DeLong
     variance; chi-square with one degree of freedom less than groups (Cochran 1954, Biometrics
     10:101). Of two groups Q is the square of the unpaired DeLong statistic. Scores need no common
-    scale between groups. A group that separates its classes completely has no variance: no test.
+    scale between groups. A group whose AUC has no variance (complete separation, or equal scores)
+    leaves no test.
 
     Raises: StatisticUndefined as `delong`.
     """
@@ -44,7 +45,9 @@ def equal_aucs_of_groups(groups: Sequence[tuple[AnyArray, AnyArray]]) -> Interac
     values = np.array([float(auc[0]) for auc, _ in found])
     variances = np.array([float(cov[0, 0]) for _, cov in found])
     if not bool((variances > 0).all()):
-        return Interaction("no test: a group separates the classes completely", None, None)
+        if bool(((values == 0) | (values == 1)).any()):
+            return Interaction("no test: a group separates the classes completely", None, None)
+        return Interaction("no test: all scores of a group are equal", None, None)
     weights = 1 / variances
     mean = float(weights @ values) / float(weights.sum())
     q = float(weights @ (values - mean) ** 2)
@@ -65,6 +68,8 @@ def equal_ranks_of_groups(groups: Sequence[AnyArray]) -> Interaction:
         return Interaction("no test: fewer than two groups", None, None)
     scores = [np.asarray(g, dtype=np.float64) for g in groups]
     every = np.concatenate(scores)
+    if min(s.size for s in scores) == 0:
+        return Interaction("no test: a group without a patient", None, None)
     if not bool(np.isfinite(every).all()):
         raise StatisticUndefined("scores that are NaN or infinite", where="Kruskal-Wallis test")
     if float(np.ptp(every)) == 0:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from renalkit.errors import StatisticUndefined
 from renalkit.metrics import characteristics
 from renalkit.metrics.characteristics import compare_categories, compare_numbers, fisher_exact
 
@@ -98,7 +99,7 @@ def test_constant_groups_that_differ() -> None:
 
 
 def test_values_that_are_infinite_and_no_groups_are_refused() -> None:
-    with pytest.raises(ValueError, match="finite"):
+    with pytest.raises(StatisticUndefined, match="1 infinite values"):
         compare_numbers([np.array([1.0, np.inf])])
     with pytest.raises(ValueError, match="no group"):
         compare_numbers([])
