@@ -6,6 +6,7 @@ that contradicts itself and a study with holes are refused with their line.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
@@ -203,13 +204,17 @@ class Collected:
             holes = table.missing(kind) if table.has(kind) else ()
             if holes:
                 shown = _some([f"{c} by {r}{f' in {a}' if a else ''}" for c, r, a in holes])
+                if len(holes) > _SHOWN:
+                    lacking = Counter(f"{r}{f' in {a}' if a else ''}" for _, r, a in holes)
+                    cases = len(table.cases)
+                    shown = _some([f"{who} lacks {n} of {cases}" for who, n in lacking.items()])
                 raise bad_table(
                     f"{len(holes)} of {len(holes) + self._given(kind)} {kind.value}s are missing"
                     f" ({shown})",
                     where=self.where,
                     expected="every case read by every reader in every arm",
-                    remedy="fill them in, or ask to keep incomplete cases (they are then left out "
-                    "where a comparison needs all readers, and counted)",
+                    remedy="fill them in, or ask to keep incomplete cases (--incomplete); they are "
+                    "left out where a comparison needs all readers, and counted",
                 )
 
     def _given(self, kind: ReadingValue) -> int:

@@ -182,7 +182,7 @@ def _stored_plan(folder: RunFolder) -> tuple[ReaderPlan, Json]:
     try:
         found = read_json(folder.readings_plan)
         return ReaderPlan.of_json(found["plan"]), dict(found["left_out"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise StoreError(
             "the plan of the readings is missing, damaged or of another version",
             where=where,
