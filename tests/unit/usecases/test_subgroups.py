@@ -137,7 +137,7 @@ def test_groups_of_few_patients_have_no_figures(found) -> None:
     assert small["patients"] == 1
     for name in ("auc", "accuracy", "dice"):
         assert small[name]["value"] is None
-        assert "1 patients, fewer than 10" in small[name]["note"]
+        assert "1 patient, fewer than 10" in small[name]["note"]
     test = found["site"]["interaction"]
     assert {t["p"] for t in test.values()} == {None}
 
