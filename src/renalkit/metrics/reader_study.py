@@ -29,7 +29,7 @@ from renalkit.metrics.agreement import (
     percent_agreement,
 )
 from renalkit.metrics.auc_inference import delong
-from renalkit.metrics.bootstrap import AnyStatistic, BootstrapPlan, resample
+from renalkit.metrics.bootstrap import BootstrapPlan, Codes, Evaluate, resample
 from renalkit.metrics.classification import (
     AnyArray,
     BinaryConfusion,
@@ -341,14 +341,8 @@ def model_at_reader(
     if v.size != t.size:
         raise StatisticUndefined(f"{v.size} votes for {t.size} cases", expected="one per case")
 
-    def apart(rows: npt.NDArray[np.intp]) -> float:
-        called = s[rows] >= _matching_threshold(t[rows], s[rows], v[rows], match)
-        counted = t[rows] if match.other is Match.SENSITIVITY else ~t[rows]
-        gained = called[counted].mean() - v[rows][counted].mean()
-        return float(gained if match.other is Match.SENSITIVITY else 0 - gained)
-
     plan = plan or BootstrapPlan()
-    drawn = resample((AnyStatistic(apart, t.size),), np.arange(t.size), plan, t)[0]
+    drawn = resample((MatchedDifference(t, s, v, match),), np.arange(t.size), plan, t)[0]
     difference = replace(drawn, difference=True).estimate()
     words = f"{difference.method}, {match.value} matched in each"
     threshold = _matching_threshold(t, s, v, match)
@@ -361,6 +355,55 @@ def model_at_reader(
         difference=replace(difference, method=words),
         test=both.sensitivity if match is Match.SPECIFICITY else both.specificity,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class MatchedDifference:
+    """Model minus reader in the other measure than `match`, matched anew in every resample.
+
+    truth, scores, votes (n,). A `bootstrap.Statistic`; NaN in a resample without one class.
+    """
+
+    truth: Bools
+    scores: Floats
+    votes: Bools
+    match: Match
+
+    @property
+    def n_rows(self) -> int:
+        return self.truth.size
+
+    def prepare(self, codes: Codes, n_groups: int) -> Evaluate:
+        # Score levels from the highest: rows of a level are called together.
+        _, level = np.unique(-self.scores, return_inverse=True)
+        shape = (n_groups, int(level.max()) + 1)
+        pos, neg = np.zeros(shape), np.zeros(shape)
+        np.add.at(pos, (codes, level), self.truth)
+        np.add.at(neg, (codes, level), ~self.truth)
+        voted, voted_of = (
+            np.bincount(codes, weights=self.votes & part, minlength=n_groups)
+            for part in (self.truth, ~self.truth)
+        )
+
+        def evaluate(counts: Floats) -> Floats:
+            # b u: how many of each class the model calls when it calls the highest u levels.
+            called, called_of = (
+                np.concatenate([np.zeros((len(counts), 1)), (counts @ m).cumsum(axis=1)], axis=1)
+                for m in (pos, neg)
+            )
+            by_reader, of_reader = counts @ voted, counts @ voted_of
+            if self.match is Match.SENSITIVITY:
+                u = (called < by_reader[:, None]).sum(axis=1)
+                found, reader, whole = called_of, of_reader, called_of[:, -1]
+            else:
+                u = (called_of <= of_reader[:, None]).sum(axis=1) - 1
+                found, reader, whole = called, by_reader, called[:, -1]
+            gained = found[np.arange(len(u)), u] - reader
+            signed = gained if self.match is Match.SPECIFICITY else 0 - gained
+            both = (called[:, -1] > 0) & (called_of[:, -1] > 0)
+            return np.divide(signed, whole, out=np.full(len(u), np.nan), where=both)
+
+        return evaluate
 
 
 def _matching_threshold(t: Bools, s: Floats, v: Bools, match: Match) -> float:

@@ -17,6 +17,7 @@ from renalkit.metrics.mrmc import Generalise
 from renalkit.metrics.reader_study import (
     GroupPlan,
     Match,
+    MatchedDifference,
     TieRule,
     compare_calls,
     majority_vote,
@@ -262,3 +263,21 @@ def test_the_interval_says_that_it_matches_in_every_resample():
     assert "within classes" in found.difference.method
     with pytest.raises(StatisticUndefined, match="3 votes for 60 cases"):
         model_at_reader(truth, model, votes[0][:3], Match.SPECIFICITY)
+
+
+def test_matching_in_resamples_is_matching_of_the_drawn_cases():
+    """The counted form gives what `model_at_reader` gives on a table with the rows repeated."""
+    rng = np.random.default_rng(9)
+    truth, model, _, votes = readings(7, n=30)
+    for scores in (model, np.round(model)):
+        for match in Match:
+            t, v = truth == 1, votes[0] == 1
+            evaluate = MatchedDifference(t, scores, v, match).prepare(np.arange(30), 30)
+            for counts in rng.multinomial(30, np.full(30, 1 / 30), size=20):
+                rows = np.repeat(np.arange(30), counts)
+                found = model_at_reader(truth[rows], scores[rows], votes[0, rows], match, FAST)
+                assert evaluate(counts[None].astype(float))[0] == pytest.approx(
+                    found.test.difference.value
+                )
+    only = np.where(t, 1.0, 0.0)[None]
+    assert math.isnan(evaluate(only)[0])
