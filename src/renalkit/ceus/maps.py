@@ -2,15 +2,15 @@
 
 Single pixels flicker too much for a fit, so a map is made of square cells of a few millimetres,
 each with the bolus fitted to its own curve. Frames are given one at a time, moved back to where the
-tissue was on the reference frame, and added up in bins of time; when a clip outlasts the bins, two
-become one. So memory depends on the size of the region and not on the length of the clip.
+tissue was on the reference frame, and added up in at most 128 bins of time, in any order. So memory
+depends on the size of the region and not on the length of the clip.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite, log
+from math import ceil, isfinite, log
 
 import cv2
 import numpy as np
@@ -30,7 +30,7 @@ CELL_MM = 2.5
 """Edge of a cell: several resolution cells of contrast imaging, so that speckle averages out."""
 
 _CELL_PX = 8  # where the scale is not known
-_BINS, _FIRST_BIN_S = 128, 0.25
+_BINS, _LEAST_BIN_S = 128, 0.25
 _AT_ONCE = 256
 _STEPS = 40
 _NO_BOLUS_P = 1e-3
@@ -65,28 +65,30 @@ class CellCurves:
 
 
 class MapMeter:
-    """Takes frames of a contrast pane one at a time and adds them up by cell and time.
+    """Takes frames of a contrast pane one at a time, in any order, and adds them up by cell and time.
 
     Args:
         box: of the region in the pane, on the reference frame. scale: from pixels to power.
-        cell: edge of a cell in px.
+        cell: edge of a cell in px. span_s: times of the first and the last frame.
 
     Raises:
-        ValueError: the box is smaller than a cell.
+        ValueError: the box is smaller than a cell, or the span ends before it begins.
     """
 
-    def __init__(self, box: Box, scale: PowerScale, cell: int) -> None:
+    def __init__(self, box: Box, scale: PowerScale, cell: int, span_s: tuple[float, float]) -> None:
+        if not (isfinite(span_s[0]) and isfinite(span_s[1]) and span_s[1] >= span_s[0]):
+            raise ValueError(f"frame times from {span_s[0]} to {span_s[1]} s are no span")
         across, down = box.width // cell, box.height // cell
         if across < 1 or down < 1:
             raise ValueError(f"{box} is smaller than a cell of {cell} px")
         self.box = Box(box.x, box.y, across * cell, down * cell)
         self._scale, self._power, self._cell = scale, scale.table(), cell
-        self._sums = np.zeros((_BINS, down, across), np.float32)
-        self._frames = np.zeros((_BINS, down, across), np.float32)
-        self._times = np.zeros(_BINS)
-        self._counts = np.zeros(_BINS)
-        self._start: float | None = None
-        self._width = _FIRST_BIN_S
+        self._span = span_s
+        bins = min(_BINS, max(1, ceil((span_s[1] - span_s[0]) / _LEAST_BIN_S)))
+        self._sums = np.zeros((bins, down, across), np.float32)
+        self._frames = np.zeros((bins, down, across), np.float32)
+        self._times = np.zeros(bins)
+        self._counts = np.zeros(bins)
 
     def add(
         self,
@@ -96,7 +98,7 @@ class MapMeter:
         *,
         kept: bool = True,
     ) -> None:
-        """Add the next frame; arguments as of `CurveMeter.add`. Times must not fall."""
+        """Add the next frame; arguments as of `CurveMeter.add`."""
         if kept:
             self.add_levels(self._scale.palette.levels(pane), time_s, shift)
 
@@ -134,16 +136,11 @@ class MapMeter:
         self._counts[place] += 1
 
     def _bin(self, time_s: float) -> int:
-        if self._start is None:
-            self._start = time_s
-        if time_s < self._start:
-            raise ValueError(f"a frame at {time_s} s comes after one at {self._start} s")
-        while (time_s - self._start) / self._width >= _BINS:
-            self._width *= 2
-            for kept in (self._sums, self._frames, self._times, self._counts):
-                kept[: _BINS // 2] = kept[0::2] + kept[1::2]
-                kept[_BINS // 2 :] = 0
-        return int((time_s - self._start) / self._width)
+        start, end = self._span
+        if not start <= time_s <= end:
+            raise ValueError(f"a frame at {time_s} s is not within {start} to {end} s")
+        bins = self._counts.size
+        return min(bins - 1, int((time_s - start) / max(end - start, 1e-9) * bins))
 
     def cells(self) -> CellCurves:
         """The curves so far."""
