@@ -65,7 +65,7 @@ class CellCurves:
 
 
 class MapMeter:
-    """Takes frames of a contrast pane one at a time, in any order, and adds them up by cell and time.
+    """Takes frames of a contrast pane, in any order, and adds them up by cell and time.
 
     Args:
         box: of the region in the pane, on the reference frame. scale: from pixels to power.
