@@ -33,7 +33,8 @@ from renalkit.usecases.progress import Silent
 from renalkit.writers.dicom_out import codes
 from renalkit.writers.dicom_out.capture import secondary_capture
 from renalkit.writers.dicom_out.general import ResultLabel, save
-from renalkit.writers.dicom_out.report import Curve, Figure, Finding, measurement_report
+from renalkit.writers.dicom_out.perfusion import coded, compared
+from renalkit.writers.dicom_out.report import Curve, Finding, Quantity, measurement_report
 from renalkit.writers.dicom_out.segmentation import Segment, us_segmentation
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -118,11 +119,11 @@ def results(header: Dataset, label: ResultLabel = LABEL) -> dict[str, Dataset]:
         codes.ECHO_POWER, codes.POWER, [k / 3 for k in frames], [1.5 * k for k in frames], frames
     )
     figures = [
-        Figure(codes.TIME_TO_PEAK, 17.25, codes.SECOND, (16.0, 18.5)),
-        Figure(codes.PEAK_ENHANCEMENT, 9.7344, codes.POWER, (9.0, 10.0)),
-        Figure(codes.over_cortex(codes.PEAK_ENHANCEMENT), 0.9, codes.RATIO),
-        Figure(codes.LONG_AXIS, 31.5, codes.MM),
-        Figure(codes.PROBABILITY, 0.75, codes.ONE),
+        Quantity(coded("TTP")[0], 17.25, codes.SECOND, (16.0, 18.5)),
+        Quantity(coded("PE")[0], 9.7344, codes.POWER, (9.0, 10.0)),
+        Quantity(compared("PE", ratio=True)[0], 0.9, codes.RATIO),
+        Quantity(codes.LONG_AXIS, 31.5, codes.MM),
+        Quantity(codes.PROBABILITY, 0.75, codes.ONE),
     ]
     findings = [
         Finding("Lesion 1", codes.LESION, figures, frame=0, mask=masks["Lesion 1"][0], curve=curve, side=Side.LEFT, algorithm=FIT),
@@ -224,7 +225,7 @@ def test_highdicom_finds_every_figure(made: Made, shape: str) -> None:
     lesion, kidney = found.content.get_planar_roi_measurement_groups()
     values = {m.name.meaning: (m.value, m.unit.value) for m in lesion.get_measurements()}
     assert values["Time To Peak"] == (17.25, "s")
-    assert values["Peak enhancement of linear echo power"] == (9.7344, "[arb'U]")
+    assert values["Peak enhancement"] == (9.7344, "[arb'U]")
     assert values["Long axis"] == (31.5, "mm")
     assert lesion.roi is not None
     assert kidney.referenced_segmentation_frame is not None

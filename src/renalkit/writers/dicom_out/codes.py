@@ -90,6 +90,9 @@ SECOND = Code("s", "UCUM", "s")
 POWER = Code("[arb'U]", "UCUM", "arbitrary unit")
 POWER_S = Code("[arb'U].s", "UCUM", "arbitrary unit second")
 POWER_PER_S = Code("[arb'U]/s", "UCUM", "arbitrary unit per second")
+GREY = Code("{grey}", "UCUM", "grey level")
+GREY_S = Code("{grey}.s", "UCUM", "grey level second")
+GREY_PER_S = Code("{grey}/s", "UCUM", "grey level per second")
 RATIO = Code("{ratio}", "UCUM", "ratio")
 ONE = Code("1", "UCUM", "no units")
 
@@ -97,20 +100,8 @@ LONG_AXIS = Code("103339001", "SCT", "Long axis")
 SHORT_AXIS = Code("103340004", "SCT", "Short axis")
 AREA = Code("42798000", "SCT", "Area")
 PROBABILITY = Code("PROBABILITY", PRIVATE, "Probability of a class by a model")
-
-ARRIVAL_TIME = Code("126371", "DCM", "Bolus Arrival Time")
-TIME_TO_PEAK = Code("113069", "DCM", "Time To Peak")
-MEAN_TRANSIT_TIME = Code("113052", "DCM", "Mean Transit Time")
-PEAK_ENHANCEMENT = Code("PE", PRIVATE, "Peak enhancement of linear echo power")
-RISE_TIME = Code("RT", PRIVATE, "Rise time")
-FALL_TIME = Code("FT", PRIVATE, "Fall time")
-WASH_IN_AREA = Code("WIAUC", PRIVATE, "Area under the curve before the peak")
-WASH_OUT_AREA = Code("WOAUC", PRIVATE, "Area under the curve after the peak")
-WASH_IN_RATE = Code("WIR", PRIVATE, "Steepest rise")
-WASH_OUT_RATE = Code("WOR", PRIVATE, "Steepest fall")
-WASH_IN_INDEX = Code("WIPI", PRIVATE, "Area before the peak over rise time")
-QUALITY_OF_FIT = Code("QOF", PRIVATE, "Explained share of the curve's variance")
 ECHO_POWER = Code("POWER", PRIVATE, "Mean linear echo power of a region")
+ECHO_GREY = Code("GREY", PRIVATE, "Mean grey level of a region")
 
 INJECTION = Code("125234", "DCM", "Start of contrast agent administration")
 FIRST_FRAME = Code("FIRST-FRAME", PRIVATE, "First frame of the cine")
@@ -140,11 +131,6 @@ class Algorithm:
     def settings(self) -> list[str]:
         """The parameters as `name=value`."""
         return [f"{name}={value}" for name, value in self.parameters.items()]
-
-
-def over_cortex(concept: Code) -> Code:
-    """The private concept of a figure divided by that of cortex; it has the unit RATIO."""
-    return Code(f"X-{concept.value}"[:16], PRIVATE, f"{concept.meaning}, over that of cortex"[:64])
 
 
 def private_scheme_used(codes: Iterable[Dataset]) -> bool:

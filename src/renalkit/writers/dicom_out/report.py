@@ -91,10 +91,11 @@ _Group = MeasurementsAndQualitativeEvaluations | PlanarROIMeasurementsAndQualita
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """A measured number. interval: its 95 % interval (low, high), which holds the value.
+class Quantity:
+    """A measured number. interval: (low, high), holds the value; its level is one of the
+    parameters of the finding's algorithm.
 
-    A figure that does not exist is left out; there is no figure without a finite value.
+    A figure that does not exist is left out; there is none without a finite value.
     """
 
     concept: Code
@@ -154,7 +155,7 @@ class Finding:
 
     label: str
     structure: Structure
-    figures: Sequence[Figure] = ()
+    quantities: Sequence[Quantity] = ()
     answers: Sequence[tuple[Code, Code]] = ()
     frame: int | None = None
     mask: Mask | None = field(default=None, repr=False)
@@ -166,7 +167,7 @@ class Finding:
         checked_text(self.label, "label of a finding", 64)
         if (self.frame is None) != (self.mask is None):
             raise ValueError(f"finding {self.label!r}: a mask needs its frame, a frame its mask")
-        if not (self.figures or self.answers or self.curve or self.mask is not None):
+        if not (self.quantities or self.answers or self.curve or self.mask is not None):
             raise ValueError(f"finding {self.label!r} says nothing")
 
 
@@ -198,7 +199,7 @@ def measurement_report(
         _check_segmentation(segmentation, source)
     groups: list[_Group] = []
     for finding in findings:
-        if finding.figures or finding.answers or finding.mask is not None:
+        if finding.quantities or finding.answers or finding.mask is not None:
             groups.append(_group(finding, source, segmentation))
         if finding.curve is not None:
             groups.extend(_moments(finding, finding.curve, source))
@@ -301,7 +302,7 @@ def _replace_stand_in(root: Dataset, source: Source) -> None:
 
 def _group(finding: Finding, source: Source, segmentation: Dataset | None) -> _Group:
     contents: dict[str, Any] = {
-        "measurements": [_measurement(figure) for figure in finding.figures],
+        "measurements": [_measurement(quantity) for quantity in finding.quantities],
         "qualitative_evaluations": [
             QualitativeEvaluation(question.sr, answer.sr) for question, answer in finding.answers
         ],
@@ -361,17 +362,17 @@ def _stored(
     )
 
 
-def _measurement(figure: Figure) -> Measurement:
-    unit = figure.unit.sr
+def _measurement(quantity: Quantity) -> Measurement:
+    unit = quantity.unit.sr
     properties = None
-    if figure.interval is not None:
-        low, high = figure.interval
+    if quantity.interval is not None:
+        low, high = quantity.interval
         properties = MeasurementProperties()
         properties.extend(
             NumContentItem(name.sr, distance, unit, None, RelationshipTypeValues.HAS_PROPERTIES)
-            for name, distance in ((_ABOVE, high - figure.value), (_BELOW, figure.value - low))
+            for name, distance in ((_ABOVE, high - quantity.value), (_BELOW, quantity.value - low))
         )
-    return Measurement(figure.concept.sr, figure.value, unit, properties=properties)
+    return Measurement(quantity.concept.sr, quantity.value, unit, properties=properties)
 
 
 def _moments(finding: Finding, curve: Curve, source: Source) -> list[_Group]:

@@ -15,9 +15,9 @@ from pydicom.dataset import Dataset
 from renalkit import __version__
 from renalkit.errors import InputRefused, Reason, StoreError
 from renalkit.writers.dicom_out.capture import secondary_capture
-from renalkit.writers.dicom_out.codes import CORTEX, PEAK_ENHANCEMENT, POWER
+from renalkit.writers.dicom_out.codes import AREA, CORTEX, MM2
 from renalkit.writers.dicom_out.general import WARNING, ResultLabel, save
-from renalkit.writers.dicom_out.report import Figure, Finding, measurement_report
+from renalkit.writers.dicom_out.report import Finding, Quantity, measurement_report
 from renalkit.writers.dicom_out.segmentation import Segment, us_segmentation
 from renalkit.writers.dicom_out.source import checked_source, compression, full_mask
 from renalkit.writers.dicom_uid import derived_uid
@@ -35,7 +35,7 @@ def capture(header, label=made.LABEL):
 
 
 def report(header, label=made.LABEL):
-    figures = [Figure(PEAK_ENHANCEMENT, 3.5, POWER)]
+    figures = [Quantity(AREA, 3.5, MM2)]
     finding = Finding("Cortex", CORTEX, figures, frame=0, mask=made.block())
     return measurement_report(header, [finding], label)
 

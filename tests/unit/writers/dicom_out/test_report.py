@@ -24,22 +24,19 @@ from renalkit.writers.dicom_out.codes import (
     LESION,
     LONG_AXIS,
     MM,
-    PEAK_ENHANCEMENT,
     POWER,
     PRIVATE,
     RATIO,
     SECOND,
-    TIME_TO_PEAK,
-    WASH_IN_RATE,
     Algorithm,
     Code,
-    over_cortex,
 )
+from renalkit.writers.dicom_out.perfusion import coded, compared
 from renalkit.writers.dicom_out.report import (
     MOST_CURVE_POINTS,
     Curve,
-    Figure,
     Finding,
+    Quantity,
     measurement_report,
     single_outline,
 )
@@ -48,8 +45,10 @@ from renalkit.writers.dicom_out.segmentation import Segment, us_segmentation
 sys.path.insert(0, str(Path(__file__).parent))
 made = importlib.import_module("sources")
 
+TIME_TO_PEAK, RISE = (coded(name)[0] for name in ("TTP", "WiR"))
+PEAK_RATIO = compared("PE", ratio=True)[0]
 FIT = Algorithm("lognormal fit", "0.1.0", FITTING, {"interval": "95 % block bootstrap"})
-TTP = Figure(TIME_TO_PEAK, 17.11583333333333, SECOND, (16.0, 18.5))
+TTP = Quantity(TIME_TO_PEAK, 17.11583333333333, SECOND, (16.0, 18.5))
 
 
 def read_back(data):
@@ -82,7 +81,7 @@ def test_a_finding_comes_back_whole():
         Finding(
             "Lesion 1",
             LESION,
-            [TTP, Figure(LONG_AXIS, 31.5, MM), Figure(over_cortex(PEAK_ENHANCEMENT), 0.9, RATIO)],
+            [TTP, Quantity(LONG_AXIS, 31.5, MM), Quantity(PEAK_RATIO, 0.9, RATIO)],
             [grade],
             frame=3,
             mask=made.block(),
@@ -115,7 +114,7 @@ def test_a_finding_comes_back_whole():
 
 
 def test_an_interval_is_two_distances_in_the_unit_of_the_figure():
-    found = report(Finding("Lesion 1", LESION, [TTP, Figure(LONG_AXIS, 31.5, MM)]))
+    found = report(Finding("Lesion 1", LESION, [TTP, Quantity(LONG_AXIS, 31.5, MM)]))
     (group,) = found.content.get_image_measurement_groups()
     time, size = group.get_measurements()
     distances = {
@@ -270,9 +269,9 @@ def test_the_document_claims_no_more_than_it_is():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Figure(WASH_IN_RATE, float("nan"), POWER), "not finite"),
-        (lambda: Figure(WASH_IN_RATE, 1.0, POWER, (0.0, float("inf"))), "not finite"),
-        (lambda: Figure(WASH_IN_RATE, 1.0, POWER, (2.0, 3.0)), "outside its interval"),
+        (lambda: Quantity(RISE, float("nan"), POWER), "not finite"),
+        (lambda: Quantity(RISE, 1.0, POWER, (0.0, float("inf"))), "not finite"),
+        (lambda: Quantity(RISE, 1.0, POWER, (2.0, 3.0)), "outside its interval"),
         (lambda: Curve(ECHO_POWER, POWER, [0.0], [1.0, 2.0], [0]), "equal numbers"),
         (lambda: Curve(ECHO_POWER, POWER, [], [], []), "of 0 points"),
         (lambda: Curve(ECHO_POWER, POWER, *[range(MOST_CURVE_POINTS + 1)] * 3), "thin it"),
