@@ -220,7 +220,7 @@ def test_frames_of_noise_are_all_lost_but_the_reference():
 def test_in_plane_needs_a_least_correlation_and_survives_many_lost_frames():
     kept, limit = in_plane([0.9] * 5 + [0.4] * 12)
     assert kept.tolist() == [True] * 5 + [False] * 12
-    assert limit == pytest.approx(0.72 * 0.9)
+    assert limit == pytest.approx(0.75 * 0.9)
     assert not in_plane([0.2, 0.25, 0.1])[0].any()
     assert in_plane([0.85, 0.8, 0.9, 0.75])[0].all()
     assert in_plane([])[0].size == 0
