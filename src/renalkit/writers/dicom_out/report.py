@@ -76,7 +76,7 @@ from renalkit.writers.dicom_out.source import (
 )
 from renalkit.writers.dicom_uid import derived_uid
 
-MOST_CURVE_POINTS = 400
+MOST_CURVE_POINTS = 256
 
 _PROCEDURE = Code("16310003", "SCT", "Diagnostic ultrasonography")
 _ABOVE = Code("371886008", "SCT", "+, range of upper measurement uncertainty")
@@ -199,8 +199,7 @@ def measurement_report(
         _check_segmentation(segmentation, source)
     groups: list[_Group] = []
     for finding in findings:
-        if finding.quantities or finding.answers or finding.mask is not None:
-            groups.append(_group(finding, source, segmentation))
+        groups.append(_group(finding, source, segmentation))
         if finding.curve is not None:
             groups.extend(_moments(finding, finding.curve, source))
     report = MeasurementReport(
@@ -264,13 +263,15 @@ def _evidence(source: Source, segmentation: Dataset | None) -> Dataset:
     return study
 
 
+def _tracking(finding: Finding, source: Source) -> TrackingIdentifier:
+    return TrackingIdentifier(uid=tracking_uid(source, finding.label), identifier=finding.label)
+
+
 def _about(finding: Finding, source: Source) -> dict[str, Any]:
     """What all groups of a finding say."""
     side = None if finding.side is None else side_code(finding.side).sr
     about: dict[str, Any] = {
-        "tracking_identifier": TrackingIdentifier(
-            uid=tracking_uid(source, finding.label), identifier=finding.label
-        ),
+        "tracking_identifier": _tracking(finding, source),
         "finding_type": finding.structure.kind.sr,
         "finding_category": finding.structure.category.sr,
         "finding_sites": [FindingSite(KIDNEY_SITE.sr, laterality=side)],
@@ -376,7 +377,7 @@ def _measurement(quantity: Quantity) -> Measurement:
 
 
 def _moments(finding: Finding, curve: Curve, source: Source) -> list[_Group]:
-    """A group per point of a curve."""
+    """A group per point of a curve, tied to the finding by its tracking identifier only."""
     groups: list[_Group] = []
     points = zip(curve.times_s, curve.values, curve.frames, strict=True)
     for order, (time_s, value, frame) in enumerate(points, start=1):
@@ -389,7 +390,7 @@ def _moments(finding: Finding, curve: Curve, source: Source) -> list[_Group]:
         )
         groups.append(
             MeasurementsAndQualitativeEvaluations(
-                **_about(finding, source),
+                tracking_identifier=_tracking(finding, source),
                 time_point_context=moment,
                 measurements=[Measurement(curve.concept.sr, float(value), curve.unit.sr)],
                 source_images=[SourceImageForMeasurementGroup(*_image(source, frame))],

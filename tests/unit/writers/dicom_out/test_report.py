@@ -132,7 +132,9 @@ def test_an_interval_is_two_distances_in_the_unit_of_the_figure():
 def test_a_curve_is_a_group_per_moment():
     curve = Curve(ECHO_POWER, POWER, [0.0, 0.1, 0.25], [1.0, 2.5, 1e-7], [0, 2, 5], INJECTION)
     found = report(Finding("Lesion 1", LESION, curve=curve, algorithm=FIT))
-    groups = found.content.get_image_measurement_groups()
+    whole, *groups = found.content.get_image_measurement_groups()
+    assert whole.finding_type.value == "52988006"
+    assert not whole.get_measurements()
     seen = []
     for group in groups:
         assert group.tracking_identifier == "Lesion 1"
