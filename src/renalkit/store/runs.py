@@ -132,6 +132,11 @@ class RunFolder:
         return self.path / "clinical" / "coefficients.json"
 
     @property
+    def outlines(self) -> Path:
+        """Outlines of readers, with numbers for files, lesions and patients."""
+        return self.path / "outlines.csv"
+
+    @property
     def reader_ceiling(self) -> Path:
         return self.path / "reader_ceiling.json"
 

@@ -7,7 +7,6 @@ is predicted with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import exp
 
 import numpy as np
@@ -24,9 +23,9 @@ from renalkit.metrics.logistic import (
     design_of,
     separated,
 )
-from renalkit.store.files import read_json, write_json
+from renalkit.store.files import write_json
 from renalkit.store.splits import load_split
-from renalkit.usecases.clinical_model import fitted_model, training_rows
+from renalkit.usecases.clinical_model import fitted_model, groups_of, training_rows
 from renalkit.usecases.experiment import CLINICAL
 from renalkit.usecases.results import Json, RunResults, estimate_json, undefined_json
 
@@ -55,8 +54,7 @@ def coefficients_of(results: RunResults) -> Json | None:
         if s.label is not None and s.key.patient in patients
     ]
     columns = next(s.job for s in results.systems if s.job.label == CLINICAL).params["columns"]
-    check = results.folder.check
-    groups: Mapping[str, str] = read_json(check)["groups"] if check.exists() else {}
+    groups = groups_of(results.folder)
     rows, people = training_rows(results.cohort, samples, groups, split.seed)
     model = fitted_model(rows, columns, len(results.task.classes))
     if model is None:

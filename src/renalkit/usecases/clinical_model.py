@@ -112,12 +112,17 @@ def fit_clinical(folder: RunFolder, experiment: Experiment, cohort: Cohort) -> b
     if not columns or not divided <= set(cohort.patients):
         return False
     samples = b_mode_samples(cohort)
-    groups: Mapping[str, str] = read_json(folder.check)["groups"] if folder.check.exists() else {}
+    groups = groups_of(folder)
     job = clinical_job(experiment, columns)
     for fold in split.folds:
         _fit_fold(folder, (cohort, samples, groups), (split, fold), job)
     write_json(folder.system(CLINICAL) / "model.json", {"columns": list(columns)})
     return True
+
+
+def groups_of(folder: RunFolder) -> Mapping[str, str]:
+    """Group of each patient that the check of the cohort joined with others."""
+    return read_json(folder.check).get("groups", {}) if folder.check.exists() else {}
 
 
 def _fit_fold(

@@ -44,9 +44,10 @@ from renalkit.usecases.clinical_model import fit_clinical
 from renalkit.usecases.differences import comparisons_of
 from renalkit.usecases.folds import classes_by_fold, masks_by_fold, spread
 from renalkit.usecases.images import write_images
-from renalkit.usecases.lesions import keep_reader_ceiling, write_lesions
+from renalkit.usecases.lesions import write_lesions
 from renalkit.usecases.parts import load_data
 from renalkit.usecases.progress import Progress
+from renalkit.usecases.reader_ceiling import keep_outlines, write_reader_ceiling
 from renalkit.usecases.readers import write_readers
 from renalkit.usecases.results import (
     CASE_SCORES,
@@ -295,7 +296,7 @@ def evaluate_run(
         if outlines is not None:
             where = cohort_path or experiment.cohort
             plan = bootstrap_plan(experiment.statistics)
-            keep_reader_ceiling(folder, outlines, (cohort, where), plan)
+            keep_outlines(folder, outlines, (cohort, where), plan)
     results = read_results(path, progress, cohort_path)
     return evaluate_results(results, cohort_path, progress)
 
@@ -340,6 +341,7 @@ def evaluate_results(results: RunResults, cohort_path: Path | None, progress: Pr
         write_subgroups(results)
         write_coefficients(results)
         write_usefulness(results)
+        write_reader_ceiling(results)
         write_lesions(results)
         write_readers(results)
     return metrics

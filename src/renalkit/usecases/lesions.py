@@ -8,18 +8,14 @@ lesions and pictures, intervals are over patients.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 
-from renalkit.domain.cohort import Cohort
 from renalkit.domain.prediction import Prediction, Unit
 from renalkit.domain.profile import class_without_lesion
-from renalkit.domain.readings import Outline
 from renalkit.domain.sample import Sample, SampleKey, b_mode_samples
-from renalkit.errors import InputRefused, Reason, StoreError
-from renalkit.metrics.agreement import outline_dice, reader_dice
+from renalkit.errors import StoreError
 from renalkit.metrics.bootstrap import (
     BootstrapPlan,
     RatioOfSums,
@@ -37,11 +33,9 @@ from renalkit.metrics.detection import (
     size_bins,
 )
 from renalkit.metrics.inference import Proportion
-from renalkit.readers.pseudonyms import Pseudonyms
-from renalkit.readers.readings import read_outlines
 from renalkit.store.cohorts import table_text
-from renalkit.store.files import read_json, write_json, write_text
-from renalkit.store.runs import RunFolder
+from renalkit.store.files import write_json, write_text
+from renalkit.usecases.reader_ceiling import stored_ceiling
 from renalkit.usecases.results import (
     Json,
     RunResults,
@@ -119,7 +113,7 @@ def lesions_of_run(results: RunResults) -> Json:
         "well": WELL,
         "least_patients": LEAST_PATIENTS,
         "systems": systems,
-        "readers": _stored_ceiling(results.folder),
+        "readers": stored_ceiling(results.folder),
     }
 
 
@@ -348,65 +342,7 @@ def _sensitivity_by_size(found: _Detected, threshold: float, plan: BootstrapPlan
     return rows
 
 
-# ---------------------------------------------------------------- readers as ceiling
-
-
-def keep_reader_ceiling(
-    folder: RunFolder, outlines: Path, data: tuple[Cohort, Path], plan: BootstrapPlan
-) -> Json:
-    """Dice between readers from a table of their outlines: what a system can be asked for at best.
-
-    data: the cohort and its folder; the key beside it finds the patients of files where the table
-    has no column patient. Kept in the run, so that later evaluations have it.
-    Raises InputRefused: the table cannot be used, or a file is of no known patient;
-    StatisticUndefined: no two readers outlined one lesion.
-    """
-    found, _ = read_outlines(outlines)
-    found = _with_patients(found, data, outlines.name)
-    boxes = any(o.mask is None for o in found)
-    dice, patients, names = outline_dice(found, boxes=boxes)
-    between = reader_dice(dice, patients, plan)
-    ceiling: Json = {
-        "what": "boxes" if boxes else "masks",
-        "readers": list(names),
-        "mean": estimate_json(between.mean),
-        "lowest": between.lowest,
-        "pairs": between.pairs,
-        "empty": between.empty,
-    }
-    write_json(folder.reader_ceiling, ceiling)
-    return ceiling
-
-
-def _stored_ceiling(folder: RunFolder) -> Json | None:
-    return read_json(folder.reader_ceiling) if folder.reader_ceiling.exists() else None
-
-
-def _with_patients(
-    outlines: Sequence[Outline], data: tuple[Cohort, Path], name: str
-) -> tuple[Outline, ...]:
-    """The outlines, those without a patient with the pseudonym of the study their file is of."""
-    cohort, where = data
-    nameless = [o for o in outlines if not o.patient]
-    if not nameless:
-        return tuple(outlines)
-    key = where.parent / f"{where.name}.keys" / "project.key"
-    owner = {c.source.keyed_path: s.patient for s in cohort.studies for c in s.clips}
-    known: dict[str, str] = {}
-    if key.is_file():
-        pseudonyms = Pseudonyms(key.read_bytes())
-        known = {o.file: owner.get(pseudonyms.path(Path(o.file)), "") for o in nameless}
-    lost = sum(not known.get(o.file) for o in nameless)
-    if lost:
-        raise InputRefused(
-            Reason.BAD_TABLE,
-            f"{lost} outlines of no known patient",
-            where=name,
-            expected="a column patient, or files as they lay below the import folder and the "
-            "cohort's key beside it",
-            remedy="add the column patient",
-        )
-    return tuple(o if o.patient else replace(o, patient=known[o.file]) for o in outlines)
+# ---------------------------------------------------------------- as files
 
 
 def write_lesions(results: RunResults) -> Json:

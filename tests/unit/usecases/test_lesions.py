@@ -19,7 +19,7 @@ from renalkit.domain.prediction import Prediction, SystemRef, Unit
 from renalkit.domain.sample import b_mode_samples
 from renalkit.domain.splits import Plan, SplitOptions, make_split, patient_facts
 from renalkit.domain.study import Lesion, Roi, Study
-from renalkit.errors import InputRefused, StoreError
+from renalkit.errors import InputRefused, StatisticUndefined, StoreError
 from renalkit.metrics.bootstrap import BootstrapPlan
 from renalkit.metrics.detection import region_scores
 from renalkit.readers.pseudonyms import Pseudonyms
@@ -27,8 +27,9 @@ from renalkit.store.runs import RunFolder
 from renalkit.store.splits import save_split
 from renalkit.usecases.differences import comparisons_of
 from renalkit.usecases.experiment import Experiment, jobs_of
-from renalkit.usecases.lesions import keep_reader_ceiling, lesions_csv, lesions_of_run
+from renalkit.usecases.lesions import lesions_csv, lesions_of_run
 from renalkit.usecases.progress import Silent
+from renalkit.usecases.reader_ceiling import keep_outlines, write_reader_ceiling
 from renalkit.usecases.results import RunResults, pool, system_results
 
 KEY = bytes(range(32))
@@ -287,7 +288,7 @@ def test_dice_between_readers_is_kept_as_ceiling(tmp_path: Path, masks: bool) ->
     found = cohort()
     folder = RunFolder(tmp_path)
     table = outline_table(tmp_path / "o.csv", patients=True, masks=masks)
-    keep_reader_ceiling(folder, table, (found, tmp_path / "c"), BootstrapPlan(200))
+    keep_outlines(folder, table, (found, tmp_path / "c"), BootstrapPlan(200))
     drawn = {p: box(5, 16) for p in found.patients}
     readers = lesions_of_run(results(tmp_path, found, [drawn]))["readers"]
     assert readers["what"] == ("masks" if masks else "boxes")
@@ -302,9 +303,36 @@ def test_the_key_beside_the_cohort_finds_the_patients_of_files(tmp_path: Path) -
     folder.path.mkdir()
     table = outline_table(tmp_path / "o.csv", patients=False)
     with pytest.raises(InputRefused, match="8 outlines of no known patient"):
-        keep_reader_ceiling(folder, table, (found, tmp_path / "c"), BootstrapPlan(200))
+        keep_outlines(folder, table, (found, tmp_path / "c"), BootstrapPlan(200))
     (tmp_path / "c.keys").mkdir()
     (tmp_path / "c.keys" / "project.key").write_bytes(KEY)
-    kept = keep_reader_ceiling(folder, table, (found, tmp_path / "c"), BootstrapPlan(200))
+    kept = keep_outlines(folder, table, (found, tmp_path / "c"), BootstrapPlan(200))
     assert kept["mean"]["n"] == 4
     assert json.loads(folder.reader_ceiling.read_text()) == kept
+
+
+def test_outlines_are_kept_without_names_and_give_the_same_figure_again(tmp_path: Path) -> None:
+    found = cohort()
+    table = outline_table(tmp_path / "o.csv", patients=True)
+    text = table.read_text().replace(",P", ",MUELLER 1950-").replace("images/", "mueller/")
+    table.write_text(text)
+    run = results(tmp_path, found, [{p: box(5, 16) for p in found.patients}])
+    kept = keep_outlines(run.folder, table, (found, tmp_path / "c"), run.plan)
+    stored = run.folder.outlines.read_text()
+    assert "mueller" not in stored.lower()
+    assert len(stored.splitlines()) == 9
+    assert {"r1", "r2"} == {line.split(",")[0] for line in stored.splitlines()[1:]}
+    run.folder.reader_ceiling.unlink()
+    assert write_reader_ceiling(run) == kept
+    assert json.loads(run.folder.reader_ceiling.read_text()) == kept
+
+
+def test_outlines_of_one_reader_are_refused_and_not_kept(tmp_path: Path) -> None:
+    found = cohort()
+    table = outline_table(tmp_path / "o.csv", patients=True)
+    lines = [line for line in table.read_text().splitlines() if not line.startswith("r2")]
+    table.write_text("\n".join(lines) + "\n")
+    folder = RunFolder(tmp_path)
+    with pytest.raises(StatisticUndefined, match="no two outlines"):
+        keep_outlines(folder, table, (found, tmp_path / "c"), BootstrapPlan(200))
+    assert not folder.outlines.exists()

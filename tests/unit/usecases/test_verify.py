@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,11 +14,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from renalkit.cli import app
+from renalkit.domain.cohort import Cohort
+from renalkit.domain.geometry import MaskRLE
+from renalkit.domain.sample import b_mode_samples
 from renalkit.errors import StoreError
+from renalkit.store.cohorts import load_cohort
 from renalkit.store.predictions import load_predictions, save_predictions
 from renalkit.store.runs import MANIFEST, RunFolder, write_manifest
 from renalkit.store.splits import load_split, save_split
@@ -29,9 +36,26 @@ from renalkit.usecases.verify import verify_run, verify_words
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory, made_run: ModuleType) -> Path:
-    made = made_run.make_run(tmp_path_factory.mktemp("made"), n_patients=12, size=48)
+    root = tmp_path_factory.mktemp("made")
+    made = made_run.make_run(root, n_patients=18, size=48, facts=True)
+    outlines = root / "outlines.csv"
+    outlines.write_text(outline_table(load_cohort(made.cohort)))
+    evaluate_run(made.run, Silent(), outlines=outlines)
     write_manifest(made.run)
     return made.run
+
+
+def outline_table(cohort: Cohort) -> str:
+    """What two readers drew: the reference, and the reference one column to the right."""
+    lines = ["reader,file,frame,x,y,width,height,lesion,mask,patient"]
+    for sample in b_mode_samples(cohort):
+        if sample.mask is None or not sample.mask.area_px:
+            continue
+        for reader, by in (("r1", 0), ("r2", 1)):
+            mask = MaskRLE.encode(np.roll(sample.mask.decode(), by, axis=1))
+            place = f"{sample.key.text}.png,0,1,1,9,9,1"
+            lines.append(f"{reader},{place},{mask.text},{sample.key.patient}")
+    return "\n".join(lines) + "\n"
 
 
 @pytest.fixture
@@ -80,7 +104,7 @@ def test_an_untouched_run_agrees_and_stays_untouched(run: RunFolder) -> None:
     found = verify_run(run.path, Silent())
     assert found["differences"] == []
     assert found["ok"] is True
-    n_folds = 3 * len(load_split(run.folds).folds)
+    n_folds = 4 * len(load_split(run.folds).folds)
     assert found["checked"]["weights"] == n_folds
     assert found["checked"]["file"] == len(before) - 1
     tables = [load_predictions(p) for p in run.path.rglob("*.parquet")]
@@ -88,6 +112,98 @@ def test_an_untouched_run_agrees_and_stays_untouched(run: RunFolder) -> None:
     assert found["checked"]["figure"] > 1000
     assert files_of(run) == before
     assert verify_words(found).endswith("everything agrees")
+
+
+WRITTEN = (
+    "metrics.json",
+    "comparisons.json",
+    "images.json",
+    "characteristics.json",
+    "subgroups.json",
+    "usefulness.json",
+    "lesions.json",
+    "reader_ceiling.json",
+    "clinical/coefficients.json",
+    "cases.csv",
+    "characteristics.csv",
+    "subgroups.csv",
+    "lesions.csv",
+)
+"""Every file of figures that evaluation writes here."""
+
+
+def test_one_changed_digit_is_found_in_every_file_of_figures(run: RunFolder) -> None:
+    """The manifest is mended too, so only figures computed again can tell."""
+    places = {name: tampered(run.path / name) for name in WRITTEN}
+    write_manifest(run.path)
+    found = verified(run)
+    assert kinds(found) == {"figure"}
+    told_of = {where.partition(":")[0] for where, _ in told(found, "figure")}
+    assert told_of == {Path(name).name for name in WRITTEN}
+    assert found["n_differences"] == len(WRITTEN), "and nothing else"
+    for name, place in places.items():
+        assert any(where == f"{Path(name).name}: {place}" for where, _ in told(found, "figure")), (
+            name,
+            place,
+        )
+
+
+def test_evaluation_writes_no_file_that_is_not_verified(run: RunFolder) -> None:
+    before = {p: p.stat().st_mtime_ns for p in run.path.rglob("*") if p.is_file()}
+    evaluate_run(run.path, Silent())
+    after = {
+        p for p in run.path.rglob("*") if p.is_file() and before.get(p) != p.stat().st_mtime_ns
+    }
+    written = {p.relative_to(run.path).as_posix() for p in after} - {MANIFEST}
+    assert written == {*WRITTEN, "clinical/model.json"}
+
+
+def tampered(path: Path) -> str:
+    """Change one digit of the last figure with a fraction; the place as verify names it."""
+    if path.suffix == ".csv":
+        rows = list(csv.reader(path.read_text().splitlines()))
+        line, column = next(
+            (i, k)
+            for i in range(len(rows) - 1, 0, -1)
+            for k, cell in enumerate(rows[i])
+            if re.fullmatch(r"0\.\d{3,}", cell)
+        )
+        digits = rows[line][column]
+        rows[line][column] = digits[:3] + str((int(digits[3]) + 5) % 10) + digits[4:]
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows(rows)
+        return f"line {line + 1}, {rows[0][column]}"
+    value = json.loads(path.read_text())
+    numbers = [p for p in leaves(value) if isinstance(at(value, p), int | float)]
+    fractions = [p for p in numbers if at(value, p) % 1]
+    last = (fractions or numbers)[-1]
+    inner = at(value, last[:-1])
+    inner[last[-1]] = inner[last[-1]] * (1 + 1e-7) if fractions else inner[last[-1]] + 1
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+    return ".".join(map(str, last))
+
+
+def leaves(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    if isinstance(value, dict):
+        return [p for k in sorted(value) for p in leaves(value[k], (*place, k))]
+    if isinstance(value, list):
+        return [p for k, v in enumerate(value) for p in leaves(v, (*place, k))]
+    return [place]
+
+
+def at(value: Any, place: tuple[Any, ...]) -> Any:
+    for key in place:
+        value = value[key]
+    return value
+
+
+def test_a_changed_outline_of_a_reader_changes_the_ceiling(run: RunFolder) -> None:
+    text = run.outlines.read_text().splitlines()
+    run.outlines.write_text("\n".join([*text[:2], *text[4:]]) + "\n")
+    found = verified(run)
+    assert ("outlines.csv", "has changed since the run wrote it") in told(found, "file")
+    names = {where.partition(":")[0] for where, _ in told(found, "figure")}
+    assert names == {"reader_ceiling.json", "lesions.json"}
 
 
 def test_one_changed_score_changes_its_file_and_its_figures(run: RunFolder) -> None:
