@@ -40,6 +40,8 @@ from renalkit.systems import SYSTEMS
 from renalkit.systems._contract import Card, Claim
 from renalkit.usecases.compare import PRESETS
 from renalkit.usecases.experiment import Experiment, SystemSettings
+from renalkit.writers.dicom_out import codes as dicom_code_list
+from renalkit.writers.dicom_out import perfusion as dicom_perfusion
 
 DOCS = Path(__file__).resolve().parent
 RESULTS = DOCS.parent / "results"
@@ -171,6 +173,27 @@ def codecs() -> str:
         for c in available_codecs()
     ]
     return table(["compression", "transfer syntaxes", "package"], rows)
+
+
+def dicom_figures() -> str:
+    """Codes of the figures of a bolus fit in structured reports."""
+    rows = [
+        [_code(name), f"{code.value} ({code.scheme})", code.meaning, _code(unit.value)]
+        for name, (code, unit) in dicom_perfusion.FIGURES.items()
+    ]
+    return table(["figure", "code", "meaning", "unit (UCUM)"], rows)
+
+
+def dicom_codes() -> str:
+    """Codes of structures, sizes, curves and algorithms in results as DICOM."""
+    found = [
+        code
+        for value in vars(dicom_code_list).values()
+        for code in ([value.kind] if isinstance(value, dicom_code_list.Structure) else [value])
+        if isinstance(code, dicom_code_list.Code) and code.scheme != "UCUM"
+    ]
+    rows = [[f"{c.value} ({c.scheme})", c.meaning] for c in dict.fromkeys(found)]
+    return table(["code", "meaning"], rows)
 
 
 def prediction_columns() -> str:
@@ -377,6 +400,8 @@ def cli() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "cli": cli,
     "codecs": codecs,
+    "dicom-codes": dicom_codes,
+    "dicom-figures": dicom_figures,
     "exit-codes": exit_codes,
     "phantom-levels": phantom_levels,
     "phantom-levels-measured": phantom_levels_measured,
