@@ -1,1 +1,1 @@
-"""How results leave: the self-contained report."""
+"""How results leave: the self-contained report, and DICOM beside the source."""
