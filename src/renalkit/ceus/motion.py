@@ -48,7 +48,7 @@ Method = Literal["template", "phase"]
 
 _COARSE = 2  # px of the picture in one of the coarse picture: more would blur speckle away
 _BLUR_PX = 17  # neighbourhood in which contrast is local
-_FOLLOWED = 0.5  # the search moves on to matches of this correlation
+_FOLLOWED = 0.6  # share of the usual correlation from which the search moves on to a match
 _CANDIDATES = 3  # places of the coarse picture that are looked at closely
 _CLOSE = 0.6  # of the highest coarse correlation, from which a place is
 _FAINT = 0.1  # but never below this
@@ -63,7 +63,9 @@ class TrackOptions:
     side. least_px, most_px: shortest and longest side of the template, which stays around the
     box's middle. search_px: how far to look from the last good place along each axis.
     lost_below: correlation, as a share of the clip's upper quartile, below which a frame is out
-    of plane. least_correlation: below which it is in any case.
+    of plane. above_chance: it is in any case when its correlation is below so many standard
+    deviations of what unrelated speckle of the same grain gives (the best of the some hundred
+    places that are searched reaches 3 to 4), or below least_correlation.
     """
 
     method: Method = "template"
@@ -72,7 +74,8 @@ class TrackOptions:
     most_px: int = 200
     search_px: int = 48
     lost_below: float = 0.75
-    least_correlation: float = 0.3
+    above_chance: float = 5.0
+    least_correlation: float = 0.15
 
     def __post_init__(self) -> None:
         if self.method not in ("template", "phase"):
@@ -81,8 +84,10 @@ class TrackOptions:
             raise ValueError(f"no template can be cut with {self}")
         if not 4 <= self.search_px <= 500:
             raise ValueError(f"a search of {self.search_px} px is not within 4 to 500")
-        if not (0 < self.lost_below < 1 and 0 <= self.least_correlation < 1):
-            raise ValueError("lost_below and least_correlation are shares between 0 and 1")
+        if not (0 < self.lost_below < 1 and 0 < self.least_correlation < 1):
+            raise ValueError("lost_below and least_correlation are between 0 and 1")
+        if self.above_chance <= 0:
+            raise ValueError(f"{self.above_chance} deviations above chance: must be positive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,8 @@ class _Template:
 class Tracker:
     """Finds one box of a reference picture in other pictures of the same size.
 
-    `box` is the box that is really followed. Memory does not grow with the number of frames.
+    `box` is the box that is really followed. `chance` is the standard deviation of its correlation
+    with unrelated speckle of the same grain. Memory does not grow with the number of frames.
     """
 
     def __init__(
@@ -135,7 +141,9 @@ class Tracker:
         self._shape = grey.shape
         self._valid = echo_area(grey, ignore)
         self._centre = (0, 0)
+        self._usual = 0.0
         self._template = self._cut_template(grey, 0.0, 0.0)
+        self.chance = _chance(self._template.fine)
         if float(np.abs(self._template.fine).mean()) < 0.05:
             raise ValueError(
                 f"{self.box} of the reference frame shows no speckle to follow; choose another "
@@ -158,12 +166,17 @@ class Tracker:
         if picture.shape[:2] != self._shape:
             raise ValueError(f"a frame of {picture.shape[:2]} in a clip of {self._shape}")
         find = self._match if self.options.method == "template" else self._phase
+        good = max(_FOLLOWED * self._usual, self.options.above_chance * self.chance)
         found = find(picture, self._centre)
-        if found.correlation < _FOLLOWED and self._centre != (0, 0):
+        if found.correlation < good and self._centre != (0, 0):
             again = find(picture, (0, 0))
             found = again if again.correlation > found.correlation else found
-        if found.correlation >= _FOLLOWED:
+        if found.correlation >= good:
             self._centre = (round(found.dx), round(found.dy))
+            # The reference frame, found in itself, says nothing about the others.
+            if found.correlation < 0.99:
+                kept = 0.9 if self._usual else 0.0
+                self._usual = kept * self._usual + (1 - kept) * found.correlation
         return found
 
     def refine(self, pictures: Sequence[npt.NDArray[Any]]) -> int:
@@ -177,13 +190,14 @@ class Tracker:
             self.restart()
             shifts.append(self.step(picture))
         self.restart()
-        kept, _ = in_plane([s.correlation for s in shifts], self.options)
+        kept, _ = in_plane([s.correlation for s in shifts], self.options, chance=self.chance)
         chosen = [(p, s) for p, s, k in zip(pictures, shifts, kept.tolist(), strict=True) if k]
         if len(chosen) >= 2:
             cuts = [self._cut_template(grey_of(p), s.dx, s.dy) for p, s in chosen]
             self._template = _Template(
                 np.mean([c.fine for c in cuts], axis=0), np.mean([c.coarse for c in cuts], axis=0)
             )
+            self.chance = _chance(self._template.fine)
         return len(chosen)
 
     def _match(self, picture: npt.NDArray[Any], centre: tuple[int, int]) -> Shift:
@@ -328,23 +342,28 @@ class Track:
 
 
 def in_plane(
-    correlation: Sequence[float] | F64, options: TrackOptions | None = None
+    correlation: Sequence[float] | F64,
+    options: TrackOptions | None = None,
+    *,
+    reference: int | None = None,
+    chance: float = 0.0,
 ) -> tuple[Mask, float]:
     """Which frames show the section, and the correlation that decides.
 
     The limit is `lost_below` of the upper quartile, which stands as long as a quarter of the
-    frames is in plane, and never less than `least_correlation`. A clip without lost frames has no
-    correlations so far below the usual, and keeps them all.
+    frames is in plane, and never less than `least_correlation` and than `above_chance` times
+    `chance`. A clip without lost frames has no correlations so far below the usual, and keeps them
+    all. The reference frame, which agrees with itself, has no say in what is usual.
 
     Returns:
         kept (T,) and the limit.
     """
     chosen = options or TrackOptions()
     values = np.asarray(correlation, np.float64)
-    if values.size == 0:
-        return np.zeros(0, np.bool_), chosen.least_correlation
-    usual = float(np.quantile(values, 0.75))
-    limit = max(chosen.lost_below * usual, chosen.least_correlation)
+    others = values if reference is None else np.delete(values, reference)
+    usual = float(np.quantile(others, 0.75)) if others.size else 0.0
+    least = max(chosen.least_correlation, chosen.above_chance * chance)
+    limit = max(chosen.lost_below * usual, least)
     return values >= limit, limit
 
 
@@ -357,9 +376,15 @@ def walk(n_frames: int, reference: int) -> Iterator[int]:
 
 
 def finish_track(tracker: Tracker, reference: int, shifts: Sequence[Shift]) -> Track:
-    """The track of a clip from the shifts of all its frames in order."""
+    """The track of a clip from the shifts of all its frames in order.
+
+    Raises:
+        ValueError: the reference frame is not one of them.
+    """
+    if not 0 <= reference < len(shifts):
+        raise ValueError(f"reference frame {reference} of {len(shifts)}")
     correlation = np.array([s.correlation for s in shifts], np.float64)
-    kept, limit = in_plane(correlation, tracker.options)
+    kept, limit = in_plane(correlation, tracker.options, reference=reference, chance=tracker.chance)
     return Track(
         reference=reference,
         box=tracker.box,
@@ -378,6 +403,7 @@ def track(
     options: TrackOptions | None = None,
     *,
     ignore: Mask | None = None,
+    samples: Sequence[npt.NDArray[Any]] = (),
     visit: Callable[[int, npt.NDArray[Any], Shift], None] | None = None,
 ) -> Track:
     """Follow a box through a clip, forward and backward from the reference frame.
@@ -385,8 +411,10 @@ def track(
     Args:
         stack: B-mode pane, (T,H,W) or (T,H,W,3); each frame is decoded once, the reference twice.
             box: region of interest in the reference frame. reference: its number. options: how to
-            follow. ignore: (H,W), overlays. visit: called with number, picture and shift of each
-            frame as it is found, so that one decoding serves other figures too.
+            follow. ignore: (H,W), overlays. samples: some frames of the clip, of which the template
+            becomes the mean (`Tracker.refine`): it makes more of a noisy picture. visit: called
+            with number, picture and shift of each frame as it is found, so that one decoding
+            serves other figures too.
 
     Raises:
         ValueError: no such frame, the box leaves the picture or shows nothing to follow.
@@ -395,6 +423,7 @@ def track(
     if not 0 <= reference < count:
         raise ValueError(f"reference frame {reference} of {count}")
     tracker = Tracker(stack[reference], box, options, ignore)
+    tracker.refine(samples)
     shifts = [Shift(0.0, 0.0, 0.0)] * count
     for index in walk(count, reference):
         if index == reference - 1:
@@ -448,6 +477,20 @@ def _best_places(found: F32, reach: int) -> list[tuple[int, int]]:
         places.append((x - reach, y - reach))
         found[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3] = -1.0
     return places
+
+
+def _chance(template: F32) -> float:
+    """Standard deviation of the correlation with an unrelated picture of the same grain.
+
+    sqrt(sum rho^2 / N) over the autocorrelation rho of the N pixels (M. Bartlett, J. R. Stat. Soc.
+    Suppl. 8:27, 1946).
+    """
+    field = template - template.mean()
+    spectrum = np.abs(np.fft.rfft2(field, (2 * field.shape[0], 2 * field.shape[1]))) ** 2
+    rho = np.fft.irfft2(spectrum)
+    if not rho[0, 0] > 0:
+        return 1.0
+    return float(np.sqrt(((rho / rho[0, 0]) ** 2).sum() / field.size))
 
 
 @dataclass(frozen=True, slots=True)

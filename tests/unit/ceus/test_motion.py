@@ -133,6 +133,7 @@ def test_a_box_at_the_edge_is_followed_out_of_the_picture():
 def test_refining_averages_the_pictures_that_show_the_section():
     field, other = speckle(7), speckle(8)
     noise = np.random.default_rng(0)
+    assert Tracker(shown(field), BOX).refine([]) == 0
 
     def noisy(source, dx, dy):
         return np.clip(shown(source, dx, dy) + noise.normal(0, 25, (220, 240)), 0, 255).astype(
@@ -217,12 +218,14 @@ def test_frames_of_noise_are_all_lost_but_the_reference():
     assert result.residual_correlation is None
 
 
-def test_in_plane_needs_a_least_correlation_and_survives_many_lost_frames():
+def test_in_plane_needs_more_than_chance_and_survives_many_lost_frames():
     kept, limit = in_plane([0.9] * 5 + [0.4] * 12)
     assert kept.tolist() == [True] * 5 + [False] * 12
     assert limit == pytest.approx(0.75 * 0.9)
-    assert not in_plane([0.2, 0.25, 0.1])[0].any()
+    assert not in_plane([0.2, 0.25, 0.1], chance=0.06)[0].any()
+    assert in_plane([1.0, 0.6, 0.5], reference=0)[0].all()
     assert in_plane([0.85, 0.8, 0.9, 0.75])[0].all()
+    assert not in_plane([0.14, 0.12])[0].any()
     assert in_plane([])[0].size == 0
 
 
@@ -261,7 +264,8 @@ def test_motion_is_scaled_to_a_pane_of_other_spacing():
         (lambda: TrackOptions(method="flow"), "neither 'template' nor 'phase'"),
         (lambda: TrackOptions(search_px=1), "not within 4 to 500"),
         (lambda: TrackOptions(least_px=300), "no template can be cut"),
-        (lambda: TrackOptions(lost_below=1.5), "shares between 0 and 1"),
+        (lambda: TrackOptions(lost_below=1.5), "are between 0 and 1"),
+        (lambda: TrackOptions(above_chance=0), "must be positive"),
         (lambda: Tracker(np.zeros((100, 100), np.uint8), Box(10, 10, 50, 50)), "no speckle"),
         (lambda: Tracker(np.zeros((100, 100), np.uint8), Box(60, 10, 50, 50)), "leaves"),
         (lambda: Tracker(np.zeros((9, 100), np.uint8), Box(0, 0, 5, 5)), "too small"),
