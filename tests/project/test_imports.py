@@ -60,7 +60,17 @@ def test_info_loads_no_slow_library() -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    ["ingest", "cohort", "check", "evaluate", "report", "differences", "characteristics", "drift"],
+    [
+        "ingest",
+        "cohort",
+        "check",
+        "evaluate",
+        "report",
+        "differences",
+        "characteristics",
+        "drift",
+        "readers",
+    ],
 )
 def test_verbs_without_networks_load_no_torch(verb: str) -> None:
     assert not loaded_after(f"import renalkit.usecases.{verb}") & NETWORKS

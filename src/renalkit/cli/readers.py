@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from renalkit.cli.common import AsJson, give, progress_bar
-from renalkit.cli.tables import as_text, readers_blocks
 
 if TYPE_CHECKING:
     from renalkit.readers.reading_rules import ReadingRules
@@ -108,6 +107,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Readers, groups, majorities, agreement, arms; with a run also its systems beside them."""
+    from renalkit.cli.tables import as_text, readers_blocks
     from renalkit.metrics.bootstrap import BootstrapPlan
     from renalkit.metrics.reader_study import TieRule
     from renalkit.usecases.readers import ReadersRequest, evaluate_readers

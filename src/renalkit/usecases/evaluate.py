@@ -48,7 +48,7 @@ from renalkit.usecases.lesions import write_lesions
 from renalkit.usecases.parts import load_data
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.reader_ceiling import keep_outlines, write_reader_ceiling
-from renalkit.usecases.readers import write_readers
+from renalkit.usecases.reader_results import write_readers
 from renalkit.usecases.results import (
     CASE_SCORES,
     Case,

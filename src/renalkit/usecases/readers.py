@@ -10,22 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from renalkit.domain.readings import ReadingTable, ReadingValue
-from renalkit.errors import ConfigError, StoreError
+from renalkit.domain.readings import ReadingTable
+from renalkit.errors import ConfigError
 from renalkit.metrics.bootstrap import BootstrapPlan
 from renalkit.readers.reading_rules import CallWords, ReadingRules
 from renalkit.readers.readings import read_readings
 from renalkit.store.cohorts import load_cohort
-from renalkit.store.files import make_folder, read_json, write_drawings, write_json, write_text
-from renalkit.store.runs import RunFolder, amending_manifest
+from renalkit.store.files import make_folder, write_drawings, write_json, write_text
+from renalkit.store.runs import amending_manifest
 from renalkit.usecases.progress import Progress
-from renalkit.usecases.reader_arms import contrasts, overall
-from renalkit.usecases.reader_figures import arm_figures
-from renalkit.usecases.reader_systems import SystemCalls, beside_readers, system_calls
+from renalkit.usecases.reader_results import SCHEMA, positive_word, reader_results
+from renalkit.usecases.reader_systems import system_calls
 from renalkit.usecases.reading_cases import (
     CohortPlace,
     ReaderPlan,
-    ReaderStudy,
     in_cohort,
     positive_of,
     reader_study,
@@ -38,8 +36,6 @@ from renalkit.writers.readings import (
     write_rjafroc,
 )
 from renalkit.writers.report import render_readers
-
-SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +77,7 @@ def evaluate_readers(request: ReadersRequest, progress: Progress) -> Json:
             place = CohortPlace(load_cohort(request.cohort), request.cohort, request.key_file)
         table, left_out = _named(request, place)
         study = reader_study(table, request.plan, request.resampling, request.readings.name)
-        found = _figures(study, left_out, (), _positive(request.plan, place))
+        found = reader_results(study, left_out, (), positive_word(request.plan, place))
     if request.output is not None:
         _write_page(request.output, found, request.readings.stem)
     return found
@@ -94,7 +90,7 @@ def _in_run(
     table, left_out = _named(request, place)
     systems = system_calls(results, request.plan)
     study = reader_study(table, request.plan, results.plan, request.readings.name)
-    found = _figures(study, left_out, systems, _positive(request.plan, place))
+    found = reader_results(study, left_out, systems, positive_word(request.plan, place))
     folder = results.folder
     with amending_manifest(folder.path):
         write_text(folder.readings, readings_csv(table))
@@ -102,10 +98,6 @@ def _in_run(
         write_json(folder.readings_plan, plan)
         write_json(folder.readers, found)
     return found
-
-
-def _positive(plan: ReaderPlan, place: CohortPlace | None) -> str:
-    return plan.positive or "" if place is None else positive_of(place.cohort, plan.positive)
 
 
 def _named(request: ReadersRequest, place: CohortPlace | None) -> tuple[ReadingTable, Json]:
@@ -129,66 +121,7 @@ def _with_classes(words: CallWords, positive: str, classes: Sequence[str]) -> Ca
     return CallWords((*words.positive, positive), (*words.negative, *others))
 
 
-# ------------------------------------------------------------------ figures
-
-
-def _figures(
-    study: ReaderStudy, left_out: Json, systems: Sequence[SystemCalls], positive: str
-) -> Json:
-    plan, table = study.plan, study.table
-    ai = next((s.calls for s in systems if s.label == plan.ai), None)
-    return {
-        "schema": SCHEMA,
-        "positive": positive,
-        "level": study.level,
-        "resampling": {"resamples": study.resampling.n_boot, "seed": study.resampling.seed},
-        "cases": len(study.cases),
-        "positives": int(study.truth.sum()),
-        "left_out": left_out | {"incomplete": len(study.incomplete)},
-        "has": {kind.value: table.has(kind) for kind in ReadingValue},
-        "vote_at": plan.vote_at,
-        "scale": None if plan.score_scale is None else plan.score_scale.text,
-        "ties": None if plan.ties is None else plan.ties.value,
-        "chair": plan.chair,
-        "baseline": study.baseline,
-        "arms": [arm_figures(study, arm) for arm in table.arms],
-        "contrasts": contrasts(study, ai),
-        "overall": overall(study),
-        "ai": plan.ai,
-        "systems": beside_readers(study, systems),
-    }
-
-
-# ------------------------------------------------------------------ kept in a run
-
-
-def write_readers(results: RunResults) -> None:
-    """Compute readers.json of a run again from the readings kept in it; nothing without them."""
-    folder = results.folder
-    if not folder.readings.exists():
-        return
-    plan, left_out = _stored_plan(folder)
-    rules = ReadingRules(scale=plan.score_scale, incomplete=True)
-    table = read_readings(folder.readings, rules)
-    place = CohortPlace(results.cohort, results.experiment.cohort)
-    named, _ = in_cohort(table, place, plan.positive, folder.readings.name)
-    study = reader_study(named, plan, results.plan, folder.readings.name)
-    systems = system_calls(results, plan)
-    write_json(folder.readers, _figures(study, left_out, systems, _positive(plan, place)))
-
-
-def _stored_plan(folder: RunFolder) -> tuple[ReaderPlan, Json]:
-    where = folder.readings_plan.name
-    try:
-        found = read_json(folder.readings_plan)
-        return ReaderPlan.of_json(found["plan"]), dict(found["left_out"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise StoreError(
-            "the plan of the readings is missing, damaged or of another version",
-            where=where,
-            expected="the file as the readings were evaluated with",
-            remedy="evaluate the readings again (renalkit readers evaluate)",
-        ) from error
+# ------------------------------------------------------------------ a page, and other programs
 
 
 def _write_page(folder: Path, found: Json, title: str) -> None:
@@ -197,9 +130,6 @@ def _write_page(folder: Path, found: Json, title: str) -> None:
     write_json(folder / "readers.json", found)
     write_text(folder / "readers.html", page.html)
     write_drawings(folder / "figures", page.files, "readers-*")
-
-
-# ------------------------------------------------------------------ export
 
 
 def export_readings(path: Path, output: Path, form: str, rules: ReadingRules) -> Json:
