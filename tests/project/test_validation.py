@@ -17,6 +17,7 @@ SCRIPTS = (
     "sklearn_scores",
     "statsmodels_tests",
     "dcurves_net_benefit",
+    "surface_scores",
     "sas_ovarian",
 )
 
