@@ -35,7 +35,7 @@ from renalkit.writers.dicom_uid import derived_uid
 
 WARNING = "research use only, not for diagnosis"
 
-_ZONE = re.compile(r"([+-])(\d\d)(\d\d)")
+_ZONE = re.compile(r"([+-])(0\d|1[0-4])([0-5]\d)")
 
 # Type 2 elements are written even when the source has none.
 _REQUIRED = (
@@ -44,7 +44,7 @@ _REQUIRED = (
 )
 _OPTIONAL = (
     *("IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence", "PatientIdentityRemoved"),
-    *("DeidentificationMethod", "DeidentificationMethodCodeSequence", "TimezoneOffsetFromUTC"),
+    *("DeidentificationMethod", "DeidentificationMethodCodeSequence"),
 )
 
 
@@ -88,11 +88,14 @@ def general(source: Source, label: ResultLabel, sop_class: UID, modality: str) -
     for keyword in _OPTIONAL:
         if keyword in source.header:
             put(data, keyword, _copied(source.header, keyword))
-    date, time = _local(label.written, str(source.header.get("TimezoneOffsetFromUTC", "")))
+    if match := _ZONE.fullmatch(str(source.header.get("TimezoneOffsetFromUTC", ""))):
+        data.TimezoneOffsetFromUTC = match[0]
+    date, time = _local(label.written, match)
     data.SeriesDate = data.ContentDate = data.InstanceCreationDate = date
     data.SeriesTime = data.ContentTime = data.InstanceCreationTime = time
     data.Modality = modality
-    same = (source.study_uid, modality, label.series_number, label.series, label.written)
+    instant = label.written.astimezone(UTC).isoformat()
+    same = (source.study_uid, modality, label.series_number, label.series, instant)
     data.SeriesInstanceUID = derived_uid("series", *same) if label.repeatable else _fresh_uid()
     data.SeriesNumber, data.InstanceNumber = label.series_number, label.instance_number
     data.SeriesDescription = label.series
@@ -122,12 +125,12 @@ def _copied(header: Dataset, keyword: str) -> Any:
     return text
 
 
-def _local(written: datetime, offset: str) -> tuple[str, str]:
+def _local(written: datetime, offset: re.Match[str] | None) -> tuple[str, str]:
     """Date and time in the zone the source declares for all its times, in UTC where it does not."""
     zone = UTC
-    if match := _ZONE.fullmatch(offset.strip()):
-        sign = -1 if match[1] == "-" else 1
-        zone = timezone(sign * timedelta(hours=int(match[2]), minutes=int(match[3])))
+    if offset is not None:
+        apart = timedelta(hours=int(offset[2]), minutes=int(offset[3]))
+        zone = timezone(-apart if offset[1] == "-" else apart)
     at = written.astimezone(zone)
     return at.strftime("%Y%m%d"), at.strftime("%H%M%S.%f")
 

@@ -77,6 +77,7 @@ from renalkit.writers.dicom_out.source import (
 from renalkit.writers.dicom_uid import derived_uid
 
 MOST_CURVE_POINTS = 256
+_MOST_OUTLINE_POINTS = 8000  # two floats each in an element of at most 65534 bytes
 
 _PROCEDURE = Code("16310003", "SCT", "Diagnostic ultrasonography")
 _ABOVE = Code("371886008", "SCT", "+, range of upper measurement uncertainty")
@@ -184,7 +185,8 @@ def measurement_report(
         header: of the source, see `readers.dicom_source`.
         findings: at least one.
         segmentation: of the same source, with a segment of the same label for each mask that no
-            single outline can describe (parts, holes); the report then refers to it.
+            single outline can describe (parts, holes, more than 8000 corners); the report then
+            refers to it.
 
     Raises:
         InputRefused: the source cannot be referred to, has no such frame, or a mask does not fit
@@ -319,7 +321,7 @@ def _group(finding: Finding, source: Source, segmentation: Dataset | None) -> _G
     mask = full_mask(finding.mask, source, where)
     image = _image(source, finding.frame)
     outline = single_outline(mask)
-    if outline is not None:
+    if outline is not None and len(outline) <= _MOST_OUTLINE_POINTS:
         place: dict[str, Any] = {
             "referenced_region": ImageRegion("POLYLINE", outline, SourceImageForRegion(*image))
         }
@@ -356,7 +358,7 @@ def _stored(
                 return found
     raise InputRefused(
         Reason.MASK_MISMATCH,
-        "a mask of several parts or with holes",
+        "a mask of several parts, with holes, or with too long an outline",
         where=where,
         expected="one outline, or a segmentation with this mask under the same label",
         remedy="write a segmentation of all masks first and pass it on",

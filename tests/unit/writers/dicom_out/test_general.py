@@ -141,9 +141,12 @@ def test_times_are_utc_unless_the_source_has_a_zone(make):
     found = make(made.source(TimezoneOffsetFromUTC="+0830"))
     assert (found.SeriesDate, found.SeriesTime) == ("20260305", "080005.250000")
     assert found.TimezoneOffsetFromUTC == "+0830"
+    found = make(made.source(TimezoneOffsetFromUTC="+9900"))
+    assert found.ContentTime == "233005.250000"
+    assert "TimezoneOffsetFromUTC" not in found
     local = replace(made.LABEL, written=made.WRITTEN.astimezone(timezone(timedelta(hours=-5))))
     found = make(made.source(), local)
-    assert (found.SeriesDate, found.ContentTime) == ("20260304", "233005.250000")
+    assert raw(found) == raw(make(made.source()))
 
 
 @KINDS

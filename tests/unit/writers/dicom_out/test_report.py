@@ -192,9 +192,26 @@ def test_a_mask_with_parts_that_is_not_stored_is_refused(stored):
         "other mask": Segment("Kidney", KIDNEY, {2: ~mask}),
     }[stored]
     outlines = there and us_segmentation(made.source(), [there], made.LABEL)
-    with pytest.raises(InputRefused, match="several parts or with holes") as refused:
+    with pytest.raises(InputRefused, match="several parts, with holes") as refused:
         report(Finding("Kidney", KIDNEY, frame=2, mask=mask), segmentation=outlines)
     assert refused.value.reason is Reason.MASK_MISMATCH
+
+
+def test_an_outline_too_long_for_its_element_is_referred_to():
+    rows, cols = np.indices((100, 200))
+    comb = (rows == 0) | (cols % 4 == 0) | (cols % 4 == 1) & (rows % 2 == 1)  # barbed teeth
+    header = made.source(Rows=100, Columns=200)
+    line = single_outline(comb)
+    assert line is not None
+    assert len(line) > 8000
+    outlines = us_segmentation(header, [Segment("Kidney", KIDNEY, {0: comb})], made.LABEL)
+    finding = Finding("Kidney", KIDNEY, frame=0, mask=comb)
+    (group,) = report(
+        finding, header=header, segmentation=outlines
+    ).content.get_planar_roi_measurement_groups()
+    assert group.roi is None
+    with pytest.raises(InputRefused, match="too long an outline"):
+        report(finding, header=header)
 
 
 def test_a_segmentation_of_another_source_is_refused():
