@@ -35,7 +35,7 @@ NEUTRAL = "#6B6B6B"
 INK = "#222222"
 FAINT = "#BBBBBB"
 _SALT = "renalkit"
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": _SALT,
     "text.parse_math": False,
@@ -62,6 +62,7 @@ _STYLE: dict[Any, Any] = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
 }
+"""How drawings look: matplotlib's settings."""
 
 
 def colour(place: int | None) -> str:
@@ -118,7 +119,7 @@ def _short(text: str, limit: int = 28) -> str:
 
 def drawn(width_in: float, height_in: float, fill: Callable[[Canvas], None]) -> Svg:
     """The SVG of a figure that `fill` draws; equal drawings give equal bytes."""
-    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
         # Words stay text in the SVG, so the reader's own fonts draw what ours only measures.
         warnings.filterwarnings(
             "ignore", message="Glyph .* missing from font", category=UserWarning
