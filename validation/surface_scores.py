@@ -2,7 +2,8 @@
 
 Pairs of irregular blobs in two and three dimensions, some cut by the edge of the image or in two
 pieces, with spacings that differ by axis: HD95, HD, average distances both ways, surface Dice at
-two tolerances, Dice. Needs a Python with surface-distance, apart from the project's own environment.
+two tolerances, Dice. Needs a Python with surface-distance, apart from the project's own
+environment.
 
     python validation/surface_scores.py --python REFERENCE/bin/python
 """
