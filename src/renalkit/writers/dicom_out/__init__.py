@@ -7,6 +7,8 @@
     data = measurement_report(header, findings, label)   outlines and figures with units
     save(data, path)
 
+`perfusion` turns a bolus fit of `ceus.perfusion` into coded quantities, curve and algorithm.
+
 Frames count from 0 here and from 1 in the files. A result carries the patient and the study of its
-source and nothing else of it.
+source, and nothing else that could tell who or where.
 """
