@@ -95,6 +95,16 @@ def evaluate(
     ] = None,
     negative: Negative = None,
     column: Columns = None,
+    roster: Annotated[
+        Path | None,
+        typer.Option(help="Table of the readers: reader, group, perhaps years.", exists=True),
+    ] = None,
+    cases: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table of the patient of each case, where they are numbers.", exists=True
+        ),
+    ] = None,
     incomplete: Annotated[
         bool, typer.Option("--incomplete", help="Leave out cases not read by every reader.")
     ] = False,
@@ -133,6 +143,8 @@ def evaluate(
         cohort=cohort,
         key_file=key_file,
         rules=rules,
+        roster=roster,
+        cases=cases,
         output=output,
         resampling=BootstrapPlan(level=level),
     )

@@ -14,7 +14,7 @@ from renalkit.domain.readings import ReadingTable
 from renalkit.errors import ConfigError
 from renalkit.metrics.bootstrap import BootstrapPlan
 from renalkit.readers.reading_rules import CallWords, ReadingRules
-from renalkit.readers.readings import read_readings
+from renalkit.readers.readings import read_readings, read_roster
 from renalkit.store.cohorts import load_cohort
 from renalkit.store.files import make_folder, write_drawings, write_json, write_text
 from renalkit.store.runs import amending_manifest
@@ -27,6 +27,7 @@ from renalkit.usecases.reading_cases import (
     in_cohort,
     positive_of,
     reader_study,
+    with_patients,
 )
 from renalkit.usecases.results import Json, RunResults, read_results
 from renalkit.writers.readings import (
@@ -44,7 +45,8 @@ class ReadersRequest:
 
     run: whose patients were read and whose systems stand beside the readers. cohort: of the
     patients; with a run only when it has moved. Neither: the truth is the table's own. rules: how
-    the table is written. output: folder for a page and its tables.
+    the table is written. roster: table of the readers with their groups. cases: table of the
+    patient of each case, where the readings number them. output: folder for a page and its tables.
     """
 
     readings: Path
@@ -53,6 +55,8 @@ class ReadersRequest:
     cohort: Path | None = None
     key_file: Path | None = None
     rules: ReadingRules = field(default_factory=ReadingRules)
+    roster: Path | None = None
+    cases: Path | None = None
     output: Path | None = None
     resampling: BootstrapPlan = field(default_factory=BootstrapPlan)
 
@@ -103,13 +107,20 @@ def _in_run(
 def _named(request: ReadersRequest, place: CohortPlace | None) -> tuple[ReadingTable, Json]:
     """The table, its cases under the cohort's pseudonyms where there is a cohort."""
     rules = replace(
-        request.rules, scale=request.plan.score_scale, incomplete=request.plan.incomplete
+        request.rules,
+        readers=None if request.roster is None else read_roster(request.roster),
+        scale=request.plan.score_scale,
+        incomplete=request.plan.incomplete,
     )
+    if place is not None:
+        positive = positive_of(place.cohort, request.plan.positive)
+        words = _with_classes(rules.words, positive, place.cohort.task.classes)
+        rules = replace(rules, words=words)
+    table = read_readings(request.readings, rules)
+    if request.cases is not None:
+        table = with_patients(table, request.cases, request.readings.name)
     if place is None:
-        return read_readings(request.readings, rules), {}
-    positive = positive_of(place.cohort, request.plan.positive)
-    words = _with_classes(rules.words, positive, place.cohort.task.classes)
-    table = read_readings(request.readings, replace(rules, words=words))
+        return table, {}
     return in_cohort(table, place, request.plan.positive, request.readings.name)
 
 

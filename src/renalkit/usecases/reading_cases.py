@@ -24,6 +24,7 @@ from renalkit.metrics.bootstrap import BootstrapPlan
 from renalkit.metrics.classification import Floats
 from renalkit.metrics.reader_study import GroupPlan, TieRule
 from renalkit.readers.pseudonyms import Pseudonyms
+from renalkit.readers.tables import bad_table, read_table
 
 Bools = npt.NDArray[np.bool_]
 Json = dict[str, Any]
@@ -95,6 +96,36 @@ class CohortPlace:
     def key(self) -> Path:
         beside = self.folder.parent / f"{self.folder.name}.keys"
         return self.key_file or beside / "project.key"
+
+
+def with_patients(table: ReadingTable, path: Path, where: str) -> ReadingTable:
+    """The readings with the patient of each case in place of its number.
+
+    path: table of case and patient, as the export to RJafroc writes it.
+    Raises: InputRefused(BAD_TABLE) for cases it does not have, or one that stands twice.
+    """
+    known = read_table(path, required=("case", "patient"))
+    names: dict[str, str] = {}
+    for row in known.rows:
+        case, patient = row.values["case"], row.values["patient"]
+        if case in names or patient in names.values():
+            raise bad_table(
+                "a case or patient that stands twice",
+                where=known.where,
+                line=row.line,
+                expected="one line per case, with a patient of its own",
+            )
+        names[case] = patient
+    lost = [c for c in table.cases if c not in names]
+    if lost:
+        raise InputRefused(
+            Reason.BAD_TABLE,
+            f"{len(lost)} of {len(table.cases)} cases have no patient in {path.name}: "
+            f"{_listed(lost)}",
+            where=where,
+            expected="the patient of every case",
+        )
+    return table.renamed(names)
 
 
 def in_cohort(

@@ -38,6 +38,7 @@ from renalkit.usecases.reading_options import reading_rules, scale_of
 from renalkit.usecases.report import write_report
 from renalkit.usecases.results import read_results
 from renalkit.usecases.verify import verify_run
+from renalkit.writers.readings import write_rjafroc
 from renalkit.writers.report import render_readers
 
 READERS = {"j1": "junior", "j2": "junior", "j3": "junior", "s1": "senior", "s2": "senior"}
@@ -534,3 +535,30 @@ def test_what_is_exported_gives_the_same_figures(
     assert first["contrasts"][0]["groups"][-1]["p"] == pytest.approx(
         second["contrasts"][0]["groups"][-1]["p"]
     )
+
+
+def test_numbered_cases_and_readers_without_groups_find_theirs(
+    run: RunFolder, classes: dict[str, str], tmp_path: Path
+) -> None:
+    table = read_readings(
+        written(tmp_path / "r.csv", readings(classes)),
+        reading_rules((), ("malignant",), ("benign",)),
+    )
+    cases = write_rjafroc(table, tmp_path / "x.xlsx")
+    roster = tmp_path / "roster.csv"
+    roster.write_text("reader,group\n" + "".join(f"{r},{g}\n" for r, g in READERS.items()))
+    request = ReadersRequest(
+        tmp_path / "x.xlsx", ReaderPlan(), run.path, roster=roster, cases=cases
+    )
+    found = evaluate_readers(request, Silent())
+    assert [g["group"] for g in found["arms"][0]["groups"]] == ["junior", "senior", "all readers"]
+    assert found["cases"] == len(classes)
+    with pytest.raises(InputRefused, match="24 of 24 cases are no patients of this cohort: 1, 2"):
+        evaluate_readers(replace(request, cases=None), Silent())
+    text = cases.read_text()
+    cases.write_text(text.replace("\n2,", "\n99,"))
+    with pytest.raises(InputRefused, match=r"1 of 24 cases have no patient in x-cases\.csv: 2"):
+        evaluate_readers(request, Silent())
+    cases.write_text(text.replace("\n2,", "\n1,"))
+    with pytest.raises(InputRefused, match="line 3: a case or patient that stands twice"):
+        evaluate_readers(request, Silent())
