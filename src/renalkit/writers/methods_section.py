@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from renalkit.writers import data_words, figure_words, training_words
+from renalkit.writers import data_words, figure_words, reader_words, training_words
 from renalkit.writers.document import Block, Paragraph, Section
 from renalkit.writers.source import ReportSource
 
@@ -32,6 +32,7 @@ _PARTS = (
             training_words.ensembling,
         ),
     ),
+    ("Readers.", (reader_words.readings, reader_words.comparisons)),
     (
         "Statistics.",
         (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from renalkit.writers.document import (
     Table,
     TableBuilder,
 )
+from renalkit.writers.reader_words import without_freedom
 from renalkit.writers.source import Json, metric_name
 from renalkit.writers.wording import (
     MINUS,
@@ -29,7 +29,6 @@ from renalkit.writers.wording import (
 )
 
 NUMBER = "number"
-_FREEDOM = re.compile(r", \d+ readers?(?=, (?:t|normal))| with [\d.]+ df")
 
 
 def strong(words: object) -> Cell:
@@ -118,7 +117,7 @@ def _both(table: TableBuilder, row: Json) -> tuple[Estimate | Cell, ...]:
 
 def methods(estimates: Sequence[Estimate]) -> str:
     """`methods_of`, with degrees of freedom, which differ by row, left out."""
-    plain = [replace(e, method=_FREEDOM.sub("", e.method)) for e in estimates]
+    plain = [replace(e, method=without_freedom(e.method)) for e in estimates]
     return methods_of(plain)
 
 

@@ -19,13 +19,13 @@ from renalkit.writers.document import (
 )
 from renalkit.writers.figures import Curve, Panel, Points, csv_text, roc
 from renalkit.writers.reader_comparisons import arms_compared, methods, strong, systems_beside
+from renalkit.writers.reader_words import arms_read, who_read
 from renalkit.writers.source import Json, ReportSource, estimate, metric_name
 from renalkit.writers.wording import (
     EN_DASH,
     Estimate,
     count,
     finite,
-    listed,
     plural,
 )
 
@@ -64,20 +64,8 @@ def readers_section(found: Json, order: Sequence[str]) -> Section:
 
 
 def _opening(found: Json) -> str:
-    first = found["arms"][0]
-    groups = [g for g in first["groups"] if len(g["readers"]) < len(first["readers"])]
-    parts = [f"{len(g['readers'])} {g['group']}" for g in groups]
-    who = plural(len(first["readers"]), "reader") + (f" ({', '.join(parts)})" if parts else "")
     positive = found["positive"] or "positive"
-    words = (
-        f"{who} read {plural(found['cases'], 'patient')}, {count(found['positives'])} {positive}"
-    )
-    if len(found["arms"]) > 1:
-        names = listed([f"'{a['arm']}'" for a in found["arms"]])
-        words += (
-            f", each in {len(found['arms'])} arms: {names}; '{found['baseline']}' is the baseline"
-        )
-    sentences = [words]
+    sentences = [f"{who_read(found)}, {count(found['positives'])} {positive}{arms_read(found)}"]
     if found["vote_at"] is not None:
         sentences.append(f"A score of {found['vote_at']:g} or more counts as a positive call")
     if found["scale"]:

@@ -133,6 +133,9 @@ def test_readings_are_kept_in_the_run_reported_and_verified(
     assert 'id="readers"' in page
     majority = found["arms"][0]["groups"][0]["majority"]["sensitivity"]["value"]
     assert f"{majority:.3f}" in page
+    assert "5 readers (3 junior, 2 senior) read 24 patients, each in 2 arms" in page
+    assert "merged by majority; ties were called negative" in page
+    assert "(McNemar, mid-p), and at the systems" in page
     assert {"readers-majority.csv", "readers-mrmc.tex"} <= {p.name for p in tables.iterdir()}
     assert not (tables / "of-an-earlier-report.tex").exists()
     assert verify_run(run.path, Silent())["differences"] == []
