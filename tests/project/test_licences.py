@@ -12,10 +12,12 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
-EXTRAS = frozenset({"train", "video"})
+EXTRAS = frozenset({"train", "video", "pdf"})
 
-ALLOWED: dict[str, str] = {}
-"""Distribution under GPL or AGPL -> why it may stay. None does."""
+ALLOWED = {
+    "pyphen": "GPL, LGPL or MPL 1.1 at the user's choice, taken under the MPL; extra 'pdf' only",
+}
+"""Distribution that names GPL or AGPL -> why it may stay."""
 
 BUNDLED = {
     ("av", "x264"): "extra 'video' only; named in docs/security-and-limits.md",
@@ -103,7 +105,7 @@ def test_other_licences_are_not(text: str) -> None:
 
 def test_nothing_needed_is_under_gpl() -> None:
     found = needed("renalkit", EXTRAS)
-    assert {"numpy", "torch", "av", "zarr", "pydicom"} <= set(found)
+    assert {"numpy", "torch", "av", "zarr", "pydicom", "weasyprint"} <= set(found)
     assert len(found) >= 40
     licences = {name: licence(d) for name, d in found.items()}
     assert [n for n, text in licences.items() if not text] == []
@@ -113,7 +115,8 @@ def test_nothing_needed_is_under_gpl() -> None:
 
 
 def test_the_core_needs_neither_torch_nor_video() -> None:
-    assert not {"torch", "lightning-fabric", "monai", "av"} & set(needed("renalkit"))
+    core = set(needed("renalkit"))
+    assert not {"torch", "lightning-fabric", "monai", "av", "weasyprint", "pyphen"} & core
 
 
 def bundled() -> set[tuple[str, str]]:

@@ -110,14 +110,18 @@ def report(
     cohort: Annotated[
         Path | None, typer.Option(help="Cohort folder, when it has moved; pictures need it.")
     ] = None,
+    pdf: Annotated[
+        bool, typer.Option("--pdf", help="report.pdf too; needs the extra 'pdf'.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write report.html again from the stored predictions. Needs no torch."""
     from renalkit.usecases.report import write_report
 
     with progress_bar() as progress:
-        path = write_report(folder, cohort, progress)
-    give({"report": str(path)}, as_json, lambda: f"Open {path}")
+        path = write_report(folder, cohort, progress, pdf=pdf)
+    made = {"report": str(path)} | ({"pdf": str(path.with_suffix(".pdf"))} if pdf else {})
+    give(made, as_json, lambda: f"Open {' or '.join(made.values())}")
 
 
 def verify(

@@ -170,6 +170,10 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def pdf(self) -> Path:
+        return self.path / "report.pdf"
+
+    @property
     def cache(self) -> Path:
         return self.path.parent / ".cache"
 

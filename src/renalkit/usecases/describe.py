@@ -12,11 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from renalkit.errors import RenalkitError
+from renalkit.errors import MissingExtra, RenalkitError
 from renalkit.readers.codecs import available_codecs
 from renalkit.store.files import write_text
 from renalkit.store.runs import machine_facts, package_versions
 from renalkit.systems import SYSTEMS
+from renalkit.writers.pdf import page_pdf
 
 RESEARCH_ONLY = "Research use only. Not a medical device. Not for diagnosis or treatment decisions."
 
@@ -58,10 +59,13 @@ def _check(name: str, ok: bool, words: str, remedy: str = "") -> dict[str, Any]:
     return {"check": name, "ok": ok, "words": words, "remedy": "" if ok else remedy}
 
 
+_OPTIONAL = ("video", "pdf")
+
+
 def diagnose() -> dict[str, Any]:
     """Run every check of the installation; `ok` is False when a needed part is missing."""
-    checks = [_codecs(), _torch(), _video(), _disk(), _worker()]
-    return {"ok": all(c["ok"] for c in checks if c["check"] != "video"), "checks": checks}
+    checks = [_codecs(), _torch(), _video(), _pdf(), _disk(), _worker()]
+    return {"ok": all(c["ok"] for c in checks if c["check"] not in _OPTIONAL), "checks": checks}
 
 
 def _codecs() -> dict[str, Any]:
@@ -94,6 +98,14 @@ def _video() -> dict[str, Any]:
     ok = importlib.util.find_spec("av") is not None
     words = "MP4 and AVI can be read" if ok else "MP4 and AVI cannot be read"
     return _check("video", ok, words, "pip install 'renalkit[video]'")
+
+
+def _pdf() -> dict[str, Any]:
+    try:
+        page_pdf("<p>probe</p>")
+    except MissingExtra as error:
+        return _check("pdf", False, f"reports cannot become PDF: {error.found}", error.remedy)
+    return _check("pdf", True, "reports can become PDF")
 
 
 def _disk() -> dict[str, Any]:

@@ -21,7 +21,7 @@ from renalkit.domain.prediction import Prediction
 from renalkit.domain.sample import Sample, b_mode_samples
 from renalkit.errors import ConfigError, StoreError
 from renalkit.store.cohorts import load_cohort
-from renalkit.store.files import read_json, write_drawings, write_text
+from renalkit.store.files import read_json, write_bytes, write_drawings, write_text
 from renalkit.store.predictions import load_predictions
 from renalkit.store.runs import RunFolder, amending_manifest
 from renalkit.store.splits import load_split
@@ -32,6 +32,7 @@ from renalkit.usecases.reporting import read_reporting
 from renalkit.usecases.results import stored_experiment
 from renalkit.writers.figures import Course
 from renalkit.writers.overlays import Grey, Tile, grey_image
+from renalkit.writers.pdf import page_pdf
 from renalkit.writers.report import render_report
 from renalkit.writers.source import Case, ChosenCase, FoldFacts, Json, ReportSource
 from renalkit.writers.wording import number
@@ -42,13 +43,18 @@ _SCORES = ("dice", "iou", "hd95", "assd", "nsd", "area_error", "diameter_error")
 _HIDDEN_LINES = ("both empty", "reference empty")
 
 
-def write_report(folder: Path, cohort: Path | None, progress: Progress) -> Path:
+def write_report(
+    folder: Path, cohort: Path | None, progress: Progress, *, pdf: bool = False
+) -> Path:
     """Write report.html and figures/ of a run; equal content gives equal bytes.
 
     cohort: its folder when it is no longer where the experiment says. Pictures are left out, with
-    a sentence saying so, when the experiment's own cohort is gone.
+    a sentence saying so, when the experiment's own cohort is gone. pdf: report.pdf too; without it
+    one of an earlier report is removed, for it would no longer be the same.
 
     Raises:
+        ConfigError: a reporting.toml that cannot be used.
+        MissingExtra: a PDF is asked for and cannot be made; nothing is written then.
         StoreError: no figures yet, a damaged run, or a `cohort` that is not the run's.
     """
     run = RunFolder(folder)
@@ -56,10 +62,15 @@ def write_report(folder: Path, cohort: Path | None, progress: Progress) -> Path:
     source = read_source(run, cohort)
     progress.advance(words="read")
     report = render_report(source)
+    pages = page_pdf(report.html) if pdf else None
     progress.advance(words="drawn")
     with amending_manifest(run.path):
         write_drawings(run.figures, report.files)
         write_text(run.report, report.html)
+        if pages is None:
+            run.pdf.unlink(missing_ok=True)
+        else:
+            write_bytes(run.pdf, pages)
     progress.advance(words="written")
     return run.report
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from renalkit.errors import StoreError
+from renalkit.errors import MissingExtra, StoreError
 from renalkit.store.runs import MANIFEST, changed_files, write_manifest
 from renalkit.usecases.progress import Silent
 from renalkit.usecases.report import choose_cases, write_report
@@ -576,3 +577,32 @@ def test_best_median_and_worst_do_not_depend_on_order() -> None:
 @pytest.mark.parametrize(("n", "ranks"), [(0, []), (1, ["best"]), (2, ["best", "median"])])
 def test_few_cases_are_shown_once(n: int, ranks: list[str]) -> None:
     assert [rank for rank, _ in choose_cases([case(i / 10, i) for i in range(n)])] == ranks
+
+
+@pytest.mark.slow
+def test_a_pdf_holds_the_whole_report_and_goes_with_it(made: Path) -> None:
+    write_manifest(made)
+    try:
+        write_report(made, None, Silent(), pdf=True)
+    except MissingExtra as error:
+        pytest.skip(str(error))
+    pdf = (made / "report.pdf").read_bytes()
+    streams = re.findall(rb"/ObjStm[^>]*>>\s*stream\n(.*?)\nendstream", pdf, re.DOTALL)
+    objects = b"".join(zlib.decompress(s) for s in streams)
+    assert len(re.findall(rb"/Type */Page\b(?!s)", objects)) > 15
+    assert b"/Subtype /Image" in pdf
+    assert changed_files(made) == ()
+    write_report(made, None, Silent())
+    assert not (made / "report.pdf").exists()
+    assert changed_files(made) == ()
+
+
+def test_a_pdf_that_cannot_be_made_leaves_everything(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = write_report(made, None, Silent()).read_bytes()
+    edit(made / "metrics.json", lambda m: m["systems"].pop())
+    monkeypatch.setitem(sys.modules, "weasyprint", None)
+    with pytest.raises(MissingExtra):
+        write_report(made, None, Silent(), pdf=True)
+    assert (made / "report.html").read_bytes() == before
