@@ -6,7 +6,8 @@ kidney twice as far from frame to frame. The reference frame is chosen by the me
 the true outline of the mass in that frame, as a reader would give it. Measured are
 
     motion       distance between found and true shift in kept frames, in px: with the region, by
-                 phase correlation, with no region given; and without compensation, in all frames
+                 phase correlation, with no region given, with white noise of 25 grey levels added
+                 to the picture; and without compensation, in all frames
     lost         a frame is out of plane when at least half of its slice shows another section
                  (`FrameTruth.out_of_plane` >= 0.5): from there on most of what is seen is not the
                  outlined section. Sensitivity: share of those that is rejected. Specificity: share
@@ -59,7 +60,14 @@ from renalkit.phantom.patients import PatientPlan, Stream, draw_patient
 
 LOST = 0.5
 RULES: tuple[Rule, ...] = ("uniform", "phase", "keyframe")
-ERRORS = ("with the region", "by phase correlation", "no region given", "without compensation")
+REGION, PHASE, CHOSEN, NOISY, STILL = ERRORS = (
+    "with the region",
+    "by phase correlation",
+    "no region given",
+    "noisy picture",
+    "without compensation",
+)
+NOISE = 25.0  # grey levels
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
@@ -117,12 +125,16 @@ def one_clip(index: int, settings: dict[str, Any]) -> dict[str, Any]:
     shape = (bmode.shape[1], bmode.shape[2])
     outlines = {name: outline(truths[reference], name, shape) for name in ("lesion", "cortex")}
     box = box_of(outlines["lesion"])
+    pictures = [bmode[i] for i in samples]
     begun = time.process_time()
-    found = track(bmode, box, reference)
+    found = track(bmode, box, reference, samples=pictures)
     step_ms = (time.process_time() - begun) / len(times) * 1e3
+    anywhere, noisy = choose_box(bmode[reference]).box, noised(bmode, index)
+    by_phase = TrackOptions(method="phase")
     others = {
-        ERRORS[1]: track(bmode, box, reference, TrackOptions(method="phase")),
-        ERRORS[2]: track(bmode, choose_box(bmode[reference]).box, reference),
+        PHASE: track(bmode, box, reference, by_phase, samples=pictures),
+        CHOSEN: track(bmode, anywhere, reference, samples=pictures),
+        NOISY: track(noisy, box, reference, samples=[noisy[i] for i in samples]),
     }
     row: dict[str, Any] = {
         "clip": index,
@@ -132,12 +144,12 @@ def one_clip(index: int, settings: dict[str, Any]) -> dict[str, Any]:
         "correlation": found.residual_correlation,
         "lost": float(lost.mean()),
         "motion_px": {
-            ERRORS[0]: errors(found, true_px),
+            REGION: errors(found, true_px),
             **{name: errors(other, true_px) for name, other in others.items()},
-            ERRORS[3]: figures(np.hypot(*(true_px - true_px[reference]).T)),
+            STILL: figures(np.hypot(*(true_px - true_px[reference]).T)),
         },
         "rejection": {
-            name: rejection(one, lost) for name, one in {ERRORS[0]: found, **others}.items()
+            name: rejection(one, lost) for name, one in {REGION: found, **others}.items()
         },
         "calm": calm(found, moved.out_of_plane),
     }
@@ -180,6 +192,16 @@ def rendered(
         contrast[k] = pixels[study.places[Panel.CONTRAST].view.slices][..., 0]
         truths.append(truth)
     return bmode, contrast, truths
+
+
+def noised(frames: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.uint8]:
+    """The frames with white noise, new in each frame."""
+    rng = np.random.default_rng([seed, 41])
+    found = np.empty_like(frames)
+    for k, frame in enumerate(frames):
+        noise = rng.standard_normal(frame.shape, dtype=np.float32)
+        found[k] = np.clip(frame + np.float32(NOISE) * noise, 0, 255)
+    return found
 
 
 def outline(truth: FrameTruth, name: str, shape: tuple[int, int]) -> Mask:
@@ -397,8 +419,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     ways = list(rows[0]["rejection"])
     return {
         "clips": len(rows),
-        "frames": sum(r["rejection"][ERRORS[0]]["lost"] for r in rows)
-        + sum(r["rejection"][ERRORS[0]]["in_plane"] for r in rows),
+        "frames": sum(r["rejection"][REGION]["lost"] for r in rows)
+        + sum(r["rejection"][REGION]["in_plane"] for r in rows),
         "motion_px": {n: middle([r["motion_px"][n]["median"] for r in rows]) for n in ERRORS},
         "motion_p95_px": {n: middle([r["motion_px"][n]["p95"] for r in rows]) for n in ERRORS},
         "sensitivity": {
@@ -451,7 +473,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def brief(row: dict[str, Any]) -> str:
-    error, of = row["motion_px"][ERRORS[0]], row["rejection"][ERRORS[0]]
+    error, of = row["motion_px"][REGION], row["rejection"][REGION]
     return (
         f"motion {error['median']:.2f} px (largest {error['largest']:.2f}), rejected "
         f"{of['rejected']} of {of['lost']}, kept {of['kept']} of {of['in_plane']}, arrival "
