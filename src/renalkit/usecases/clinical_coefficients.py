@@ -16,6 +16,7 @@ from renalkit.domain.sample import b_mode_samples
 from renalkit.errors import StatisticUndefined
 from renalkit.metrics.inference import Estimate
 from renalkit.metrics.logistic import (
+    RIDGES,
     Column,
     FactModel,
     TrainingRows,
@@ -66,6 +67,7 @@ def coefficients_of(results: RunResults) -> Json | None:
         "rows": len(people),
         "ridge": model.ridge,
         "chosen": bool(model.tried),
+        "strongest": model.ridge == max(RIDGES),
         "columns": list(columns),
         "classes": [_of_class(results, model, (rows, people), k) for k in wanted],
     }

@@ -10,13 +10,12 @@ from renalkit.writers.document import (
     Table,
     TableBuilder,
 )
-from renalkit.writers.patients_sections import variable_words
+from renalkit.writers.patients_sections import measured_in, variable_words
 from renalkit.writers.source import Json, ReportSource
 from renalkit.writers.wording import Estimate, count, finite, listed, methods_of, number, plural
 
 NUMBER = "number"
 _FEW_EVENTS = 10
-_UNITS = {"mm": "mm", "cm": "cm", "years": "year", "ml": "ml"}
 
 
 def clinical(source: ReportSource) -> Section | None:
@@ -27,7 +26,7 @@ def clinical(source: ReportSource) -> Section | None:
     if found is None:
         words = "Its odds ratios are not stored with this run; 'renalkit evaluate' computes them."
         return Section("clinical", "Clinical model", (Paragraph(words),))
-    facts = listed([variable_words(str(c)).lower() for c in found["columns"]])
+    facts = listed([_inside(variable_words(str(c))) for c in found["columns"]])
     blocks: list[Block] = [
         Paragraph(
             f"The row '{source.clinical_model['label']}' in the tables of this report is no "
@@ -38,6 +37,11 @@ def clinical(source: ReportSource) -> Section | None:
     blocks += [_odds_ratios(found, one) for one in found["classes"]]
     blocks += [Paragraph(words, "warning") for one in found["classes"] for words in _cautions(one)]
     return Section("clinical", "Clinical model", tuple(blocks))
+
+
+def _inside(words: str) -> str:
+    """A name inside a sentence: in small letters, unless it is an abbreviation."""
+    return words if words[1:2].isupper() else words[:1].lower() + words[1:]
 
 
 def _odds_ratios(found: Json, one: Json) -> Table:
@@ -56,10 +60,12 @@ def _odds_ratios(found: Json, one: Json) -> Table:
         cell = table.length(e, 3)
         table.add(variable_words(str(fact["fact"])), _compared(fact), cell)
     chosen = "chosen by cross-validation" if found["chosen"] else "not chosen for these patients"
+    if found["chosen"] and found.get("strongest"):
+        chosen += ", the strongest that was tried: these facts hardly help"
     caption = (
         f"The model fitted once more, to all {plural(found['patients'], 'patient')} for "
         f"development: a description, not what was tested. Ridge penalty "
-        f"{number(finite(found['ridge']), 2)} ({chosen}) on standardised facts: odds ratios and "
+        f"{_penalty(float(found['ridge']))} ({chosen}) on standardised facts: odds ratios and "
         "their intervals are drawn towards 1. "
         f"{plural(one['events'], 'patient')} of the smaller class for "
         f"{plural(len(one['facts']), 'coefficient')}: "
@@ -74,13 +80,17 @@ def _odds_ratios(found: Json, one: Json) -> Table:
     return table.build(f"{caption} {methods}." if methods else caption)
 
 
+def _penalty(ridge: float) -> str:
+    return count(ridge) if ridge >= 100 else f"{ridge:.3g}"
+
+
 def _compared(fact: Json) -> str:
     if fact["unknown"]:
         return "unknown against known"
     if fact["level"] is not None:
         return f"{fact['level']} against {fact['against']}"
-    unit = _UNITS.get(str(fact["fact"]).rpartition("_")[2], "unit")
-    return f"per {unit}"
+    unit = measured_in(str(fact["fact"]))[1] or "unit"
+    return f"per {unit.removesuffix('s')}"
 
 
 def _cautions(one: Json) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from renalkit.writers.document import (
     Block,
@@ -19,6 +20,7 @@ from renalkit.writers.document import (
 from renalkit.writers.figures import FrocLine, Interval, csv_text, free_response, intervals
 from renalkit.writers.source import ESTIMATE_HEAD, Json, ReportSource, estimate, estimate_row
 from renalkit.writers.wording import (
+    EN_DASH,
     NOT_AVAILABLE,
     Estimate,
     count,
@@ -156,13 +158,14 @@ def _by_size(found: Json, systems: Sequence[Json]) -> Table:
     )
     for s in systems:
         for part in s["by_size"]:
+            recall, precision = (_or_few(estimate(part, n)) for n in ("recall", "precision"))
             table.add(
                 _strong(s),
                 str(part["size"]),
                 count(part["lesions"]),
-                estimate(part, "recall"),
+                recall if part["lesions"] else EN_DASH,
                 count(part["marks"]),
-                estimate(part, "precision"),
+                precision if part["marks"] else EN_DASH,
             )
     words = (
         "Lesions by their own diameter, marks by theirs; an edge belongs to the larger size. Sizes "
@@ -173,6 +176,11 @@ def _by_size(found: Json, systems: Sequence[Json]) -> Table:
         words += f" {plural(unknown, 'lesion')} on images without a scale left out."
     methods = methods_of(table.estimates)
     return table.build(f"{words} {methods}." if methods else words)
+
+
+def _or_few(e: Estimate) -> Estimate:
+    """The same reason for all sizes of too few patients, so that a table has one note for them."""
+    return e if e.defined else replace(e, note="fewer patients than needed for a figure")
 
 
 # ---- free response -------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from renalkit.writers.figures import Interval, csv_text, intervals
 from renalkit.writers.source import Json, ReportSource, estimate, metric_name
 from renalkit.writers.wording import (
     EN_DASH,
+    NO_BREAK,
     NOT_AVAILABLE,
     PLUS_MINUS,
     Estimate,
@@ -33,7 +34,16 @@ from renalkit.writers.wording import (
 )
 
 NUMBER = "number"
-_UNITS = ("mm", "cm", "years", "ml")
+_UNITS = {
+    **{name: name for name in ("years", "mm", "cm", "kg", "ml")},
+    **{f"{a}_{b}": f"{a}/{b}" for a in ("g", "mg", "mmol") for b in ("l", "dl")},
+    **{"t_l": "T/l", "u_l": "U/l", "ug_l": "µg/l", "umol_l": "µmol/l", "ng_ml": "ng/ml"},
+    **{"ml_min": "ml/min", "mmhg": "mmHg", "percent": "%"},
+}
+"""How a unit at the end of a column's name is written, as ingest knows them."""
+_COUNTED = ("cells", "platelets", "leukocytes", "thrombocytes")
+_SHORT = {"bmi": "BMI", "egfr": "eGFR", "asa": "ASA", "ecog": "ECOG", "crp": "CRP"}
+_GRADE = {"grade_who_isup": "Grade (WHO/ISUP)", "grade_fuhrman": "Grade (Fuhrman)"}
 _MEASURES = ("auc", "accuracy", "sensitivity", "specificity", "dice")
 _DRAWN = ("auc", "accuracy", "dice")
 
@@ -41,14 +51,31 @@ _DRAWN = ("auc", "accuracy", "dice")
 def variable_words(name: str) -> str:
     """The name of a column as readers write it.
 
-    >>> variable_words("age_years"), variable_words("burned_in")
-    ('Age (years)', 'Burned in')
+    >>> variable_words("age_years"), variable_words("burned_in"), variable_words("crp_mg_l")
+    ('Age (years)', 'Burned in', 'CRP (mg/l)')
     """
-    words = name.split("_")
-    if len(words) > 1 and words[-1] in _UNITS:
-        words[-2:] = [words[-2], f"({words[-1]})"]
-    text = " ".join(words)
-    return text[:1].upper() + text[1:]
+    if name in _GRADE:
+        return _GRADE[name]
+    base, unit = measured_in(name)
+    text = " ".join(_SHORT.get(word, word) for word in base.split("_"))
+    text = text[:1].upper() + text[1:] if base.split("_")[0] not in _SHORT else text
+    return f"{text} ({unit})" if unit else text
+
+
+def measured_in(name: str) -> tuple[str, str]:
+    """The name of a column without its unit, and the unit ('' without one).
+
+    Cells and platelets are counted: of them 'g_l' is 10^9 per litre (G/l), not grams.
+
+    >>> measured_in("size_mm"), measured_in("platelets_g_l"), measured_in("sex")
+    (('size', 'mm'), ('platelets', 'G/l'), ('sex', ''))
+    """
+    for end in sorted(_UNITS, key=len, reverse=True):
+        base = name.removesuffix(f"_{end}")
+        if base not in (name, ""):
+            counted = end == "g_l" and base.endswith(_COUNTED)
+            return base, "G/l" if counted else _UNITS[end]
+    return name, ""
 
 
 # ---- patients ------------------------------------------------------------------------------
@@ -77,8 +104,8 @@ def _characteristics(found: Json, name: str) -> Table:
         (
             Column("Characteristic"),
             Column("Value"),
-            Column(f"All (n = {count(everyone)})", NUMBER),
-            *(Column(f"{g['name']} (n = {count(g['patients'])})", NUMBER) for g in groups),
+            Column(f"All {_n(everyone)}", NUMBER),
+            *(Column(f"{g['name']} {_n(g['patients'])}", NUMBER) for g in groups),
             Column("Missing", NUMBER),
             Column("p", NUMBER),
             Column("SMD", NUMBER),
@@ -96,6 +123,11 @@ def _characteristics(found: Json, name: str) -> Table:
     if found["left_out"]:
         caption += f" {plural(found['left_out'], 'patient')} of unknown {by} left out."
     return table.build(caption)
+
+
+def _n(patients: int) -> str:
+    """Number of a group, which stays on one line."""
+    return f"(n = {count(patients)})".replace(" ", NO_BREAK)
 
 
 def _characteristic(table: TableBuilder, row: Json) -> None:
@@ -171,13 +203,22 @@ def subgroups(source: ReportSource) -> Section:
         words = "No variable of this cohort has two known groups of patients, so none is compared."
         return Section("subgroups", "Subgroups", (Paragraph(words),))
     few = int(found["least_patients"])
+    left_out = {"leave-site-out": "site", "leave-scanner-out": "scanner"}.get(
+        str(source.split.get("plan"))
+    )
     blocks: list[Block] = [
         Paragraph(
             "Subgroups were not trained or tuned for. A test of interaction asks whether the "
             "groups of one variable differ at all; a difference between two intervals is no test. "
             f"Groups of fewer than {count(few)} patients have no figures (n/a), and AUC, "
             "sensitivity and specificity need "
-            f"{count(found['least_of_a_class'])} patients of each class they rest on.",
+            f"{count(found['least_of_a_class'])} patients of each class they rest on."
+            + (
+                f" Every {left_out} was tested by models that never saw it: the figures by "
+                f"{left_out} say how they do at a new one."
+                if left_out
+                else ""
+            ),
             "note",
         )
     ]

@@ -69,7 +69,7 @@ def segmentation(source: ReportSource) -> Section | None:
     if not systems:
         return None
     blocks: list[Block] = [_dice_figure(source), *_pooled_tables(systems)]
-    blocks += [_segmentation_folds(systems), _class_table(systems)]
+    blocks += [_segmentation_folds(source), _class_table(systems)]
     cases = _case_figure(source)
     if cases:
         blocks.append(cases)
@@ -203,17 +203,26 @@ def _mean_sd(raw: Json, digits: int) -> Cell:
     return Cell(f"{number(mean, digits)} {PLUS_MINUS} {number(sd, digits)}")
 
 
-def _per_fold(raw: Json, digits: int) -> str:
-    return ", ".join(number(finite(v), digits) for v in raw.get("folds", ())) or NOT_AVAILABLE
+def _per_fold(source: ReportSource, raw: Json, digits: int) -> str:
+    """The folds' figures, with what each fold tested where it has a name."""
+    values = [number(finite(v), digits) for v in raw.get("folds", ())]
+    names = [source.fold_words(f) for f in raw.get("of", ())]
+    if any(not name.isdigit() for name in names) and len(names) == len(values):
+        return "; ".join(f"{name} {value}" for name, value in zip(names, values, strict=True))
+    return ", ".join(values) or NOT_AVAILABLE
 
 
 def _fold_table(
-    name: str, title: str, rows: Sequence[tuple[Json, str, Json, Json]], caption: str
+    source: ReportSource,
+    about: tuple[str, str],
+    rows: Sequence[tuple[Json, str, Json, Json]],
+    caption: str,
 ) -> Table:
-    """Figures per system and measure; rows: system, measure, its fold means, pooled figures."""
+    """Figures per system and measure. about: name and title; rows: system, measure, its fold means,
+    pooled figures.
+    """
     table = TableBuilder(
-        name,
-        title,
+        *about,
         (
             Column("System"),
             Column("Measure"),
@@ -235,17 +244,17 @@ def _fold_table(
             table.length(estimate(pooled, measure), digits) if unit else estimate(pooled, measure),
             _mean_sd(raw, digits),
             count(len(raw["folds"])),
-            _per_fold(raw, digits),
+            _per_fold(source, raw, digits),
         )
     methods = methods_of(table.estimates)
     return table.build(f"{caption} {methods}." if methods else caption)
 
 
-def _segmentation_folds(systems: Sequence[Json]) -> Table:
-    found = [(s, s["segmentation"]) for s in systems]
+def _segmentation_folds(source: ReportSource) -> Table:
+    found = [(s, s["segmentation"]) for s in source.segmenting]
     return _fold_table(
-        "segmentation-folds",
-        "Segmentation: fold means beside pooled figures.",
+        source,
+        ("segmentation-folds", "Segmentation: fold means beside pooled figures."),
         [(s, m, f["fold_mean"], f["pooled"]) for s, f in found for m in _MASKS],
         "Pooled: mean over all tested images, with its interval. Fold mean ± SD: mean and "
         "standard deviation of the folds' means; the SD describes the folds and is no interval.",
@@ -356,7 +365,7 @@ def classification(source: ReportSource) -> Section | None:
             blocks.append(drawing)
         blocks.append(_confusion_figure(source, own, unit))
     blocks.append(Heading("Folds and thresholds"))
-    blocks.append(_classification_folds(systems))
+    blocks.append(_classification_folds(source))
     thresholds = _threshold_table(source, systems)
     blocks.append(
         thresholds
@@ -489,11 +498,11 @@ def _confusion_figure(source: ReportSource, systems: Sequence[Json], unit: str) 
     )
 
 
-def _classification_folds(systems: Sequence[Json]) -> Table:
-    found = [(s, s["classification"]) for s in systems]
+def _classification_folds(source: ReportSource) -> Table:
+    found = [(s, s["classification"]) for s in source.classifying]
     return _fold_table(
-        "classification-folds",
-        "Classification per patient: fold means beside pooled figures.",
+        source,
+        ("classification-folds", "Classification per patient: fold means beside pooled figures."),
         [(s, m, f["fold_mean"], f["patient"]) for s, f in found for m in _CALLS],
         "Pooled AUC ranks patients of different folds, hence of different models, against one "
         "another; the fold mean does not. The SD describes the folds and is no interval.",
@@ -506,7 +515,7 @@ def _threshold_table(source: ReportSource, systems: Sequence[Json]) -> Table | N
         "Thresholds.",
         (
             Column("System"),
-            Column("Fold", NUMBER),
+            Column("Fold"),
             Column("Threshold", NUMBER),
             Column("Rule"),
             Column("Chosen on", NUMBER),
@@ -516,7 +525,7 @@ def _threshold_table(source: ReportSource, systems: Sequence[Json]) -> Table | N
         for t in s["classification"]["thresholds"]:
             table.add(
                 _strong(s),
-                count(t["fold"]),
+                source.fold_words(int(t["fold"])),
                 number(finite(t["value"])),
                 _rule_words(str(t["rule"])),
                 "fixed" if t["rule"] == "half" else plural(int(t["n"]), "validation patient"),
@@ -578,7 +587,7 @@ def training(source: ReportSource) -> Section | None:
         "Training of each fold.",
         (
             Column("System"),
-            Column("Fold", NUMBER),
+            Column("Fold"),
             Column("Epochs", NUMBER),
             Column("Kept", NUMBER),
             Column("Time", NUMBER),
@@ -590,7 +599,7 @@ def training(source: ReportSource) -> Section | None:
         for t in s["training"]:
             table.add(
                 _strong(s),
-                count(t["fold"]),
+                source.fold_words(int(t["fold"])),
                 count(t["epochs"]),
                 count(t["best_epoch"]),
                 duration(t["train_seconds"]),

@@ -119,6 +119,12 @@ class ReportSource:
         order = [s["label"] for s in self.systems]
         return order.index(label) if label in order else len(order)
 
+    def fold_words(self, fold: int) -> str:
+        """What a fold tests where folds have names (a site, a scanner), else its number."""
+        folds = self.split.get("folds", ())
+        name = str(folds[fold].get("name") or "") if fold < len(folds) else ""
+        return name or str(fold)
+
     @property
     def segmenting(self) -> list[Json]:
         """Systems with segmentation figures."""

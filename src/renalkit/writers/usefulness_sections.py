@@ -224,6 +224,8 @@ def _avoided(systems: Sequence[Json], positive: str) -> list[Block]:
             continue
         interval = e.interval(1).strip("()")
         level = f"{percent_level(e.level)} CI {interval}; " if interval else ""
+        if e.value == 0 == e.low == e.high:
+            level = "every patient scores as much; "
         said.append(f"{s['label']} {e.head(1)} ({level}n = {plural(e.n, e.unit)})")
     if not said:
         return []
@@ -235,7 +237,8 @@ def _avoided(systems: Sequence[Json], positive: str) -> list[Block]:
         f"{100 * _STATED:.0f}{NO_BREAK}% instead of on all: {'; '.join(said)}. This takes every "
         f"patient to be operated on otherwise; one missed case of {positive} to be as bad as "
         f"{number(odds, 0)} needless surgeries; scores to be calibrated probabilities; and "
-        f"patients to be like these, of whom {share_of} are {positive}. Below 0 the system does harm."
+        f"patients to be like these, of whom {share_of} are {positive}. Below 0 the system does "
+        "harm."
     )
     return [Paragraph(text, opening="Surgeries avoided.")]
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from renalkit.domain.splits import Plan
 from renalkit.errors import MissingExtra, StoreError
 from renalkit.store.runs import MANIFEST, changed_files, write_manifest
 from renalkit.usecases.progress import Silent
@@ -280,6 +281,22 @@ def test_the_clinical_model_is_no_network_and_shows_its_odds_ratios(
     assert f"Only {only['events_per_variable']:.1f} events per variable" in page.text
     trained = csv_rows(made / "figures" / "tables" / "training.csv")
     assert "clinical" not in {r[0] for r in trained}
+
+
+def test_folds_that_leave_a_scanner_out_bear_its_name(tmp_path: Path, made_run: ModuleType) -> None:
+    made = made_run.make_run(tmp_path, n_patients=30, size=48, plan=Plan.LEAVE_SCANNER_OUT)
+    page = report_of(made.run)
+    tables = made.run / "figures" / "tables"
+    names = [f"Phantom scanner-{letter}" for letter in "abc"]
+    metrics = json.loads((made.run / "metrics.json").read_text())
+    dice = metrics["systems"][0]["segmentation"]["fold_mean"]["dice"]["folds"]
+    each = csv_rows(tables / "segmentation-folds.csv")[0][5]
+    assert each == "; ".join(f"{n} {d:.3f}" for n, d in zip(names, dice, strict=True))
+    for table, column in (("thresholds", 1), ("training", 1)):
+        rows = csv_rows(tables / f"{table}.csv")
+        assert [r[column] for r in rows[:3]] == names
+    assert "Every scanner was tested by models that never saw it" in page.text
+    assert "No test: every fold tests another place." in page.text
 
 
 def test_surgeries_avoided_are_said_with_what_they_assume(larger: tuple[Path, Page]) -> None:
