@@ -18,6 +18,7 @@ import typer
 
 from renalkit.cli import (
     about,
+    ceus,
     cohort,
     experiment,
     ingest,
@@ -56,6 +57,7 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(cohort.app, name="cohort")
+app.add_typer(ceus.app, name="ceus")
 app.add_typer(readers.app, name="readers")
 app.add_typer(phantom.app, name="phantom")
 

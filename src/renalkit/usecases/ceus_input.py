@@ -1,0 +1,160 @@
+"""Which cine is in a file, and what was outlined on it?
+
+Used by commands that work on a user's own file without making a cohort: nothing of a header is
+kept, and results are named after the file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from renalkit.domain.geometry import MaskRLE
+from renalkit.domain.image import Clip, Mode, Source, pixel_sha256, read_only
+from renalkit.domain.study import Roi, Scanner
+from renalkit.errors import InputRefused, Reason
+from renalkit.readers.annotation_files import (
+    labelme_frame,
+    read_box_table,
+    read_cvat_video,
+    read_labelme,
+)
+from renalkit.readers.annotations import FrameAnnotation, fitted, joined_roi
+from renalkit.readers.contract import ReadOptions
+from renalkit.readers.decode_worker import DecodeWorker
+from renalkit.readers.dicom_prescan import looks_like_dicom
+from renalkit.readers.dicom_us import read_dicom_us
+from renalkit.readers.pictures import VIDEO_SUFFIXES, file_sha256
+from renalkit.readers.pseudonyms import KEY_BYTES, Pseudonyms
+from renalkit.readers.stills import decode_options, read_whole
+from renalkit.usecases.ceus_clip import CORTEX
+
+_NAME = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Cine:
+    """One file as a clip. name: as its owner knows it."""
+
+    name: str
+    path: Path
+    clip: Clip
+    scanner: Scanner | None
+    is_dicom: bool
+
+
+def read_cine(path: Path, name: str, worker: DecodeWorker, *, keep_pixels: bool) -> Cine:
+    """One DICOM file or video as a clip.
+
+    Raises:
+        InputRefused: what cannot be read, or is neither.
+    """
+    options = ReadOptions(keep_pixels=keep_pixels)
+    if looks_like_dicom(path):
+        nobody = Pseudonyms(bytes(KEY_BYTES))  # nothing of the header is kept here
+        results = read_dicom_us(
+            [path], path.parent, nobody, options, worker, patient_of=lambda _: name
+        )
+        for result in results:
+            if result.study is None:
+                first = result.files[0].reasons[0]
+                raise InputRefused(first.reason, first.words, where=name)
+            return Cine(name, path, result.study.clips[0], result.study.scanner, is_dicom=True)
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        raise InputRefused(
+            Reason.NOT_RECOGNISED, "neither DICOM nor a video", where=name, expected="a cine"
+        )
+    decoded = worker.run("video", path, decode_options(options.limits))
+    times = decoded.info.get("times_s")
+    clip = Clip(
+        pixels=read_only(decoded.pixels),
+        sha256=pixel_sha256(decoded.pixels),
+        mode=Mode.DUAL,
+        source=Source(file_sha256(path), "", str(decoded.info["source_format"])),
+        times_s=None if times is None else tuple(float(t) for t in times),
+    )
+    return Cine(name, path, clip, None, is_dicom=False)
+
+
+def read_annotations(place: Path | None) -> tuple[FrameAnnotation, ...]:
+    """Outlines of a box table, a CVAT file, a LabelMe file or a folder of these."""
+    if place is None:
+        return ()
+    paths = sorted(p for p in place.iterdir() if p.is_file()) if place.is_dir() else [place]
+    found: list[FrameAnnotation] = []
+    for path in paths:
+        data, suffix = read_whole(path, ReadOptions().limits), path.suffix.lower()
+        if suffix == ".csv":
+            found += read_box_table(data, file=path.name)
+        elif suffix == ".xml":
+            found += read_cvat_video(data, file=path.stem)
+        elif suffix == ".json":
+            stem, frame = labelme_frame(path.stem)
+            found += read_labelme(data, file=stem, frame=frame)
+        elif not place.is_dir():
+            raise InputRefused(
+                Reason.BAD_ANNOTATION,
+                f"regions in a file of type '{suffix}'",
+                where=path.name,
+                expected="a box table (.csv), CVAT (.xml) or LabelMe (.json)",
+            )
+    if not found:
+        raise InputRefused(Reason.BAD_ANNOTATION, "no region in it", where=place.name)
+    return tuple(found)
+
+
+def regions_of(
+    cine: Cine,
+    annotations: Sequence[FrameAnnotation],
+    *,
+    alone: bool,
+) -> dict[str, list[Roi]]:
+    """Regions of one cine by name; a single cine takes all, whatever file they name."""
+    named = [a for a in annotations if _same(a.file, cine.name)]
+    own = named or (list(annotations) if alone else [])
+    grouped: dict[tuple[str, int], list[FrameAnnotation]] = {}
+    lesions = sorted({a.lesion for a in own if not _is_cortex(a)})
+    for item in own:
+        if not 0 <= item.frame < cine.clip.n_frames:
+            raise InputRefused(
+                Reason.BAD_ANNOTATION,
+                f"a region on frame {item.frame} of a cine of {cine.clip.n_frames} frames",
+                where=cine.name,
+                expected="frames counted from 0",
+            )
+        name = CORTEX if _is_cortex(item) else _lesion_name(item.lesion, lesions)
+        placed = fitted(item, cine.clip.rows, cine.clip.cols)
+        grouped.setdefault((name, item.frame), []).append(placed)
+    regions: dict[str, list[Roi]] = {}
+    for (name, frame), items in sorted(grouped.items()):
+        roi = joined_roi(0, frame, items)
+        if roi is not None:
+            regions.setdefault(name, []).append(roi)
+    return regions
+
+
+def _same(given: str, name: str) -> bool:
+    return given == name or Path(given).name == Path(name).name or given == Path(name).stem
+
+
+def _is_cortex(item: FrameAnnotation) -> bool:
+    return CORTEX in (item.lesion.strip().lower(), (item.label or "").strip().lower())
+
+
+def _lesion_name(lesion: str, lesions: Sequence[str]) -> str:
+    return "lesion" if len(lesions) == 1 else f"lesion-{_NAME.sub('_', lesion)}"
+
+
+def mask_roi(path: Path, frame: int, cine: Cine, worker: DecodeWorker) -> Roi:
+    pixels = worker.run("still", path, decode_options(ReadOptions().limits, "mask")).pixels
+    shape = (cine.clip.rows, cine.clip.cols)
+    if pixels.shape != shape or frame >= cine.clip.n_frames:
+        raise InputRefused(
+            Reason.BAD_ANNOTATION,
+            f"a mask of {pixels.shape} for frame {frame}",
+            where=path.name,
+            expected=f"{shape}, frame 0 to {cine.clip.n_frames - 1}",
+        )
+    return Roi(0, frame, mask=MaskRLE.encode(pixels))
