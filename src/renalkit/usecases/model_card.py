@@ -176,6 +176,7 @@ _MODEL = (
 )
 _DATA = (
     data_words.study_flow,
+    data_words.nameless,
     data_words.classes,
     data_words.people,
     data_words.places,
@@ -185,6 +186,7 @@ _DATA = (
 )
 _TRAINING = (
     training_words.partition,
+    training_words.fewer_folds,
     training_words.disjointness,
     training_words.preprocessing,
     training_words.augmentation,

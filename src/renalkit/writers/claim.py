@@ -142,14 +142,14 @@ CLAIM = Form(
             _PARTS,
             "How data were divided into parts",
             "how patients were divided.",
-            whole(training.partition),
+            whole(training.partition, training.fewer_folds),
         ),
         Item(
             "20",
             _PARTS,
             "At which level the parts are disjoint",
             "that no patient is in two parts.",
-            whole(training.disjointness),
+            whole(training.disjointness, data.nameless),
         ),
         Item(
             "21",

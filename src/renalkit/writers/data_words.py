@@ -21,6 +21,7 @@ from renalkit.writers.wording import (
 )
 
 _BURNED_IN = "L07"
+_SINGLE = "ICC(2,1)"
 
 
 def study_flow(source: ReportSource) -> str:
@@ -33,6 +34,13 @@ def study_flow(source: ReportSource) -> str:
         f"{count(flow.included_patients)} ({plural(flow.included_images, 'image')}) included."
     )
     return f"{words} {exclusions(source)}"
+
+
+def nameless(source: ReportSource) -> str:
+    """What counts as a patient where the source names none."""
+    if source.patient_known:
+        return ""
+    return "The source names no patients: a study, or a group of duplicate images, counts as one."
 
 
 def exclusions(source: ReportSource) -> str:
@@ -59,17 +67,17 @@ def classes(source: ReportSource) -> str:
 
 
 def places(source: ReportSource) -> str:
-    """Sites and scanners."""
+    """Sites and scanners, as far as they are recorded."""
     counts = source.metrics["cohort"]
-    sites = [str(s["name"]) for s in counts.get("sites") or () if s["name"] != "unknown"]
-    scanners = [str(s["name"]) for s in counts["scanners"] if s["name"] != "unknown"]
-    words = f"{spelled(len(sites), 'site')} ({listed(sites)})" if sites else "sites not recorded"
-    machines = (
-        f"{spelled(len(scanners), 'scanner model')} ({listed(scanners)})"
-        if scanners
-        else "scanners not recorded"
-    )
-    return f"Sources: {words}; {machines}."
+    parts: list[str] = []
+    for rows, one in ((counts.get("sites") or (), "site"), (counts["scanners"], "scanner model")):
+        names = [str(r["name"]) for r in rows if r["name"] != "unknown"]
+        unknown = sum(int(r["patients"]) for r in rows if r["name"] == "unknown")
+        if names:
+            words = f"{spelled(len(names), one)} ({listed(names)})"
+            more = f", not recorded for {plural(unknown, 'patient')}" if unknown else ""
+            parts.append(words + more)
+    return f"Sources: {'; '.join(parts)}." if parts else ""
 
 
 def images(source: ReportSource) -> str:
@@ -129,7 +137,12 @@ def outlines(source: ReportSource) -> str:
 
 
 def reader_agreement(source: ReportSource) -> str:
-    """Dice between readers, where their outlines are kept with the run."""
+    """Agreement of outlines and of readings, where they are kept with the run."""
+    parts = [_outlines_agree(source), *_readings_agree(source)]
+    return " ".join(p for p in parts if p)
+
+
+def _outlines_agree(source: ReportSource) -> str:
     found = source.reader_ceiling
     if found is None:
         return ""
@@ -138,6 +151,25 @@ def reader_agreement(source: ReportSource) -> str:
         f"{spelled(len(found['readers']), 'reader').capitalize()} outlined lesions "
         f"({found['what']}); mean Dice between them {mean.sentence()}."
     )
+
+
+def _readings_agree(source: ReportSource) -> list[str]:
+    """A sentence per arm and group of several readers."""
+    sentences: list[str] = []
+    for arm in (source.readers or {"arms": []})["arms"]:
+        for group in arm["groups"]:
+            found = [f"{_SINGLE} {e.words()}" for e in _icc(group) if e.defined]
+            kappa = Estimate.of(group["kappa"])
+            found += [f"Fleiss' kappa of votes {kappa.words()}"] if kappa.defined else []
+            if found:
+                who = f"{group['group']} ({plural(len(group['readers']), 'reader')})"
+                where = f", {arm['arm']}" if arm.get("arm") else ""
+                sentences.append(f"Agreement of {who}{where}: {listed(found)}.")
+    return sentences
+
+
+def _icc(group: Json) -> list[Estimate]:
+    return [Estimate.of(c["estimate"]) for c in group["icc"] if c["form"] == _SINGLE]
 
 
 def missing_values(source: ReportSource) -> str:

@@ -11,6 +11,7 @@ _PARTS = (
         "Patients and images.",
         (
             data_words.study_flow,
+            data_words.nameless,
             data_words.places,
             data_words.images,
             data_words.ingest,
@@ -22,6 +23,7 @@ _PARTS = (
         "Folds and training.",
         (
             training_words.partition,
+            training_words.fewer_folds,
             training_words.disjointness,
             training_words.systems,
             training_words.preprocessing,

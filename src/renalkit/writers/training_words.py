@@ -48,13 +48,7 @@ def disjointness(source: ReportSource) -> str:
     """Between what the parts are disjoint, and what the leak check says of it."""
     if not source.split.get("folds"):
         return ""
-    words = "No patient is in two parts of a fold."
-    if not source.patient_known:
-        words = (
-            "The source names no patients: a study, or a group of duplicate images, counts as one, "
-            "and none is in two parts of a fold."
-        )
-    return f"{words} {leak_check(source)}".strip()
+    return f"No patient is in two parts of a fold. {leak_check(source)}".strip()
 
 
 def leak_check(source: ReportSource) -> str:
@@ -68,6 +62,17 @@ def leak_check(source: ReportSource) -> str:
     verb = "blocks" if len(blocking) == 1 else "block"
     words = f"The check of the cohort has {spelled(len(blocking), 'finding')} that {verb}"
     return f"{words}, waived by name: {listed(guards)}." if guards else f"{words}."
+
+
+def fewer_folds(source: ReportSource) -> str:
+    """Systems that were not trained and tested in every fold."""
+    n = len(source.split.get("folds", ()))
+    few: dict[int, list[str]] = {}
+    for s in source.systems:
+        if n and len(s["folds"]) < n:
+            few.setdefault(len(s["folds"]), []).append(str(s["label"]))
+    parts = [f"{listed(labels)} in {spelled(k, 'fold')} only" for k, labels in sorted(few.items())]
+    return f"Not in every fold: {'; '.join(parts)}." if parts else ""
 
 
 def part_sizes(source: ReportSource) -> str:
@@ -218,14 +223,21 @@ def preprocessing(source: ReportSource) -> str:
     found = source.settings.get("input")
     if not found:
         return ""
-    sides = sorted({int(j["input"]["size"]) for j in source.jobs.values()} or {int(found["size"])})
+    sides: dict[int, list[str]] = {}
+    for label, job in source.jobs.items():
+        sides.setdefault(int(job["input"]["size"]), []).append(label)
+    sides = sides or {int(found["size"]): []}
     steps = ["made grey (8 bit)"]
     if found.get("bilateral"):
         steps.append("smoothed by a bilateral filter")
     if found.get("clahe"):
         steps.append("equalised locally (CLAHE)")
-    sizes = listed([f"{n} × {n}" for n in sides])
-    steps.append(f"fitted into {sizes} px with their proportions kept")
+    several = len(sides) > 1
+    sizes = [
+        f"{n} × {n} px" + (f" ({listed(labels)})" if several else "")
+        for n, labels in sorted(sides.items())
+    ]
+    steps.append(f"fitted into {listed(sizes)} with their proportions kept")
     scale = "their own mean and SD" if found["normalise"] == "zscore" else "0 to 1"
     return f"Images were {', '.join(steps)} and scaled to {scale}."
 

@@ -161,7 +161,7 @@ TRIPOD_AI = Form(
             _ANALYSIS,
             "How the data were used and divided",
             "how patients were divided.",
-            whole(training.partition, training.disjointness),
+            whole(training.partition, training.fewer_folds, training.disjointness, data.nameless),
         ),
         Item(
             "12b",
