@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from math import sqrt
+from math import nan, sqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -98,10 +98,10 @@ def delong(
 
     With complete separation (AUC 0 or 1) DeLong's variance is 0 and would claim certainty. The
     bound is then exact: m disjoint pairs, m the smaller class, are independent trials that all
-    came out in the right order, so low = (tail)^(1/m).
+    came out in the right order, so low = (tail)^(1/m). Scores that are all equal have an AUC of 0.5
+    without an interval.
 
-    Raises: StatisticUndefined for frames, fewer than two cases in a class, or scores that do not
-    vary.
+    Raises: StatisticUndefined for frames, or fewer than two cases in a class.
     """
     refuse_frames(unit)
     aucs, cov = delong_covariance(truth, scores)
@@ -206,7 +206,7 @@ def clustered_auc(
     The value is that of the rows; n counts the groups, which is what the interval rests on. At
     complete separation the bound is that of `delong` for pairs of whole patients; it takes how many
     rows a patient has to say nothing of their scores.
-    Raises: as `clustered_covariance`, or for scores that do not vary.
+    Raises: as `clustered_covariance`.
     """
     aucs, cov = clustered_covariance(truth, scores, groups)
     basis = _Basis.of_groups(truth, groups, level)
@@ -453,7 +453,8 @@ def _estimate(value: float, variance: float, basis: _Basis, scale: Scale = Scale
             low, high = max(0.0, value - half), min(1.0, value + half)
         return Estimate(value, low, high, b.level, b.n, b.unit, f"{b.method}, {scale.value}")
     if value not in (0.0, 1.0):
-        raise _no_variance("the AUC")
+        words = f"no interval: the AUC has no variance in these cases, {b.method}"
+        return Estimate(value, nan, nan, b.level, b.n, b.unit, words)
     bound = ((1 - b.level) / 2) ** (1 / b.pairs)
     low, high = (bound, 1.0) if value == 1.0 else (0.0, 1 - bound)
     return Estimate(value, low, high, b.level, b.n, b.unit, "exact bound at complete separation")

@@ -216,7 +216,7 @@ FIGURES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], An
     "two arms, U-statistics": lambda t, a, b, g: one_shot(t, arms(a, b)).contrasts[0],
     "model against readers": lambda t, a, b, g: model_against_readers(t, a, arms(b, b)[0]),
     "model at a reader's sensitivity": lambda t, a, b, g: (
-        model_at_reader(t, a, calls(b), Match.SENSITIVITY, PLAN).test
+        model_at_reader(t, a, calls(b), Match.SENSITIVITY, PLAN).difference
     ),
     "mean Dice": lambda t, a, b, g: cluster_bootstrap(mean_of_rows(a), g, PLAN),
     "difference of Dice, bootstrap": lambda t, a, b, g: paired_cluster_bootstrap(
