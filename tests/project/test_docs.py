@@ -107,7 +107,7 @@ def test_every_reason_is_explained() -> None:
 def test_the_commands_are_the_ones_promised() -> None:
     promised = {"info", "doctor", "phantom", "ingest", "cohort", "cohort show", "cohort check"}
     promised |= {"frames", "run", "train", "evaluate", "compare", "predict", "report"}
-    promised |= {"stats", "plan", "audit", "verify"}
+    promised |= {"stats", "plan", "audit", "verify", "checklist", "card"}
     assert {f"renalkit {name}" for name in promised} <= set(COMMANDS)
 
 

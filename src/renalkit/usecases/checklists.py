@@ -92,7 +92,7 @@ def _written(source: ReportSource, forms: tuple[Form, ...], suffix: str) -> str:
     if suffix == ".csv":
         return checklists_csv(source, forms)
     titles = " and ".join(form.title for form in forms)
-    page = page_of(source, titles, (checklists(source, forms),))
+    page = page_of(source, titles, (checklists(source, forms, folded=False),))
     return document_md(page) if suffix == ".md" else render_document(page).html
 
 

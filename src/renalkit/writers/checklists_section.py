@@ -21,13 +21,16 @@ NO_COMPLIANCE = (
 )
 
 
-def checklists(source: ReportSource, forms: Sequence[Form] = tuple(FORMS.values())) -> Section:
-    """Every form with its counts and, folded, its items."""
+def checklists(
+    source: ReportSource, forms: Sequence[Form] = tuple(FORMS.values()), *, folded: bool = True
+) -> Section:
+    """Every form with its counts and, folded in a report, its items."""
     blocks: list[Block] = [Paragraph(f"A help for writing. {NO_COMPLIANCE}", "note")]
     for form in forms:
         lines = filled(form, source)
+        table = _table(form, lines)
         summary = f"{form.title}: {counts_words(lines)}"
-        blocks.append(Folded(summary, (_table(form, lines),)))
+        blocks.append(Folded(summary, (table,)) if folded else table)
     return Section("checklists", "Reporting checklists", tuple(blocks))
 
 

@@ -247,6 +247,7 @@ def test_html_and_markdown_hold_one_form_when_asked(made: Path, tmp_path: Path) 
         assert "TRIPOD+AI, item by item" not in text
         assert "does not mean that a study complies" in text
         assert "not a medical device" in text
+        assert "<details" not in text
 
 
 @pytest.mark.parametrize(
