@@ -285,6 +285,13 @@ class Resamples:
             )
         return found
 
+    def p_value(self) -> float:
+        """Two-sided, of no difference: as in `PairedBootstrap`; refuses as `defined`."""
+        draws = self.defined()
+        tie = _ROUNDING * max(1.0, float(np.abs(draws).max()))
+        beyond = min(int((draws <= tie).sum()), int((draws >= -tie).sum()))
+        return min(1.0, 2 * (beyond + 1) / (draws.size + 1))
+
     def estimate(self) -> Estimate:
         """Value and interval; refuses as `cluster_bootstrap` does.
 
@@ -350,11 +357,7 @@ def paired_cluster_bootstrap(
     """Two systems and their difference on the same resampled patients; as `cluster_bootstrap`."""
     one, two = resample((first, second), groups, plan, strata)
     apart = one.minus(two)
-    draws = apart.defined()
-    tie = _ROUNDING * max(1.0, float(np.abs(draws).max()))
-    beyond = min(int((draws <= tie).sum()), int((draws >= -tie).sum()))
-    p = min(1.0, 2 * (beyond + 1) / (draws.size + 1))
-    return PairedBootstrap(one.estimate(), two.estimate(), apart.estimate(), p)
+    return PairedBootstrap(one.estimate(), two.estimate(), apart.estimate(), apart.p_value())
 
 
 def resample(

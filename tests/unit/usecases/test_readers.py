@@ -135,7 +135,7 @@ def test_readings_are_kept_in_the_run_reported_and_verified(
     assert f"{majority:.3f}" in page
     assert "5 readers (3 junior, 2 senior) read 24 patients, each in 2 arms" in page
     assert "merged by majority; ties were called negative" in page
-    assert "(McNemar, mid-p), and at the systems" in page
+    assert "sensitivity matched in each" in page
     assert {"readers-majority.csv", "readers-mrmc.tex"} <= {p.name for p in tables.iterdir()}
     assert not (tables / "of-an-earlier-report.tex").exists()
     assert verify_run(run.path, Silent())["differences"] == []
