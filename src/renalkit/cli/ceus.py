@@ -106,3 +106,56 @@ def panels(
     give(found, as_json, lambda: panels_words(found))
     if found["answer"] == "unclear":
         raise typer.Exit(Exit.PARTIAL)
+
+
+@app.command()
+def cohort(
+    source: Annotated[Path, typer.Argument(help="Folder of DICOM cines.", exists=True)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Cohort folder.")],
+    labels: Annotated[
+        Path | None, typer.Option(help="Label table (CSV); default labels.csv in the source.")
+    ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(help="Outlines in either pane: box table, CVAT, LabelMe folder."),
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Classes in order, e.g. benign,malignant.")
+    ] = None,
+    positive: Annotated[str | None, typer.Option(help="The positive class.")] = None,
+    settings: Annotated[
+        Path | None, typer.Option(help="Settings (TOML) of the analysis.", exists=True)
+    ] = None,
+    overrides: Overrides = None,
+    presets: PresetFile = None,
+    key_file: Annotated[
+        Path | None, typer.Option(help="The project's key, outside the cohort.")
+    ] = None,
+    covariates: Annotated[
+        str | None, typer.Option(help="More columns of the label table to keep.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Dual cines into a cohort of paired frames, with perfusion figures as facts. Resumes."""
+    from renalkit.usecases.ceus_cohort import ContrastOptions
+    from renalkit.usecases.ceus_settings import ceus_settings
+    from renalkit.usecases.ingest import ingest_words, request_of, run_ingest
+
+    given = ["maps=false", *(overrides or ())]
+    request = request_of(
+        source=source,
+        output=output,
+        layout="dicom",
+        labels=labels,
+        annotations=annotations,
+        classes=classes,
+        positive=positive,
+        key_file=key_file,
+        covariates=covariates,
+        contrast=ContrastOptions(ceus_settings(settings, given), presets),
+    )
+    with progress_bar() as progress:
+        report = run_ingest(request, progress)
+    give(report.as_json(), as_json, lambda: ingest_words(report))
+    if report.refused:
+        raise typer.Exit(Exit.PARTIAL)

@@ -204,12 +204,15 @@ class Study:
 
     @property
     def facts(self) -> Mapping[str, Covariate]:
-        """The covariates that say something about the patient, not about files or their import."""
+        """The covariates that say something about the patient, not about files or their import.
+
+        Figures of contrast curves are not among them: see `domain.pairs.perfusion_features`.
+        """
         ours = ("split", "source_format")
         return {
             name: value
             for name, value in self.covariates.items()
-            if name not in ours and not name.startswith("margin_")
+            if name not in ours and not name.startswith(("margin_", "perfusion_"))
         }
 
     def _check_roi(self, roi: Roi) -> None:

@@ -115,7 +115,7 @@ def regions_of(
     named = [a for a in annotations if _same(a.file, cine.name)]
     own = named or (list(annotations) if alone else [])
     grouped: dict[tuple[str, int], list[FrameAnnotation]] = {}
-    lesions = sorted({a.lesion for a in own if not _is_cortex(a)})
+    lesions = sorted({a.lesion for a in own if not is_cortex(a)})
     for item in own:
         if not 0 <= item.frame < cine.clip.n_frames:
             raise InputRefused(
@@ -124,7 +124,7 @@ def regions_of(
                 where=cine.name,
                 expected="frames counted from 0",
             )
-        name = CORTEX if _is_cortex(item) else _lesion_name(item.lesion, lesions)
+        name = CORTEX if is_cortex(item) else _lesion_name(item.lesion, lesions)
         placed = fitted(item, cine.clip.rows, cine.clip.cols)
         grouped.setdefault((name, item.frame), []).append(placed)
     regions: dict[str, list[Roi]] = {}
@@ -139,7 +139,8 @@ def _same(given: str, name: str) -> bool:
     return given == name or Path(given).name == Path(name).name or given == Path(name).stem
 
 
-def _is_cortex(item: FrameAnnotation) -> bool:
+def is_cortex(item: FrameAnnotation) -> bool:
+    """Whether an outline is of the region that others are compared with."""
     return CORTEX in (item.lesion.strip().lower(), (item.label or "").strip().lower())
 
 

@@ -45,6 +45,7 @@ from renalkit.store.files import (
     write_json,
     write_text,
 )
+from renalkit.usecases.ceus_cohort import ContrastOptions, ContrastStudies
 from renalkit.usecases.ingest_frames import Picks, read_picks
 from renalkit.usecases.ingest_labels import StudyLabels, annotation_paths, read_labels
 from renalkit.usecases.ingest_layouts import (
@@ -71,6 +72,7 @@ class IngestRequest:
 
     masks: where the masks of pictures are. keep: a list of the frames to take; every: without a
     list, the step between frames taken. covariates: further columns of the label table to keep.
+    contrast: take dual cines apart into paired panes of chosen frames.
     """
 
     source: Path
@@ -87,6 +89,7 @@ class IngestRequest:
     keep: Path | None = None
     every: int = 1
     covariates: tuple[str, ...] = ()
+    contrast: ContrastOptions | None = None
 
     @property
     def keys_folder(self) -> Path:
@@ -196,6 +199,7 @@ def request_of(
     keep: Path | None = None,
     every: int | None = None,
     covariates: str | None = None,
+    contrast: ContrastOptions | None = None,
 ) -> IngestRequest:
     """The request of a command line; ConfigError lists everything wrong with it."""
     names = tuple(c.strip() for c in classes.split(",")) if classes else ()
@@ -247,6 +251,7 @@ def request_of(
         keep=keep.resolve() if keep else None,
         every=every or 1,
         covariates=tuple(c.strip() for c in covariates.split(",")) if covariates else (),
+        contrast=contrast,
     )
 
 
@@ -320,7 +325,8 @@ class _Ingest:
             identities,
         )
         labels = self._labels(layout, sources)
-        reports, results = self._read(layout, sources, staging, labels, picks)
+        contrast = self._contrast(layout, labels)
+        reports, results = self._read(layout, sources, staging, labels, picks, contrast)
         for report in passed_by:
             reports.append(report)
         account = self._account(reports, identities)
@@ -365,6 +371,7 @@ class _Ingest:
         request = self.request
         parts = [__version__, str(SCHEMA), layout.value, repr(request.options), request.groups]
         parts += [*picks.fingerprint, repr(request.covariates)]
+        parts += [] if request.contrast is None else request.contrast.fingerprint
         if layout is Layout.IMAGES:
             parts.append(repr(picture_layout(sources, request.classes)))
         for place in (sources.table, request.annotations):
@@ -379,6 +386,7 @@ class _Ingest:
         staging: Staging,
         labels: StudyLabels,
         picks: Picks,
+        contrast: ContrastStudies | None,
     ) -> tuple[list[FileReport], list[ReadResult]]:
         """Reports of all files and the results that hold a study, pixels stored."""
         reports: list[FileReport] = []
@@ -393,7 +401,7 @@ class _Ingest:
                 staging.recall,
             )
             for result in self._results(layout, sources, context, labels):
-                kept = _kept(result, staging, picks)
+                kept = _kept(result, staging, picks, contrast)
                 reports.extend(kept.files)
                 if kept.study is not None:
                     results.append(kept)
@@ -435,6 +443,14 @@ class _Ingest:
                 recall=context.recall,
             )
 
+    def _contrast(self, layout: Layout, labels: StudyLabels) -> ContrastStudies | None:
+        request = self.request
+        if request.contrast is None:
+            return None
+        if layout is not Layout.DICOM:
+            raise ConfigError([f"contrast cines are DICOM; this folder is read as '{layout}'"])
+        return ContrastStudies(request.contrast, request.output, labels, self.pseudonyms)
+
     def _labels(self, layout: Layout, sources: Sources) -> StudyLabels:
         """What table and annotations say of DICOM studies; the other readers knew it at once."""
         if layout is not Layout.DICOM:
@@ -456,7 +472,7 @@ class _Ingest:
         for result in results:
             study = result.study
             assert study is not None
-            if layout is Layout.DICOM:
+            if layout is Layout.DICOM and self.request.contrast is None:
                 labelled = labels.attach(study, self.pseudonyms, picks)
                 if labelled is None:
                     reasons[study.key] = "not in the label table"
@@ -598,8 +614,10 @@ def _labels_of(studies: Sequence[Study]) -> set[str]:
     return {label for label in own if label is not None}
 
 
-def _kept(result: ReadResult, staging: Staging, picks: Picks) -> ReadResult:
-    """The result with the frames taken and their pixels stored.
+def _kept(
+    result: ReadResult, staging: Staging, picks: Picks, contrast: ContrastStudies | None
+) -> ReadResult:
+    """The result with the frames taken, cines taken apart, and their pixels stored.
 
     Its files are refused when they can no longer be read.
     """
@@ -611,6 +629,10 @@ def _kept(result: ReadResult, staging: Staging, picks: Picks) -> ReadResult:
     try:
         if not staging.has(result):  # a recalled one holds the frames taken already
             result = picks.reduced(result, lambda p: staging.identities[p][0])
+            if contrast is not None:
+                result = contrast.prepared(result, lambda p: staging.identities[p][0])
+        elif contrast is not None and result.study is not None:
+            contrast.met(result.study)
         return staging.keep(result)
     except InputRefused as error:
         return _all_refused(result, Defect(error.reason, error.found))

@@ -152,7 +152,7 @@ def not_taken(regions: int, clip: int) -> Defect:
 
 
 @dataclass(frozen=True, slots=True)
-class _Taken:
+class TakenFrames:
     """Some frames of a stack, in order."""
 
     base: PixelStack = field(repr=False)
@@ -174,7 +174,7 @@ class _Taken:
 
 
 def _taken(clip: Clip, frames: tuple[int, ...]) -> Clip:
-    pixels = _Taken(clip.pixels, frames)
+    pixels = TakenFrames(clip.pixels, frames)
     try:
         digest = pixel_sha256(pixels)
     except OSError as error:

@@ -1,0 +1,130 @@
+"""Dual cines become paired frames: same instant, same lesion, every file accounted for."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from renalkit.cli import app
+from renalkit.domain.image import Mode
+from renalkit.domain.pairs import frame_pairs, panes, perfusion_features
+from renalkit.domain.study import RoiOrigin
+from renalkit.store.cohorts import load_cohort
+from renalkit.usecases.ceus_cohort import ContrastOptions
+from renalkit.usecases.ceus_settings import ceus_settings
+from renalkit.usecases.ingest import IngestRequest, request_of, run_ingest
+
+csv.field_size_limit(10**9)
+GIVEN = ["dynamic_range_db=50", "fit.resamples=0", "frames.per_phase=4", "maps=false"]
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three patients with cines of 60 frames in 45 s; the lesion is outlined on one frame."""
+    folder = tmp_path_factory.mktemp("cohort") / "phantom"
+    words = ["phantom", "ceus", "-o", str(folder), "-n", "3", "--seconds", "45", "--fps", "1.3"]
+    done = CliRunner().invoke(app, [*words, "--seed", "8", "--workers", "1"])
+    assert done.exit_code == 0, done.output
+    with (folder / "boxes.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    # The frame nearest to the clip's middle on which the mass can be seen.
+    chosen = {
+        name: min((r for r in rows[1:] if r[0] == name), key=lambda r: abs(int(r[1]) - 30))
+        for name in {r[0] for r in rows[1:]}
+    }
+    lines = [",".join(r) for r in (rows[0], *(chosen[name] for name in sorted(chosen)))]
+    (folder / "one.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def request(source: Path, output: Path, **more: object) -> IngestRequest:
+    words = {"labels": source / "labels.csv", "annotations": source / "one.csv"}
+    return request_of(
+        source=source / "dicom",
+        output=output,
+        layout="dicom",
+        classes="benign,malignant",
+        contrast=ContrastOptions(ceus_settings(None, GIVEN)),
+        **{**words, **more},  # type: ignore[arg-type]
+    )
+
+
+@pytest.fixture(scope="session")
+def made(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("made") / "cohort"
+    report = run_ingest(request(source, output))
+    assert report.refused == 0
+    return output
+
+
+def test_every_study_has_two_panes_of_the_same_instants(made: Path) -> None:
+    cohort = load_cohort(made)
+    assert len(cohort.studies) == 3
+    for study in cohort.studies:
+        assert panes(study) == ((0, 1),)
+        bmode, contrast = study.clips
+        assert (bmode.mode, contrast.mode) == (Mode.B, Mode.CEUS)
+        assert bmode.source_frames == contrast.source_frames
+        assert bmode.times_s == contrast.times_s
+        assert bmode.pixels.shape == contrast.pixels.shape
+        assert bmode.offset != contrast.offset
+        assert bmode.n_frames <= 8
+
+
+def test_pairs_are_cut_out_of_both_panes_and_say_where_the_box_is_from(made: Path) -> None:
+    pairs = frame_pairs(load_cohort(made))
+    assert len(pairs) >= 6
+    assert {p.label for p in pairs} <= {0, 1}
+    origins = {p.roi_origin for p in pairs}
+    assert RoiOrigin.PROPAGATED in origins
+    assert origins <= {RoiOrigin.PROPAGATED, RoiOrigin.REFERENCE}
+    for pair in pairs:
+        crops = pair.load(0.1)
+        assert crops.bmode.shape == crops.contrast.shape
+        assert crops.bmode.std() > 1
+        assert crops.time_s is not None
+
+
+def test_figures_of_curves_are_features_and_no_facts(made: Path) -> None:
+    study = load_cohort(made).studies[0]
+    found = perfusion_features(study)
+    assert {"perfusion_lesion_pe", "perfusion_lesion_ttp"} <= set(found)
+    assert all(np.isfinite(list(found.values())))
+    assert not [name for name in study.facts if name.startswith("perfusion_")]
+
+
+def test_every_frame_is_logged_beside_the_studies(made: Path) -> None:
+    folders = sorted(p.name for p in (made / "ceus").iterdir())
+    assert folders == sorted(f"{s.key}.0" for s in load_cohort(made).studies)
+    for name in folders:
+        files = {p.name for p in (made / "ceus" / name).iterdir()}
+        assert files == {"analysis.json", "frames.csv", "curves.csv", "figures.csv"}
+        assert "P000" not in (made / "ceus" / name / "analysis.json").read_text()
+
+
+def test_the_same_command_again_changes_nothing(made: Path, source: Path) -> None:
+    def state() -> dict[str, bytes]:
+        files = (p for p in made.rglob("*") if p.is_file())
+        return {p.relative_to(made).as_posix(): p.read_bytes() for p in files}
+
+    before = state()
+    report = run_ingest(request(source, made))
+    assert report.recalled == 3
+    assert not report.warnings
+    assert state() == before
+
+
+def test_a_patient_who_is_not_listed_is_excluded_and_the_rest_used(
+    source: Path, tmp_path: Path
+) -> None:
+    labels = tmp_path / "labels.csv"
+    rows = (source / "labels.csv").read_text().splitlines()
+    labels.write_text("\n".join(rows[:3]) + "\n")
+    report = run_ingest(replace(request(source, tmp_path / "b"), labels=labels))
+    assert len(report.cohort.studies) == 2
+    assert [e.reason for e in report.cohort.exclusions] == ["not in the label table"]
