@@ -355,7 +355,7 @@ def model_at_reader(
         model=binary_confusion(t, s >= threshold),
         difference=difference,
         test=Comparison(
-            difference, difference.value, drawn.p_value(), f"bootstrap of patients, {words}"
+            difference, difference.value, drawn.p_value(), "bootstrap of patients, matched in each"
         ),
     )
 

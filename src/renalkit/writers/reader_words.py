@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from renalkit.writers.source import Json, ReportSource, metric_name
 from renalkit.writers.wording import listed, plural
 
-_FREEDOM = re.compile(r", \d+ readers?(?=, (?:t|normal))| with [\d.]+ df")
+_FREEDOM = re.compile(r"(?:,| of) \d+ readers?(?=,|$)| with [\d.]+ df")
 
 
 def without_freedom(method: str) -> str:

@@ -135,7 +135,7 @@ def test_readings_are_kept_in_the_run_reported_and_verified(
     assert f"{majority:.3f}" in page
     assert "5 readers (3 junior, 2 senior) read 24 patients, each in 2 arms" in page
     assert "merged by majority; ties were called negative" in page
-    assert "sensitivity matched in each" in page
+    assert "specificity (bootstrap of patients, matched in each), and at the systems" in page
     assert {"readers-majority.csv", "readers-mrmc.tex"} <= {p.name for p in tables.iterdir()}
     assert not (tables / "of-an-earlier-report.tex").exists()
     assert verify_run(run.path, Silent())["differences"] == []
@@ -565,3 +565,25 @@ def test_numbered_cases_and_readers_without_groups_find_theirs(
     cases.write_text(text.replace("\n2,", "\n1,"))
     with pytest.raises(InputRefused, match="line 3: a case or patient that stands twice"):
         evaluate_readers(request, Silent())
+
+
+def test_simulated_readings_find_the_patients_that_ingest_read(tmp_path: Path) -> None:
+    study, cohort = tmp_path / "study", tmp_path / "cohorts" / "study"
+    small = ["-n", "8", "--seconds", "1", "--fps", "2", "--workers", "1"]
+    for words in (
+        ["phantom", "cohort", *small, "-o", str(study)],
+        ["ingest", str(study / "dicom"), "--labels", str(study / "labels.csv"), "-o", str(cohort)],
+    ):
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+    words = ["readers", "evaluate", str(study / "readings.csv"), "--cohort", str(cohort)]
+    done = CliRunner().invoke(app, [*words, "--ties", "negative", "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert (found["cases"], found["positive"]) == (8, "malignant")
+    assert len(found["arms"][0]["readers"]) == 6
+    shutil.rmtree(tmp_path / "cohorts" / "study.keys")
+    told = CliRunner().invoke(app, words)
+    assert isinstance(told.exception, InputRefused)
+    assert "8 of 8 cases are no patients of this cohort: P0001, P0002" in str(told.exception)
+    assert "--key-file" in str(told.exception)
