@@ -89,6 +89,7 @@ def test_a_run_leaves_everything_design_promises(place: Path) -> None:
 
 def test_every_tested_frame_is_predicted_once_and_out_of_fold(place: Path) -> None:
     from renalkit.domain.sample import b_mode_samples
+    from renalkit.metrics.detection import lesions_of
     from renalkit.store.cohorts import load_cohort
     from renalkit.store.predictions import load_predictions
     from renalkit.store.splits import load_split
@@ -105,6 +106,13 @@ def test_every_tested_frame_is_predicted_once_and_out_of_fold(place: Path) -> No
             assert p.fold is not None
             assert p.key.patient in split.folds[p.fold].test
             assert p.key.patient not in split.folds[p.fold].train | split.folds[p.fold].validation
+            if label == "resnet18":
+                assert p.mark_scores is None
+                continue
+            assert p.mask is not None
+            assert p.mark_scores is not None
+            assert len(p.mark_scores) == len(lesions_of(p.mask.decode()))
+            assert all(score >= 0.5 for score in p.mark_scores), "the mask's own threshold"
 
 
 def test_figures_carry_n_unit_and_method(place: Path) -> None:

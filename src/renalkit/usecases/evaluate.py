@@ -61,6 +61,7 @@ from renalkit.usecases.results import (
     figure,
     positive_class,
     read_results,
+    share_of_rows,
     stored_experiment,
     thresholds_of,
     undefined_json,
@@ -124,9 +125,9 @@ def _mean_case(cases: Sequence[Case], name: str, plan: BootstrapPlan) -> Json:
 
 
 def _empty_reference(cases: Sequence[Case], plan: BootstrapPlan) -> Json:
-    clean = np.array([float(c.note == "both empty") for c in cases])
+    clean = [c.note == "both empty" for c in cases]
     groups = [c.key.patient for c in cases]
-    return {"n_frames": len(cases), "clean": bootstrapped(mean_of_rows(clean), groups, plan)}
+    return {"n_frames": len(cases), "clean": share_of_rows(clean, groups, plan)}
 
 
 # ---------------------------------------------------------------- classification
@@ -208,8 +209,8 @@ def _several_classes(
     none = dict.fromkeys(("sensitivity", "specificity", "ppv", "npv"))
     accuracy = bootstrapped(right, groups, plan)
     recall = {
-        classes[k]: bootstrapped(
-            mean_of_rows((called[truth == k] == k).astype(float)),
+        classes[k]: share_of_rows(
+            (called[truth == k] == k).tolist(),
             [g for g, t in zip(groups, truth, strict=True) if t == k],
             plan,
         )

@@ -19,7 +19,6 @@ from renalkit.errors import StoreError
 from renalkit.metrics.bootstrap import (
     BootstrapPlan,
     RatioOfSums,
-    mean_of_rows,
 )
 from renalkit.metrics.detection import (
     FROC_RATES,
@@ -32,7 +31,6 @@ from renalkit.metrics.detection import (
     match_lesions,
     size_bins,
 )
-from renalkit.metrics.inference import Proportion
 from renalkit.store.cohorts import table_text
 from renalkit.store.files import write_json, write_text
 from renalkit.usecases.reader_ceiling import stored_ceiling
@@ -40,7 +38,7 @@ from renalkit.usecases.results import (
     Json,
     RunResults,
     bootstrapped,
-    estimate_json,
+    share_of_rows,
     undefined_json,
 )
 from renalkit.usecases.subgroups import LEAST_PATIENTS
@@ -226,19 +224,13 @@ def _missed(lesion: _Lesion) -> Json:
 
 
 def _share(rows: Sequence[tuple[SampleKey, bool]], plan: BootstrapPlan, least: int = 0) -> Json:
-    """Share of rows that are true, over patients.
-
-    Where all are alike, no resample differs: then the exact interval of as many patients alike.
-    """
+    """Share of rows that are true, over patients; none for fewer than `least` of them."""
     people = [key.patient for key, _ in rows]
     n = len(set(people))
-    if not rows or n < least:
-        words = f"{n} patient{'s' * (n != 1)}, fewer than {least}" if rows else "0 of 0"
+    if rows and n < least:
+        words = f"{n} patient{'s' * (n != 1)}, fewer than {least}"
         return undefined_json(n, Unit.PATIENT, words, plan.level)
-    if len({value for _, value in rows}) == 1:
-        alike = Proportion(n * rows[0][1], n).estimate(Unit.PATIENT, plan.level)
-        return estimate_json(alike) | {"method": "Clopper-Pearson of patients, all alike"}
-    return bootstrapped(mean_of_rows(np.array([float(v) for _, v in rows])), people, plan)
+    return share_of_rows([value for _, value in rows], people, plan)
 
 
 def _f1(found: _Detected, plan: BootstrapPlan) -> Json:

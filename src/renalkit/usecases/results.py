@@ -16,14 +16,14 @@ from renalkit.domain.geometry import MaskRLE
 from renalkit.domain.prediction import Prediction, Rule, Unit, aggregate
 from renalkit.domain.sample import Sample, SampleKey, b_mode_samples
 from renalkit.errors import StatisticUndefined, StoreError
-from renalkit.metrics.bootstrap import BootstrapPlan, Statistic, cluster_bootstrap
+from renalkit.metrics.bootstrap import BootstrapPlan, Statistic, cluster_bootstrap, mean_of_rows
 from renalkit.metrics.classification import (
     Threshold,
     TuningPart,
     choose_threshold,
 )
 from renalkit.metrics.detection import region_scores, score_map
-from renalkit.metrics.inference import Estimate
+from renalkit.metrics.inference import Estimate, Proportion
 from renalkit.metrics.segmentation import ScoreRule, SurfaceDefinition, score_segmentation
 from renalkit.store.files import read_json
 from renalkit.store.predictions import load_predictions
@@ -351,6 +351,20 @@ def undefined_json(n: int, unit: Unit, why: str, level: float = 0.95) -> Json:
         "method": "",
         "note": why,
     }
+
+
+def share_of_rows(rows: Sequence[bool], patients: Sequence[str], plan: BootstrapPlan) -> Json:
+    """Share of rows that are true, with an interval over the patients they are of.
+
+    Where all rows are alike no resample differs: then the exact interval of as many patients alike.
+    """
+    n = len(set(patients))
+    if not rows:
+        return undefined_json(0, Unit.PATIENT, "0 of 0", plan.level)
+    if len(set(rows)) == 1:
+        alike = Proportion(n * rows[0], n).estimate(Unit.PATIENT, plan.level)
+        return estimate_json(alike) | {"method": "Clopper-Pearson of patients, all alike"}
+    return bootstrapped(mean_of_rows(np.array(rows, dtype=np.float64)), patients, plan)
 
 
 def bootstrapped(statistic: Statistic, groups: Sequence[str], plan: BootstrapPlan) -> Json:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from renalkit.writers.document import (
     Block,
     Column,
@@ -27,15 +29,27 @@ def clinical(source: ReportSource) -> Section | None:
         words = "Its odds ratios are not stored with this run; 'renalkit evaluate' computes them."
         return Section("clinical", "Clinical model", (Paragraph(words),))
     facts = listed([_inside(variable_words(str(c))) for c in found["columns"]])
+    chosen = "chosen by cross-validation" if found["chosen"] else "not chosen for these patients"
+    if found["chosen"] and found.get("strongest"):
+        chosen += ", the strongest that was tried: these facts hardly help"
     blocks: list[Block] = [
         Paragraph(
             f"The row '{source.clinical_model['label']}' in the tables of this report is no "
             f"network: it is a logistic regression on {facts}, fitted anew in every fold to the "
             "training patients of that fold. It says how far these facts get without any image."
-        )
+        ),
+        Paragraph(
+            "The odds ratios are of a model fitted once more, to all "
+            f"{plural(found['patients'], 'patient')} for development: a description, not what was "
+            f"tested. Its ridge penalty is {_penalty(float(found['ridge']))} ({chosen}) on "
+            "standardised facts, so odds ratios and their intervals are drawn towards 1.",
+            "note",
+        ),
     ]
     blocks += [_odds_ratios(found, one) for one in found["classes"]]
-    blocks += [Paragraph(words, "warning") for one in found["classes"] for words in _cautions(one)]
+    cautions = _cautions(found["classes"])
+    if cautions:
+        blocks.append(Paragraph(" ".join(cautions), "warning"))
     return Section("clinical", "Clinical model", tuple(blocks))
 
 
@@ -59,14 +73,7 @@ def _odds_ratios(found: Json, one: Json) -> Table:
         e = Estimate.of(fact["odds_ratio"])
         cell = table.length(e, 3)
         table.add(variable_words(str(fact["fact"])), _compared(fact), cell)
-    chosen = "chosen by cross-validation" if found["chosen"] else "not chosen for these patients"
-    if found["chosen"] and found.get("strongest"):
-        chosen += ", the strongest that was tried: these facts hardly help"
     caption = (
-        f"The model fitted once more, to all {plural(found['patients'], 'patient')} for "
-        f"development: a description, not what was tested. Ridge penalty "
-        f"{_penalty(float(found['ridge']))} ({chosen}) on standardised facts: odds ratios and "
-        "their intervals are drawn towards 1. "
         f"{plural(one['events'], 'patient')} of the smaller class for "
         f"{plural(len(one['facts']), 'coefficient')}: "
         f"{number(finite(one['events_per_variable']), 1)} events per variable. "
@@ -93,18 +100,22 @@ def _compared(fact: Json) -> str:
     return f"per {unit.removesuffix('s')}"
 
 
-def _cautions(one: Json) -> list[str]:
+def _cautions(classes: Sequence[Json]) -> list[str]:
     words: list[str] = []
-    per = finite(one["events_per_variable"])
-    if per is not None and per < _FEW_EVENTS:
+    few = [
+        f"{number(per, 1)} for {one['class']}"
+        for one in classes
+        if (per := finite(one["events_per_variable"])) is not None and per < _FEW_EVENTS
+    ]
+    if few:
         words.append(
-            f"Only {number(per, 1)} events per variable for {one['class']}, fewer than "
-            f"{count(_FEW_EVENTS)}: the odds ratios are unstable. Name fewer facts in [clinical] "
-            "columns."
+            f"Fewer than {count(_FEW_EVENTS)} events per variable ({listed(few)}): the odds ratios "
+            "are unstable. Name fewer facts in [clinical] columns."
         )
-    if one["separated"]:
+    apart = [str(one["class"]) for one in classes if one["separated"]]
+    if apart:
         words.append(
-            f"The facts separate {one['class']} from the rest, so without the penalty there would "
+            f"The facts separate {listed(apart)} from the rest, so without the penalty there would "
             "be no odds ratios; their size is that of the penalty."
         )
     return words

@@ -467,7 +467,8 @@ def _roc_figure(source: ReportSource, systems: Sequence[Json], unit: str) -> Fig
         roc(panels),
         f"{what} Scores of different folds come from different models. The diagonal marks chance.",
         csv=csv_text(("system", "curve", "false_positive_rate", "true_positive_rate"), rows),
-        beside=numbers,
+        # Several panels take the whole width; their AUCs stand in the table above.
+        beside=numbers if len(panels) == 1 else None,
         description=f"ROC curves {_UNIT_TITLES[unit]}",
     )
 
