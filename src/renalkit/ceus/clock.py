@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from renalkit.ceus.glyphs import FACES, HEIGHTS, Line, Reading, read_line
 from renalkit.ceus.live import live_pixels, parts
-from renalkit.ceus.sampling import sample
+from renalkit.ceus.sampling import brightest, sample
 from renalkit.domain.geometry import Box
 from renalkit.domain.image import Pixels, PixelStack
 
@@ -109,7 +109,7 @@ def read_clock(stack: PixelStack, times_s: Sequence[float] | None = None) -> Clo
 
 def find_clock(frames: npt.NDArray[np.uint8]) -> Clock | NoClock:
     """The clock in a sample of frames (N,H,W,3)."""
-    grey = np.asarray(frames.max(axis=3), np.uint8)
+    grey = brightest(frames)
     shown = grey.max(axis=0)
     changed = np.zeros(shown.shape, np.bool_)
     hidden = np.zeros(shown.shape, np.uint8)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from renalkit.ceus.live import live_pixels, parts
+from renalkit.ceus.sampling import brightest
 
 Mask = npt.NDArray[np.bool_]
 Pictures = npt.NDArray[np.uint8]
@@ -35,7 +36,7 @@ def static_overlays(frames: Pictures) -> Mask:
     """
     if len(frames) < 2:
         raise ValueError(f"{len(frames)} frames: what stands still needs at least two")
-    grey = np.asarray(frames.max(axis=3), np.uint8)
+    grey = brightest(frames)
     live = live_pixels(grey)
     echoes = np.zeros(live.mask.shape, np.uint8)
     for part in parts(live.mask):

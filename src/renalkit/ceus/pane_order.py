@@ -73,8 +73,9 @@ def _hue(frames: Pictures, box: Box, live: Mask) -> _Hue:
     """Colour of the live pixels of a pane over frames (N,H,W,3), weighted by brightness."""
     part = frames[(slice(None), *box.slices)][:, live[box.slices]].reshape(-1, 3)
     values = part[:: max(1, len(part) // 400_000)].astype(np.float32)
-    high = values.max(axis=1)
-    chroma = high - values.min(axis=1)
+    red, green, blue = np.ascontiguousarray(values.T)
+    high = np.maximum(np.maximum(red, green), blue)
+    chroma = high - np.minimum(np.minimum(red, green), blue)
     total = float(high.sum())
     if total <= 0.0:
         return _Hue(0.0, flow=False)
@@ -85,8 +86,8 @@ def _hue(frames: Pictures, box: Box, live: Mask) -> _Hue:
     if np.count_nonzero(coloured) < 0.005 * len(values):
         return _Hue(strength, flow=False)
     # Direction in the plane of hues; their sum is short when there are several.
-    red, green, blue = values[coloured].T
-    a, b = red - 0.5 * (green + blue), (green - blue) * np.float32(0.866)
+    a = (red - 0.5 * (green + blue))[coloured]
+    b = ((green - blue) * np.float32(0.866))[coloured]
     together = float(np.hypot(a.sum(), b.sum()) / max(1e-6, float(np.hypot(a, b).sum())))
     return _Hue(strength, flow=bool(together < 0.8 or share < 0.7))
 

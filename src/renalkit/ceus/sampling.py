@@ -21,15 +21,20 @@ _MOST_VALUES = 72_000_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """Some frames of a clip. indices: (N,) rising; frames: (N,H,W,3) uint8 RGB."""
+    """Some frames of a clip. indices: (N,) rising; frames: (N,H,W,3) uint8 RGB; grey: (N,H,W)."""
 
     indices: tuple[int, ...]
     frames: Pictures
+    grey: Pictures
 
-    @property
-    def grey(self) -> Pictures:
-        """(N,H,W) the brightest channel: a tinted palette keeps its grey level there."""
-        return np.asarray(self.frames.max(axis=3), np.uint8)
+
+def brightest(frames: Pictures) -> Pictures:
+    """The brightest channel (...) of colours (...,3): a tinted palette keeps its grey level there.
+
+    Channel by channel, an order of magnitude faster than a maximum over the short last axis.
+    """
+    first = np.maximum(frames[..., 0], frames[..., 1])
+    return np.asarray(np.maximum(first, frames[..., 2]), np.uint8)
 
 
 def sample(stack: PixelStack, count: int = 24) -> Sample:
@@ -52,7 +57,7 @@ def sample(stack: PixelStack, count: int = 24) -> Sample:
     frames = np.empty((len(taken), rows, cols, 3), np.uint8)
     for place, frame in enumerate(taken):
         frames[place] = frame if frame.ndim == 3 else frame[..., None]
-    return Sample(tuple(int(i) for i in chosen), frames)
+    return Sample(tuple(int(i) for i in chosen), frames, brightest(frames))
 
 
 @dataclass(frozen=True, slots=True)
