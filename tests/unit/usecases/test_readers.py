@@ -569,7 +569,7 @@ def test_numbered_cases_and_readers_without_groups_find_theirs(
 
 def test_simulated_readings_find_the_patients_that_ingest_read(tmp_path: Path) -> None:
     study, cohort = tmp_path / "study", tmp_path / "cohorts" / "study"
-    small = ["-n", "8", "--seconds", "1", "--fps", "2", "--workers", "1"]
+    small = ["-n", "4", "--positive-share", "0.5", "--seconds", "1", "--fps", "2", "--workers", "1"]
     for words in (
         ["phantom", "cohort", *small, "-o", str(study)],
         ["ingest", str(study / "dicom"), "--labels", str(study / "labels.csv"), "-o", str(cohort)],
@@ -580,10 +580,10 @@ def test_simulated_readings_find_the_patients_that_ingest_read(tmp_path: Path) -
     done = CliRunner().invoke(app, [*words, "--ties", "negative", "--json"])
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
-    assert (found["cases"], found["positive"]) == (8, "malignant")
+    assert (found["cases"], found["positive"]) == (4, "malignant")
     assert len(found["arms"][0]["readers"]) == 6
     shutil.rmtree(tmp_path / "cohorts" / "study.keys")
     told = CliRunner().invoke(app, words)
     assert isinstance(told.exception, InputRefused)
-    assert "8 of 8 cases are no patients of this cohort: P0001, P0002" in str(told.exception)
+    assert "4 of 4 cases are no patients of this cohort: P0001, P0002" in str(told.exception)
     assert "--key-file" in str(told.exception)
