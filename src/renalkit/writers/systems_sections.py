@@ -36,7 +36,7 @@ from renalkit.writers.wording import (
 
 NUMBER = "number"
 _TIME_NOTE = "network alone when predicting on this machine; see 'Where' for what the paper timed"
-_PATH_KEYS = ("cohort", "file")
+_PATH_KEYS = ("cohort", "file", "external", "init_weights")
 
 
 # ---- complexity ----------------------------------------------------------------------------
@@ -286,9 +286,11 @@ def without_paths(toml: str) -> str:
 
     >>> without_paths('cohort = "/home/someone/cohorts/a"')
     'cohort = "…/a"'
+    >>> without_paths('params = { width = 1.0, init_weights = "/home/someone/net.pth" }')
+    'params = { width = 1.0, init_weights = "…/net.pth" }'
     """
     keys = "|".join(_PATH_KEYS)
-    pattern = rf"""(?m)^(\s*(?:split\.)?(?:{keys})\s*=\s*["'])([^"'\n]*[/\\])"""
+    pattern = rf"""(?m)((?:^|[\s{{,.])(?:{keys})\s*=\s*["'])([^"'\n]*[/\\])"""
     return re.sub(pattern, lambda m: f"{m.group(1)}…/", toml)
 
 

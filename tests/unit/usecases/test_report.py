@@ -385,11 +385,19 @@ def test_D55_D56_foreign_words_stay_words(made: Path) -> None:
 
 
 def test_paths_of_the_machine_are_not_told(made: Path) -> None:
-    (made / "experiment.toml").write_text('cohort = "/home/dr-who/secret/phantom"\n')
-    edit(
-        made / "experiment.json",
-        lambda e: e["settings"].update(cohort="/home/dr-who/secret/phantom"),
+    weights = '{ init_weights = "/home/dr-who/net.safetensors" }'
+    (made / "experiment.toml").write_text(
+        'cohort = "/home/dr-who/secret/phantom"\n[split]\nexternal = "/home/dr-who/other"\n'
+        f"[[systems]]\nparams = {weights}\n"
     )
+
+    def with_paths(stored: Any) -> None:
+        settings = stored["settings"]
+        settings["cohort"] = "/home/dr-who/secret/phantom"
+        settings["split"]["external"] = "/home/dr-who/other"
+        settings["systems"][0]["params"]["init_weights"] = "/home/dr-who/net.safetensors"
+
+    edit(made / "experiment.json", with_paths)
     text = report_of(made).text
     assert "dr-who" not in text
     assert "phantom" in text
