@@ -431,15 +431,17 @@ def _placements(truth: AnyArray, scores: AnyArray) -> tuple[Bools, Floats, Float
     of_pos, of_neg = np.empty((len(checked), pos.size)), np.empty((len(checked), neg.size))
     for k, (_, s) in enumerate(checked):
         won = pairs_won(t, s)
-        np.divide(won[pos], neg.size, out=of_pos[k])
-        np.divide(won[neg], pos.size, out=of_neg[k])
+        np.take(won, pos, out=of_pos[k])
+        np.take(won, neg, out=of_neg[k])
+    of_pos /= neg.size
+    of_neg /= pos.size
     return t, of_pos.mean(axis=1), of_pos, of_neg
 
 
 def _covariance(rows: Floats) -> Floats:
-    """(S, S) of S rows (S, n); np.cov without its copies."""
-    apart = rows - rows.mean(axis=1, keepdims=True)
-    return apart @ apart.T / (rows.shape[1] - 1)
+    """(S, S) of S rows (S, n), which are shifted to a mean of 0: np.cov without its copies."""
+    rows -= rows.mean(axis=1, keepdims=True)
+    return rows @ rows.T / (rows.shape[1] - 1)
 
 
 def _estimate(value: float, variance: float, basis: _Basis, scale: Scale = Scale.LOGIT) -> Estimate:

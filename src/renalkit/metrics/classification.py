@@ -141,11 +141,11 @@ def pairs_won(t: npt.NDArray[np.bool_], s: Floats) -> Floats:
     n, n_pos = t.size, int(np.count_nonzero(t))
     # Small whole numbers, changed in place: beside the sort, time goes into fresh memory.
     whole = np.int32 if n < 2**30 else np.int64
-    order = np.argsort(s)
+    order, found = _in_order(s)
     positive = t[order]
     before = np.zeros(n + 1, dtype=whole)  # positives among the first k
     np.cumsum(positive, out=before[1:])
-    starts = _starts(s[order])
+    starts = _starts(found)
     if starts is None:  # no ties: case k lies between k and k + 1
         first, last = slice(0, n), slice(1, n + 1)
         won = np.arange(1, 2 * n, 2, dtype=whole)
@@ -159,10 +159,32 @@ def pairs_won(t: npt.NDArray[np.bool_], s: Floats) -> Floats:
     won += 2 * n_pos
     won -= before[first]
     won -= before[last]
-    found = np.empty(n)
     found[order] = won
     found /= 2
     return found
+
+
+def _in_order(s: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Places that sort finite scores (n,), and the sorted scores: np.argsort in half the time.
+
+    numpy sorts whole numbers faster than it finds an order. The leading bits of a double, read as a
+    whole number, rise with it; below them stands the place. Only scores that are equal in these
+    bits, the first ten digits of 200,000 scores, can come out in the wrong order: they are sorted
+    once more, which is quick for what is nearly sorted.
+    """
+    bits = s.size.bit_length()
+    keys = s.view(np.int64)
+    keys = keys ^ ((keys >> 63) & np.iinfo(np.int64).max)  # negative numbers fall with their bits
+    keys >>= bits
+    keys <<= bits
+    keys |= np.arange(s.size)
+    keys.sort()
+    keys &= (1 << bits) - 1
+    ordered = s[keys]
+    if bool((ordered[1:] < ordered[:-1]).any()):
+        again = np.argsort(ordered, kind="stable")
+        return keys[again], ordered[again]
+    return keys, ordered
 
 
 def _starts(ordered: Floats) -> npt.NDArray[np.intp] | None:
