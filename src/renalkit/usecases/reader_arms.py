@@ -16,6 +16,7 @@ from renalkit.errors import StatisticUndefined
 from renalkit.metrics.auc_inference import paired_delong
 from renalkit.metrics.bootstrap import mean_of_rows
 from renalkit.metrics.classification import Floats
+from renalkit.metrics.inference import Proportion
 from renalkit.metrics.mrmc import (
     ArmContrast,
     Figure,
@@ -239,15 +240,19 @@ def _changed(
     def counts(kept: Bools) -> Json:
         return {
             "decisions": int(kept.sum()),
+            "right_before": int((before & kept).sum()),
             "right_to_wrong": int((before & ~after & kept).sum()),
             "wrong_to_right": int((~before & after & kept).sum()),
         }
 
     def share(of: Bools, whole: Bools) -> Json:
         """Over patients: the calls of one patient by several readers resemble each other."""
-        patients = np.broadcast_to(np.array(people), whole.shape)[whole].tolist()
-        if not patients:
+        n = int(whole.sum())
+        if not n:
             return undefined_json(0, Unit.PATIENT, "0 of 0", study.level)
+        if len(after) == 1:
+            return estimate_json(Proportion(int(of[whole].sum()), n).estimate(level=study.level))
+        patients = np.broadcast_to(np.array(people), whole.shape)[whole].tolist()
         values = of[whole].astype(np.float64)
         return bootstrapped(mean_of_rows(values), patients, study.resampling)
 

@@ -245,6 +245,14 @@ def _reader_arms(contrast: Json, suffix: str) -> Table:
     return table.build(f"{methods(table.estimates)}. {_tests(contrast['readers'])}")
 
 
+def _helped(calls: Json) -> str:
+    return f"{calls['wrong_to_right']} of {calls['decisions'] - calls['right_before']}"
+
+
+def _misled(calls: Json) -> str:
+    return f"{calls['right_to_wrong']} of {calls['right_before']}"
+
+
 def _changes(contrast: Json, suffix: str, ai: str | None) -> Table:
     first = contrast["changes"][0]
     split = "ai_right" in first
@@ -269,8 +277,8 @@ def _changes(contrast: Json, suffix: str, ai: str | None) -> Table:
         ]
         if split:
             cells += [
-                count(row["ai_right"]["wrong_to_right"]),
-                count(row["ai_wrong"]["right_to_wrong"]),
+                _helped(row["ai_right"]),
+                _misled(row["ai_wrong"]),
                 Estimate.of(row["helped"]),
                 Estimate.of(row["misled"]),
             ]

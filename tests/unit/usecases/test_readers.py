@@ -247,6 +247,7 @@ def test_whom_the_ai_helps_and_misleads_counted_by_hand(
     assert j1["who"] == "j1"
     assert j1["all"] == {
         "decisions": 24,
+        "right_before": sum(before.values()),
         "right_to_wrong": sum(before[p] and not after[p] for p in truth),
         "wrong_to_right": sum(after[p] and not before[p] for p in truth),
     }
@@ -254,8 +255,9 @@ def test_whom_the_ai_helps_and_misleads_counted_by_hand(
         before[p] and not after[p] and not ai[p] for p in truth
     )
     wrong = [p for p in truth if ai[p] and not before[p]]
-    if wrong:
-        assert j1["helped"]["value"] == pytest.approx(sum(after[p] for p in wrong) / len(wrong))
+    assert wrong
+    assert j1["helped"]["value"] == pytest.approx(sum(after[p] for p in wrong) / len(wrong))
+    assert (j1["helped"]["method"], j1["helped"]["n"]) == ("Clopper-Pearson", len(wrong))
     group = next(c for c in found["contrasts"][0]["changes"] if c["who"] == "junior")
     assert group["all"]["decisions"] == 3 * 24
 
