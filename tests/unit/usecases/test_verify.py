@@ -45,6 +45,23 @@ def original(tmp_path_factory: pytest.TempPathFactory, made_run: ModuleType) -> 
     return made.run
 
 
+def without_reason(found: Any, place: str) -> list[str]:
+    """Figures without a value or an interval, and without a note that says why."""
+    if isinstance(found, list):
+        return [p for k, one in enumerate(found) for p in without_reason(one, f"{place}[{k}]")]
+    if not isinstance(found, dict):
+        return []
+    silent = {"value", "low", "high"} <= set(found) and None in (found["value"], found["low"])
+    here = [place] if silent and not found.get("note") else []
+    return here + [p for k, one in found.items() for p in without_reason(one, f"{place}.{k}")]
+
+
+def test_every_missing_figure_of_a_run_says_why(original: Path) -> None:
+    files = sorted(original.glob("*.json"))
+    assert {"metrics.json", "comparisons.json", "subgroups.json"} <= {f.name for f in files}
+    assert [p for f in files for p in without_reason(json.loads(f.read_text()), f.name)] == []
+
+
 def outline_table(cohort: Cohort) -> str:
     """What two readers drew: the reference, and the reference one column to the right."""
     lines = ["reader,file,frame,x,y,width,height,lesion,mask,patient"]
