@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from renalkit.ceus.arrival import Arrival, find_arrival
+from renalkit.ceus.clock import Clock, ClockReader, ClockReading, NoClock, check_clock, find_clock
 from renalkit.ceus.curves import FEWEST_PIXELS, CurveMeter, RoiCurve
 from renalkit.ceus.frames import (
     FrameChoice,
@@ -34,12 +35,13 @@ from renalkit.ceus.maps import (
     parametric_maps,
     summarise,
 )
-from renalkit.ceus.motion import Shift, Track, Tracker, TrackOptions, finish_track, moved_box, walk
+from renalkit.ceus.motion import Shift, Track, Tracker, finish_track, moved_box, moved_mask, walk
+from renalkit.ceus.overlays import static_overlays
 from renalkit.ceus.panels import OnePanel, Pane, Side, TwoPanels, Unclear, find_panels
 from renalkit.ceus.perfusion import Perfusion, analyse
 from renalkit.ceus.phases import Phase, PhaseLabels, label_phases
 from renalkit.ceus.reference import choose_box, choose_reference, sample_indices
-from renalkit.ceus.sampling import CroppedStack
+from renalkit.ceus.sampling import Sample, sample
 from renalkit.domain.geometry import Box, MaskRLE
 from renalkit.domain.image import Clip, windows_of
 from renalkit.domain.study import Roi, Scanner
@@ -57,6 +59,7 @@ TRACKED = "tracked"
 """Name of the curve of the box that was followed when nobody outlined anything."""
 
 _CANDIDATES = 24
+_CLOCK_SLACK_S = 1.5
 _STEP = 100  # frames per step of the progress
 
 
@@ -80,6 +83,7 @@ class CeusClip:
     reference_reason: str
     quality: FrameQuality
     curves: Mapping[str, RoiCurve] | None
+    clock: ClockReading
     arrival: Arrival
     injection_s: float | None
     phases: PhaseLabels | None
@@ -217,26 +221,30 @@ class _Work:
 
     def run(self) -> CeusClip:
         warnings: list[str] = []
-        reference, reason = self._reference()
-        picture = self._pane(reference)
-        masks, box, said = self._masks(reference, picture)
+        frames = sample(self.clip.pixels, _CANDIDATES)
+        drawn = static_overlays(frames.frames)
+        clock = find_clock(frames.frames)
+        reference, reason = self._reference(drawn)
+        masks, box, said = self._masks(reference, drawn)
         warnings += said
-        palette = self._palette(warnings)
-        found = self._measure(reference, box, masks, palette)
+        palette = self._palette(frames, drawn, warnings)
+        found = self._measure(_Setting(reference, box, masks, palette, drawn, clock))
         warnings += found.warnings
+        masks = found.masks
+        zero = self._injection(found.clock, warnings)
         lead = next((n for n in masks if n not in (CORTEX, TRACKED)), next(iter(masks)))
-        arrival, injection, phases = self._phases(found, lead, warnings)
+        arrival, phases = self._phases(found, lead, zero, warnings)
         quality = found.quality(lead)
         choices, missing = self._choose(quality, phases, warnings)
         perfusion = None
         curves = found.curves
         if curves is not None:
-            curves = {n: replace(c, times_s=c.times_s - self._zero) for n, c in curves.items()}
+            curves = {n: replace(c, times_s=c.times_s - (zero or 0.0)) for n, c in curves.items()}
         if curves is not None and self.regions:
-            options = self.settings.fit.options(from_injection=injection is not None)
+            options = self.settings.fit.options(from_injection=zero is not None)
             self.progress.stage("fitting curves")
             perfusion = analyse(curves, options, CORTEX)
-        maps, summaries = self._maps(found, masks, warnings)
+        maps, summaries = self._maps(found, zero or 0.0, warnings)
         return CeusClip(
             panels=self.panels,
             palette=palette,
@@ -247,7 +255,8 @@ class _Work:
             quality=quality,
             curves=curves,
             arrival=arrival,
-            injection_s=injection,
+            clock=found.clock,
+            injection_s=zero,
             phases=phases,
             choices=choices,
             missing=missing,
@@ -257,10 +266,17 @@ class _Work:
             warnings=tuple(warnings),
         )
 
-    def _pane(self, frame: int) -> Pixels:
-        return CroppedStack(self.clip.pixels, self.panels.bmode.box)[frame]
+    def _injection(self, clock: ClockReading, warnings: list[str]) -> float | None:
+        """When the agent was given, on the clock of the frame times: as the user says, else as
+        the burned-in clock says where it runs with the frame times."""
+        given, read = self.settings.injection_s, clock.injection_s
+        if clock.agrees is False:
+            warnings.append(f"the burned-in clock is not believed: {clock.words}")
+        if given is not None and read is not None and abs(given - read) > _CLOCK_SLACK_S:
+            warnings.append(f"injection given at {given:g} s, by the clock at {read:.1f} s")
+        return read if given is None else given
 
-    def _reference(self) -> tuple[int, str]:
+    def _reference(self, drawn: Mask) -> tuple[int, str]:
         """The frame most like the others: of those outlined, else of the whole clip."""
         outlined = sorted({r.frame for rois in self.regions.values() for r in rois})
         lesions = [rois for name, rois in self.regions.items() if name != CORTEX] or list(
@@ -270,20 +286,18 @@ class _Work:
         candidates = common or outlined or sample_indices(self.clip.n_frames, _CANDIDATES)
         few = np.unique(np.linspace(0, len(candidates) - 1, _CANDIDATES).round().astype(int))
         numbers = [candidates[int(i)] for i in few]
-        chosen = choose_reference([self._pane(n) for n in numbers], numbers)
+        pane = self.panels.bmode.box
+        pictures = [windows_of(self.clip.pixels, n, [pane])[0] for n in numbers]
+        chosen = choose_reference(pictures, numbers, drawn[pane.slices])
         return chosen.index, chosen.reason
 
-    def _masks(self, reference: int, picture: Pixels) -> tuple[dict[str, Mask], Box, list[str]]:
-        """Masks on the reference frame, the box to follow, and what had to be assumed."""
+    def _masks(self, reference: int, drawn: Mask) -> tuple[dict[str, Mask], Box, list[str]]:
+        """Masks of the outlined frame nearest to the reference, the box to follow there, and what
+        had to be assumed."""
         said: list[str] = []
         masks: dict[str, Mask] = {}
         for name, rois in self.regions.items():
-            roi = min(rois, key=lambda r: (abs(r.frame - reference), r.frame))
-            if roi.frame != reference:
-                said.append(
-                    f"region '{name}' is not outlined on reference frame {reference}; taken "
-                    f"from frame {roi.frame} without moving it"
-                )
+            roi = _nearest(rois, reference)
             if roi.mask is None:
                 said.append(f"region '{name}' is a box: figures are of the ellipse inside it")
             masks[name] = region_mask(roi, self._shape)
@@ -300,8 +314,10 @@ class _Work:
             )
             box = Box(*(int(v) for v in cv2.boundingRect(whole.astype(np.uint8))))
             return masks, box, said
+        pane = self.panels.bmode.box
+        picture = windows_of(self.clip.pixels, reference, [pane])[0]
         try:
-            found = choose_box(picture)
+            found = choose_box(picture, drawn[pane.slices])
         except ValueError as error:
             raise InputRefused(
                 Reason.CONSTANT_IMAGE, f"no region given and {error}", remedy="outline the lesion"
@@ -310,13 +326,9 @@ class _Work:
         box = found.box
         return {TRACKED: region_mask(Roi(0, reference, box=box), self._shape)}, box, said
 
-    def _palette(self, warnings: list[str]) -> Palette:
-        contrast = self.panels.contrast.box
-        frames = [
-            windows_of(self.clip.pixels, i, [contrast])[0]
-            for i in sample_indices(self.clip.n_frames, _CANDIDATES)
-        ]
-        palette = read_palette(frames)
+    def _palette(self, frames: Sample, drawn: Mask, warnings: list[str]) -> Palette:
+        here = self.panels.contrast.box.slices
+        palette = read_palette([f[here] for f in frames.frames], drawn[here])
         if isinstance(palette, PaletteRefused):
             raise InputRefused(
                 Reason.LAYOUT_UNKNOWN,
@@ -332,62 +344,90 @@ class _Work:
             )
         return palette
 
-    def _measure(
-        self, reference: int, box: Box, masks: Mapping[str, Mask], palette: Palette
-    ) -> _Measured:
-        """Motion, curves and quality of all frames, in one pass over them."""
-        area = self._area(box, masks)
+    def _measure(self, on: _Setting) -> _Measured:
+        """Motion, curves, clock and quality of all frames, in one pass over them."""
+        area = self._area(on.box, on.masks)
         options = self.settings.motion.options()
-        first = self._windows(reference, area)[0]
+        here = _moved(on.box, -area.x, -area.y)
+        drawn = on.drawn[self.panels.bmode.box.slices][area.slices]
         try:
-            tracker = Tracker(first, _moved(box, -area.x, -area.y), options)
+            tracker = Tracker(self._windows(on.reference, area)[0], here, options, drawn)
         except ValueError as error:
             raise InputRefused(
                 Reason.CONSTANT_IMAGE, str(error), remedy="choose another region or frame"
             ) from error
-        scale = PowerScale(palette, self.settings.dynamic_range_db)
-        meter = CurveMeter({n: m[area.slices] for n, m in masks.items()}, scale)
         count = self.clip.n_frames
+        tracker.refine([self._windows(i, area)[0] for i in sample_indices(count, _CANDIDATES)])
+        masks, said = self._at_reference(on, area, tracker)
+        scale = PowerScale(on.palette, self.settings.dynamic_range_db)
+        meter = CurveMeter({n: m[area.slices] for n, m in masks.items()}, scale)
         times = self.clip.times_s or tuple(float(i) for i in range(count))
         mapper = self._mapper(area, masks, scale)
+        clock = None if isinstance(on.clock, NoClock) else ClockReader(_own_corner(on.clock))
+        line = () if isinstance(on.clock, NoClock) else (on.clock.box,)
         shifts = [Shift(0.0, 0.0, 0.0)] * count
-        usual = _Usual(options)
+        shown: list[float | None] = [None] * count
+        usual = _Usual(tracker)
         sharp, level = np.zeros(count), np.zeros(count)
-        here = _moved(box, -area.x, -area.y)
         self.progress.stage("following the kidney", -(-count // _STEP))
-        for done, index in enumerate(walk(count, reference), 1):
-            if index == reference - 1:
+        for done, index in enumerate(walk(count, on.reference), 1):
+            if index == on.reference - 1:
                 tracker.restart()
-            bmode, contrast = self._windows(index, area)
+            bmode, contrast, *text = self._windows(index, area, line)
             shifts[index] = shift = tracker.step(bmode)
-            levels = palette.levels(contrast)
+            levels = on.palette.levels(contrast)
             meter.add_levels(levels, times[index], (shift.dx, shift.dy))
-            if mapper is not None and usual.shows(shift.correlation):
-                mapper.add_levels(levels, times[index] - self._zero, (shift.dx, shift.dy))
+            if mapper is not None and usual.shows(shift.correlation, index == on.reference):
+                mapper.add_levels(levels, times[index], (shift.dx, shift.dy))
+            if clock is not None:
+                shown[index] = clock.step(text[0])
             place = moved_box(here, shift.dx, shift.dy, area.height, area.width)
             sharp[index] = 0.0 if place is None else sharpness_of(bmode[place.slices])
             level[index] = float(levels.mean())
             if done % _STEP == 0 or done == count:
                 self.progress.advance()
-        track = finish_track(tracker, reference, shifts)
-        kept = track.kept
+        track = finish_track(tracker, on.reference, shifts)
         flash = find_flashes(times, level)
-        curves = meter.curves(kept & ~flash)
-        warnings: list[str] = []
         if flash.any():
-            warnings.append(f"{int(flash.sum())} frames at high power (flash) left out of curves")
+            said.append(f"{int(flash.sum())} frames at high power (flash) left out of curves")
         if self.clip.times_s is None:
-            warnings.append(
-                "frame times are not known: no arrival, no phases and no perfusion figures"
-            )
+            said.append("frame times are not known: no arrival, no phases and no perfusion figures")
         return _Measured(
-            area, track, sharp, flash, self.clip.times_s, curves, mapper, tuple(warnings)
+            area=area,
+            masks=masks,
+            track=replace(track, box=_moved(track.box, area.x, area.y)),
+            sharpness=sharp,
+            flash=flash,
+            times_s=self.clip.times_s,
+            clock=check_clock(on.clock, shown, self.clip.times_s),
+            all_curves=meter.curves(track.kept & ~flash),
+            mapper=mapper,
+            warnings=tuple(said),
         )
 
-    @property
-    def _zero(self) -> float:
-        """The zero of the times of figures: the injection, or the first frame."""
-        return self.settings.injection_s or 0.0
+    def _at_reference(
+        self, on: _Setting, area: Box, tracker: Tracker
+    ) -> tuple[dict[str, Mask], list[str]]:
+        """Masks where the tissue is on the reference frame, also those of other frames."""
+        masks, said = dict(on.masks), list[str]()
+        for name, rois in self.regions.items():
+            frame = _nearest(rois, on.reference).frame
+            if frame == on.reference:
+                continue
+            shift = tracker.step(self._windows(frame, area)[0])
+            tracker.restart()
+            masks[name] = moved_mask(masks[name], -shift.dx, -shift.dy)
+            said.append(
+                f"region '{name}' is carried from frame {frame} to reference frame "
+                f"{on.reference} (correlation {shift.correlation:.2f})"
+            )
+            if np.count_nonzero(masks[name]) < FEWEST_PIXELS:
+                raise InputRefused(
+                    Reason.BAD_ANNOTATION,
+                    f"region '{name}' of frame {frame} that leaves the pane on the reference frame",
+                    remedy=f"outline it on frame {on.reference} too",
+                )
+        return masks, said
 
     def _mapper(self, area: Box, masks: Mapping[str, Mask], scale: PowerScale) -> MapMeter | None:
         """For maps over all regions; None when none are wanted or possible."""
@@ -402,22 +442,22 @@ class _Work:
         height = min(-(-box.height // cell) * cell, area.height - box.y)
         if min(width, height) < cell:
             return None
-        span = times[0] - self._zero, times[-1] - self._zero
-        return MapMeter(Box(box.x, box.y, width, height), scale, cell, span)
+        return MapMeter(Box(box.x, box.y, width, height), scale, cell, (times[0], times[-1]))
 
     def _maps(
-        self, found: _Measured, masks: Mapping[str, Mask], warnings: list[str]
+        self, found: _Measured, zero: float, warnings: list[str]
     ) -> tuple[ParametricMaps | None, tuple[MapSummary, ...]]:
         if found.mapper is None:
             return None, ()
         self.progress.stage("fitting maps")
         try:
-            maps = parametric_maps(found.mapper.cells())
+            cells = found.mapper.cells()
+            maps = parametric_maps(replace(cells, times_s=cells.times_s - zero))
         except ValueError as error:
             warnings.append(f"no maps: {error}")
             return None, ()
         maps = replace(maps, box=_moved(maps.box, found.area.x, found.area.y))
-        return maps, tuple(summarise(maps, masks))
+        return maps, tuple(summarise(maps, found.masks))
 
     def _area(self, box: Box, masks: Mapping[str, Mask]) -> Box:
         """The part of the panes that is looked at: regions, template and room to move."""
@@ -431,18 +471,19 @@ class _Work:
         right = min(cols, box.x + box.width + room)
         return Box(x, y, right - x, min(rows, box.y + box.height + room) - y)
 
-    def _windows(self, index: int, area: Box) -> Sequence[Pixels]:
+    def _windows(self, index: int, area: Box, more: Sequence[Box] = ()) -> Sequence[Pixels]:
+        """The area of both panes, then other boxes of the screen."""
         both = [_moved(area, p.box.x, p.box.y) for p in (self.panels.bmode, self.panels.contrast)]
-        return windows_of(self.clip.pixels, index, both)
+        return windows_of(self.clip.pixels, index, [*both, *more])
 
     def _phases(
-        self, found: _Measured, lead: str, warnings: list[str]
-    ) -> tuple[Arrival, float | None, PhaseLabels | None]:
+        self, found: _Measured, lead: str, injection: float | None, warnings: list[str]
+    ) -> tuple[Arrival, PhaseLabels | None]:
         if found.times_s is None:
-            return Arrival(None, "frame times are not known"), None, None
+            return Arrival(None, "frame times are not known"), None
         assert found.curves is not None
-        arrival = find_in(found.curves.get(CORTEX) or found.curves[lead])
-        injection = self.settings.injection_s
+        curve = found.curves.get(CORTEX) or found.curves[lead]
+        arrival = find_arrival(curve.times_s, curve.power, curve.kept)
         labels = label_phases(
             found.times_s,
             injection_s=injection,
@@ -451,7 +492,7 @@ class _Work:
         )
         if labels is None:
             warnings.append(f"phases are not known: no clock, and {arrival.reason}")
-        return arrival, injection, labels
+        return arrival, labels
 
     def _choose(
         self, quality: FrameQuality, phases: PhaseLabels | None, warnings: list[str]
@@ -468,20 +509,40 @@ class _Work:
         return tuple(choices), missing
 
 
-def find_in(curve: RoiCurve) -> Arrival:
-    """The arrival in a curve."""
-    return find_arrival(curve.times_s, curve.power, curve.kept)
+def _nearest(rois: Sequence[Roi], frame: int) -> Roi:
+    return min(rois, key=lambda r: (abs(r.frame - frame), r.frame))
+
+
+def _own_corner(clock: Clock) -> Clock:
+    """The clock in a window that holds nothing but its line."""
+    return replace(clock, box=Box(0, 0, clock.box.width, clock.box.height))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Setting:
+    """What the pass over all frames needs. box, masks: in pane coordinates; drawn: (H,W) of the
+    screen, what is no echo."""
+
+    reference: int
+    box: Box
+    masks: Mapping[str, Mask]
+    palette: Palette
+    drawn: Mask
+    clock: Clock | NoClock
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Measured:
-    """What the pass over all frames gave. area: the part of the panes that was looked at."""
+    """What the pass over all frames gave. area: the part of the panes that was looked at. masks:
+    on the reference frame."""
 
     area: Box
+    masks: dict[str, Mask]
     track: Track
     sharpness: npt.NDArray[np.float64]
     flash: Mask
     times_s: tuple[float, ...] | None
+    clock: ClockReading
     all_curves: Mapping[str, RoiCurve]
     mapper: MapMeter | None
     warnings: tuple[str, ...]
@@ -510,15 +571,19 @@ class _Usual:
     The limit of `in_plane` is known only when all frames are; maps add frames up as they come.
     """
 
-    def __init__(self, options: TrackOptions) -> None:
-        self._options = options
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
         self._seen: list[float] = []
 
-    def shows(self, correlation: float) -> bool:
+    def shows(self, correlation: float, reference: bool) -> bool:
+        """reference: the frame that others are compared with, which says nothing of them."""
+        if reference:
+            return True
         insort(self._seen, correlation)
         usual = self._seen[(3 * len(self._seen)) // 4]
-        limit = max(self._options.lost_below * usual, self._options.least_correlation)
-        return correlation >= limit
+        options = self._tracker.options
+        least = max(options.least_correlation, options.above_chance * self._tracker.chance)
+        return correlation >= max(options.lost_below * usual, least)
 
 
 def _moved(box: Box, dx: int, dy: int) -> Box:

@@ -70,6 +70,13 @@ def analysis_json(clip: Clip, found: CeusClip, settings: CeusSettings) -> dict[s
             "doubt_s": found.arrival.doubt_s,
             "reason": found.arrival.reason,
         },
+        "clock": {
+            "box": None if found.clock.box is None else _box(found.clock.box),
+            "read_share": found.clock.read_share,
+            "agrees": found.clock.agrees,
+            "rate": found.clock.rate,
+            "words": found.clock.words,
+        },
         "injection_s": found.injection_s,
         "phases": None
         if found.phases is None

@@ -30,7 +30,7 @@ class MotionSettings(Settings):
     method: Literal["template", "phase"] = "template"
     grow: float = Field(default=0.2, ge=0, le=5)
     search_px: int = Field(default=48, ge=4, le=500)
-    lost_below: float = Field(default=0.72, gt=0, lt=1)
+    lost_below: float = Field(default=0.75, gt=0, lt=1)
 
     def options(self) -> TrackOptions:
         return TrackOptions(

@@ -168,8 +168,10 @@ def test_the_injection_is_the_zero_of_the_times(phantom: Path, cine: Path, tmp_p
     first, second = (
         f["perfusion"]["regions"]["lesion"]["figures"]["TTP"]["value"] for f in (plain, later)
     )
-    assert second == pytest.approx(first + 4, abs=0.05)
-    assert later["phases"]["by"] == "clock"
+    assert plain["clock"]["agrees"]
+    assert plain["injection_s"] == pytest.approx(0, abs=0.7)
+    assert second == pytest.approx(first + plain["injection_s"] + 4, abs=0.05)
+    assert any("injection given" in words for words in later["warnings"])
 
 
 def test_a_folder_is_analysed_file_by_file(phantom: Path, cine: Path, tmp_path: Path) -> None:
