@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import exp, hypot, log
+from math import exp, hypot, log, sqrt
 from typing import Literal
 
 import numpy as np
@@ -76,7 +76,7 @@ _MOST_SAMPLES = 800
 _MODEL_FREE_END = 0.1  # share of the peak
 _WHITE_REFUSED, _WHITE_SAID = 0.05, 0.01
 _REFIT_STEPS = 20
-_HARDER = 10.0
+_OTHER_FLOORS = (0.1, 4.0)
 _FLOORS = np.geomspace(1e-3, 2.0, 24)
 
 
@@ -348,7 +348,10 @@ def _figures(work: _Work, drawn: Mapping[str, Floats], block: int, options: FitO
             figures[shown] = Figure(shown, unit, None, reason=reasons.get(name, "undefined"))
             continue
         low, high = _interval(
-            (value, others[name]), drawn.get(name), options.level, logarithmic=_is_scale(name)
+            (value, *(other[name] for other in others)),
+            drawn.get(name),
+            options.level,
+            logarithmic=_is_scale(name),
         )
         figures[shown] = Figure(shown, unit, value, low, high)
     pause = float(np.median(np.diff(work.times_s)))
@@ -386,13 +389,17 @@ def _values(work: _Work, power: Floats, parameters: Floats) -> dict[str, float]:
     return {**named, "QOF": _quality(work.power, work.model)}
 
 
-def _with_other_weights(work: _Work, values: dict[str, float]) -> dict[str, float]:
-    """The figures of a fit that looks harder at onset and tail: the same if the model is true."""
+def _with_other_weights(work: _Work, values: Mapping[str, float]) -> list[Mapping[str, float]]:
+    """The figures of fits that look harder at onset and tail, or at the peak: the same if the
+    model is true."""
     if work.kind is None:
-        return values
-    harder = Noise(work.noise.floor / _HARDER)
-    again = fit_batch(work.kind, work.times_s, work.power, work.parameters[None], harder)
-    return _values(work, work.power, again.parameters[0])
+        return [values]
+    found: list[Mapping[str, float]] = []
+    for factor in _OTHER_FLOORS:
+        other = Noise(factor * work.noise.floor)
+        again = fit_batch(work.kind, work.times_s, work.power, work.parameters[None], other)
+        found.append(_values(work, work.power, again.parameters[0]))
+    return found
 
 
 def _named(values: CurveValues) -> dict[str, float]:
@@ -497,7 +504,8 @@ def _tail_off(work: _Work) -> bool:
     """Whether two slower boluses on top would take significantly more of the residuals.
 
     A score test: their shapes and the slopes of the parameters are regressed on the residuals,
-    and an F test counts as many samples as are independent.
+    and an F test counts as many samples as are independent. The rise counts less than it could:
+    several arrivals in one region are no second tail.
     """
     assert work.kind is not None
     f, slopes = curve_and_slopes(work.kind, work.times_s, work.parameters[None])
@@ -506,7 +514,12 @@ def _tail_off(work: _Work) -> bool:
     slower[:, 2] = log(0.7)
     slower[:, 4] = 0.0
     added = curve(BolusKind.LOGNORMAL, work.times_s, slower)
-    sd = spread(f, work.parameters[None], _own_noise(work))[0]
+    rise = exp(float(work.parameters[1]))
+    since = (work.times_s - work.parameters[3]) / rise
+    own, fitted = (
+        spread(f, work.parameters[None], noise)[0] for noise in (_own_noise(work), work.noise)
+    )
+    sd = np.where((since > -0.3) & (since < 1.0), np.maximum(fitted, own), own)
     r = (work.power - work.model) / sd
     few, many = (
         np.concatenate(rows).T / sd[:, None] for rows in ((slopes[0],), (slopes[0], added))
@@ -557,8 +570,10 @@ def _residuals(work: _Work) -> _Residuals:
     block = int(np.clip(round(1.5 * (6 * lag**2 / (1 - lag**2) ** 2 * n) ** (1 / 3)), 2, n // 4))
     independent = n / tau
     # Fitting took up as many independent residuals as there are parameters.
-    grown = np.sqrt(independent / max(independent - N_PARAMETERS, 1.0))
-    return _Residuals((relative - relative.mean()) * grown, block, sd)
+    grown = independent / max(independent - N_PARAMETERS, 1.0)
+    # Blocks cut correlations at their ends; this much of the variance of a mean is lost.
+    lost = min(0.5, 2 * lag / ((1 - lag**2) * block))
+    return _Residuals((relative - relative.mean()) * sqrt(grown / (1 - lost)), block, sd)
 
 
 def _correlated(residuals: Floats) -> float:
@@ -603,15 +618,15 @@ def _is_scale(name: str) -> bool:
 
 
 def _interval(
-    values: tuple[float, float], drawn: Floats | None, level: float, *, logarithmic: bool
+    values: tuple[float, ...], drawn: Floats | None, level: float, *, logarithmic: bool
 ) -> tuple[float | None, float | None]:
     """Normal interval around a value, on a logarithmic scale for what is a positive multiple.
 
     Args:
-        values: the figure, and the same by other weights: their distance is uncertainty of the
+        values: the figure, then the same by other weights: their distance is uncertainty of the
             model and adds to that of the replicates. drawn: (R,) replicates.
     """
-    value, other = values
+    value, *others = values
     if drawn is None:
         return None, None
     signed = np.sign(value) * drawn if logarithmic else drawn
@@ -620,12 +635,11 @@ def _interval(
         return None, None
     scale = np.log(usable) if logarithmic else usable
     low, high = np.quantile(scale, [(1 - level) / 2, (1 + level) / 2])
-    apart = 0.0
-    if not logarithmic:
-        apart = other - value
-    elif other / value > 0:
-        apart = log(other / value)
-    half = hypot(float(high - low) / 2, apart)
+    if logarithmic:
+        apart = [abs(log(other / value)) for other in others if other / value > 0]
+    else:
+        apart = [abs(other - value) for other in others]
+    half = hypot(float(high - low) / 2, max(apart, default=0.0))
     if not logarithmic:
         return value - half, value + half
     edges = sorted((value * exp(-half), value * exp(half)))
@@ -668,7 +682,7 @@ def _ratio(
         return Figure(name, "", None, reason=reason or "undefined")
     with np.errstate(divide="ignore", invalid="ignore"):
         replicates = None if drawn is None else drawn[0] / drawn[1]
-    low, high = _interval((a / b, a / b), replicates, level, logarithmic=True)
+    low, high = _interval((a / b,), replicates, level, logarithmic=True)
     return Figure(name, "", a / b, low, high)
 
 
@@ -683,7 +697,7 @@ def _difference(
     if a is None or b is None:
         return Figure(name, "s", None, reason=reason or "undefined")
     replicates = None if drawn is None else drawn[0] - drawn[1]
-    low, high = _interval((a - b, a - b), replicates, level, logarithmic=False)
+    low, high = _interval((a - b,), replicates, level, logarithmic=False)
     return Figure(name, "s", a - b, low, high)
 
 
