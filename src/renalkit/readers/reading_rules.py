@@ -56,7 +56,7 @@ class CallWords:
             f"the call {text[:40]!r}",
             where=where,
             expected=f"{'/'.join(self.positive)} or {'/'.join(self.negative)}",
-            remedy="say which words mean positive and negative",
+            remedy="say which words mean positive and negative (--positive, --negative)",
         )
 
 

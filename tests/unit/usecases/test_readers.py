@@ -477,6 +477,16 @@ def test_one_class_and_no_truth(classes: dict[str, str], tmp_path: Path) -> None
         evaluated(path)
 
 
+def test_calls_that_are_no_class_of_the_cohort(
+    run: RunFolder, classes: dict[str, str], tmp_path: Path
+) -> None:
+    rows = readings(classes)
+    rows[3]["vote"] = "cyst"
+    path = written(tmp_path / "r.csv", rows, ("score", "truth"))
+    with pytest.raises(InputRefused, match=r"r\.csv, line 5: the call 'cyst'.*negative/benign"):
+        evaluated(path, run)
+
+
 def test_readers_who_always_say_the_same_are_flagged(
     run: RunFolder, classes: dict[str, str], tmp_path: Path
 ) -> None:
