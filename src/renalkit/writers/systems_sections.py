@@ -286,7 +286,7 @@ def without_paths(toml: str) -> str:
 
     >>> without_paths('cohort = "/home/someone/cohorts/a"')
     'cohort = "…/a"'
-    >>> without_paths('params = { width = 1.0, init_weights = "/home/someone/net.pth" }')
+    >>> without_paths('params = { width = 1.0, init_weights = "/home/someone/c/net.pth" }')
     'params = { width = 1.0, init_weights = "…/net.pth" }'
     """
     keys = "|".join(_PATH_KEYS)

@@ -133,7 +133,7 @@ def test_cautions_are_those_of_the_run(made: Path) -> None:
 def test_no_path_of_pretrained_weights_is_told(made: Path) -> None:
     experiment = stored(made / "experiment.json")
     sha = "ab" * 32
-    params = {"init_weights": "/home/anna/secret/net.safetensors", "init_sha256": sha}
+    params = {"init_weights": "/data/secret/net.safetensors", "init_sha256": sha}
     experiment["settings"]["systems"][2]["params"] = params
     (made / "experiment.json").write_text(json.dumps(experiment))
     card = write_card(CardRequest(made, "resnet18"))["card"]
