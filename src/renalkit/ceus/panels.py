@@ -7,10 +7,10 @@
         case Unclear(): ...       refused, with reasons
 
 Where the panes are is taken from the Sequence of Ultrasound Regions, else from a preset of the
-console, else from the picture: the same changing shape twice, side by side or one above the other.
-Which of them is the contrast picture is always decided by the picture (unless the caller says it):
-one hue, or bubbles that change while tissue keeps its speckle. A still is never split by its
-picture.
+console that fits what is seen, else from the picture: the same changing shape twice, side by side
+or one above the other. Which of them is the contrast picture is always decided by the picture,
+unless the caller says it: one hue, or bubbles that change while tissue keeps its speckle. A still
+is never split by its picture.
 
 Boxes of regions and presets are panes as announced; boxes found in the picture enclose the fan.
 Coordinates are those of the source picture: x right, y down.
@@ -125,12 +125,18 @@ def find_panels(
     if len(regions) > 2:
         return Unclear((f"{len(regions)} regions of tissue: expected one or two",))
     known = () if presets is None else presets.of(scanner, clip.rows, clip.cols)
-    if known:
-        return _by_presets(seen, known)
     region = regions[0].box if regions else None
     if seen.live is None:
         return _of_still(seen, region)
-    return _by_image(seen, seen.live, region, contrast)
+    fitting = _by_presets(seen, seen.live.mask, known)
+    if isinstance(fitting, TwoPanels) and contrast is None:
+        return fitting
+    answer = _by_image(seen, seen.live, region, contrast)
+    # What kept a preset from being used belongs to the answer.
+    why = () if isinstance(fitting, TwoPanels) else fitting.reasons
+    if isinstance(answer, Unclear):
+        return replace(answer, reasons=(*why, *answer.reasons))
+    return replace(answer, evidence=(*why, *answer.evidence))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,11 +179,8 @@ def _by_regions(seen: _Seen, announced: tuple[Box, Box], contrast: Side | None) 
     return _ordered(seen, boxes, contrast, ("regions", 1.0, (where,)))
 
 
-def _by_presets(seen: _Seen, known: tuple[Layout, ...]) -> Answer:
-    """The preset whose two panes both live and look as it says."""
-    if seen.live is None:
-        return Unclear((f"{seen.still}: a preset counts only where both panes are seen to change",))
-    live = seen.live.mask
+def _by_presets(seen: _Seen, live: Mask, known: tuple[Layout, ...]) -> TwoPanels | Unclear:
+    """The only preset whose two panes both live and look as it says."""
     reasons: list[str] = []
     fitting: list[TwoPanels] = []
     for layout in known:

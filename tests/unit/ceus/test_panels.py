@@ -288,9 +288,16 @@ def test_a_preset_counts_for_its_console_and_is_checked_against_the_picture():
     assert isinstance(other, TwoPanels)
     assert other.by == "image"
     for layout, words in ((Layout.RIGHT, "other way round"), (Layout.TOP, "the same shape")):
-        refused = find_panels(clip_of(film(0, layout)), known, machine)
-        assert isinstance(refused, Unclear)
-        assert words in refused.reasons[0]
+        seen = find_panels(clip_of(film(0, layout)), known, machine)
+        assert isinstance(seen, TwoPanels)
+        assert seen.by == "image"
+        assert words in seen.evidence[0]
+        assert farthest(seen.bmode.box, phantom(0, layout).places[Panel.BMODE].view) <= 2
+    dark = film(0, Layout.LEFT).copy()
+    part(dark, known.layouts[0].contrast)[:] = 0
+    refused = find_panels(clip_of(dark), known, machine)
+    assert isinstance(refused, Unclear)
+    assert "nothing changes in one of its panes" in refused.reasons[0]
     both = Presets((replace(console(0, Layout.TOP), name="stacked"), *known.layouts))
     chosen = find_panels(clip_of(pixels), both, machine)
     assert isinstance(chosen, TwoPanels)
