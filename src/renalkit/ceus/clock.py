@@ -116,7 +116,9 @@ def find_clock(frames: npt.NDArray[np.uint8]) -> Clock | NoClock:
     if len(grey) > 1:
         changed = (shown - grey.min(axis=0)) > 40
         for part in parts(live_pixels(grey).mask):
-            hidden |= part.mask.astype(np.uint8)
+            # In a small picture the digits themselves are a large changing part.
+            if part.box.height > 0.1 * shown.shape[0]:
+                hidden |= part.mask.astype(np.uint8)
         hidden = cv2.dilate(hidden, np.ones((3, 3), np.uint8))
     lines = sorted(_lines(shown, hidden > 0), key=lambda box: -box.width)
     moving = [box for box in lines if changed[box.slices].any()]

@@ -113,6 +113,11 @@ def test_a_wrong_clock_is_reported_not_used():
     assert "stands still" in stopped.words
 
 
+def test_a_small_picture():
+    frames = written(shown_at(np.arange(8.0)), size=(200, 320), at=(190, 180))
+    assert read_clock(frames).seconds == tuple(np.arange(8.0))
+
+
 def test_without_frame_times_the_clock_is_read_but_not_compared():
     reading = read_clock(written(shown_at(np.arange(8.0))))
     assert reading.seconds == tuple(np.arange(8.0))
