@@ -314,6 +314,16 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             way: {name: over([r["ways"][way]["ratios"].get(name) for r in rows]) for name in RATIOS}
             for way in WAYS
         },
+        "pooled": {
+            name: over(
+                [
+                    r["ways"]["tracked"]["regions"].get(region, {}).get(name)
+                    for r in rows
+                    for region in ("lesion", "cortex")
+                ]
+            )
+            for name in COVERED
+        },
         "refused": {
             way: sum("refused" in e for r in rows for e in r["ways"][way]["regions"].values())
             for way in WAYS
@@ -372,6 +382,9 @@ def table(found: Mapping[str, Any]) -> str:
         bias = " | ".join(number(tracked[n].get("bias")) for n in names)
         answered = " | ".join(f"{tracked[n]['answered']} of {tracked[n]['n']}" for n in names)
         lines += [f"| bias | {bias} |", f"| answered | {answered} |"]
+    pooled = found["pooled"]
+    held = ", ".join(f"{n} {number(pooled[n].get('coverage'))}" for n in COVERED)
+    lines += ["", f"Coverage of both regions together: {held}."]
     lines += ["", "| mass over cortex | PE, % | WiAUC, % | mTT, % |", "| --- | --- | --- | --- |"]
     for way, cells in found["ratios"].items():
         lines.append(f"| {way} | {' | '.join(shown(n, cells[n]) for n in RATIOS)} |")
@@ -379,7 +392,8 @@ def table(found: Mapping[str, Any]) -> str:
     lines += [
         "",
         "Coverage of the ratios when tracked: "
-        + ", ".join(f"{n} {number(found['ratios']['tracked'][n].get('coverage'))}" for n in RATIOS),
+        + ", ".join(f"{n} {number(found['ratios']['tracked'][n].get('coverage'))}" for n in RATIOS)
+        + ".",
         f"Maps, mean (PE, WiAUC) or median (TTP, mTT) over the mass against its curve: {maps}.",
         f"Kept {found['kept']:.2f} of the frames; curves with intervals {found['fit_s']:.1f} s, "
         f"maps {found['maps_s']:.1f} s of processor time per clip.",
@@ -388,7 +402,8 @@ def table(found: Mapping[str, Any]) -> str:
 
 
 def shown(name: str, cell: Mapping[str, Any]) -> str:
-    if "error" not in cell:
+    """Error with its interval; nothing where less than half of the clips answer."""
+    if 2 * cell["answered"] < max(1, cell["n"]):
         return ""
     factor, digits = (1, 2) if name == "t0" else (100, 1)
     low, middle, high = (f"{factor * cell[k]:.{digits}f}" for k in ("low", "error", "high"))
