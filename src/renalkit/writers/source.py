@@ -120,10 +120,10 @@ class ReportSource:
         return order.index(label) if label in order else len(order)
 
     def fold_words(self, fold: int) -> str:
-        """What a fold tests where folds have names (a site, a scanner), else its number."""
-        folds = self.split.get("folds", ())
-        name = str(folds[fold].get("name") or "") if fold < len(folds) else ""
-        return name or str(fold)
+        """What a fold tests where each has its own name (a site, a scanner), else its number."""
+        names = [str(f.get("name") or "") for f in self.split.get("folds", ())]
+        own = fold < len(names) and names.count(names[fold]) == 1
+        return names[fold] or str(fold) if own else str(fold)
 
     @property
     def segmenting(self) -> list[Json]:
