@@ -20,7 +20,7 @@ from renalkit.domain.geometry import Box
 
 Mask = npt.NDArray[np.bool_]
 Grey = npt.NDArray[np.uint8]
-Change = npt.NDArray[np.float32]
+Levels = npt.NDArray[np.float32]
 Axis = Literal["x", "y"]
 
 _LEAST_CHANGE = 2
@@ -31,11 +31,12 @@ _LEAST_SHARE = 0.004  # of the picture: smaller changing parts are clocks, text 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Live:
-    """mask: (H,W) where the picture changes. change: (H,W) deviation over time in grey levels.
-    lossy: the change spreads over the blocks of a lossy compression."""
+    """mask: (H,W) where the picture changes. mean, change: (H,W) mean and deviation over time in
+    grey levels. lossy: the change spreads over the blocks of a lossy compression."""
 
     mask: Mask
-    change: Change
+    mean: Levels
+    change: Levels
     lossy: bool
 
 
@@ -59,13 +60,14 @@ def live_pixels(grey: Grey) -> Live:
     """
     spread = grey.max(axis=0) - grey.min(axis=0)
     mask = cv2.medianBlur((spread >= _LEAST_CHANGE).astype(np.uint8), 3).astype(np.bool_)
-    change = _deviation(grey)
+    mean, change = _moments(grey)
     if not _follows_blocks(mask):
-        return Live(mask, change, lossy=False)
-    return Live(_stands_out(change, 0.3), change, lossy=True)
+        return Live(mask, mean, change, lossy=False)
+    return Live(_stands_out(change, 0.3), mean, change, lossy=True)
 
 
-def _deviation(grey: Grey) -> Change:
+def _moments(grey: Grey) -> tuple[Levels, Levels]:
+    """Mean and deviation (H,W) over the frames."""
     total = np.zeros(grey.shape[1:], np.float32)
     squares = np.zeros_like(total)
     for frame in grey:
@@ -73,13 +75,14 @@ def _deviation(grey: Grey) -> Change:
         total += value
         squares += value * value
     mean = total / len(grey)
-    return np.sqrt(np.maximum(squares / len(grey) - mean * mean, 0.0))
+    spread = np.sqrt(np.maximum(squares / len(grey) - mean * mean, 0.0))
+    return np.asarray(mean, np.float32), np.asarray(spread, np.float32)
 
 
-def _stands_out(change: Change, share: float) -> Mask:
-    """Where the change is at least a share of the strongest (smoothed) within 6 px."""
-    around = cv2.dilate(cv2.blur(change, (5, 5)), np.ones((13, 13), np.uint8))
-    mask = (change >= share * around) & (change > 0.25)
+def _stands_out(value: Levels, share: float) -> Mask:
+    """Where a value is at least a share of the strongest (smoothed) within 6 px."""
+    around = cv2.dilate(cv2.blur(value, (5, 5)), np.ones((13, 13), np.uint8))
+    mask = (value >= share * around) & (value > 0.25)
     return cv2.medianBlur(mask.astype(np.uint8), 5).astype(np.bool_)
 
 
@@ -182,14 +185,14 @@ def _shared_box(one: Mask, two: Mask, step: tuple[int, int], live: Live) -> Box 
     """The box of the first pane: of both parts, the second moved back onto the first."""
     back = (-step[1], -step[0])
     both = one | np.roll(two, back, axis=(0, 1))
-    rough = bounding_box(both)
-    if rough is None or not live.lossy:
-        return rough and _grown(rough, step, *one.shape)
-    # Ringing beside a dark pane is weak against the echoes of the bright one.
-    change = live.change + np.roll(live.change, back, axis=(0, 1))
-    near = np.zeros_like(one)
-    near[rough.y : rough.y + rough.height, rough.x : rough.x + rough.width] = True
-    return bounding_box(parts(_stands_out(change, 0.35) & near)[0].mask)
+    box = bounding_box(both)
+    if box is not None and live.lossy:
+        # Ringing beside a dark pane is weak, and dark, against the echoes of the bright one.
+        change, mean = (v + np.roll(v, back, axis=(0, 1)) for v in (live.change, live.mean))
+        echoes = np.zeros_like(one)
+        echoes[box.slices] = (_stands_out(change, 0.35) & _stands_out(mean, 0.1))[box.slices]
+        box = next((part.box for part in parts(echoes)), None)
+    return None if box is None else _grown(box, step, *one.shape)
 
 
 def _overlap(one: Mask, two: Mask) -> npt.NDArray[np.float64]:

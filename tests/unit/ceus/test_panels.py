@@ -100,7 +100,7 @@ def test_split_of_jpeg_pictures(layout):
     places = phantom(0, layout).places
     assert isinstance(found, TwoPanels), found
     assert any("lossy" in words for words in found.evidence)
-    assert farthest(found.bmode.box, places[Panel.BMODE].view) <= 4
+    assert farthest(found.bmode.box, places[Panel.BMODE].view) <= 2
     views = places[Panel.BMODE].view, places[Panel.CONTRAST].view
     assert found.offset == (views[1].x - views[0].x, views[1].y - views[0].y)
 
