@@ -18,6 +18,7 @@ from renalkit.writers.document import (
 from renalkit.writers.figures import Interval, csv_text, intervals
 from renalkit.writers.source import ESTIMATE_HEAD, Json, ReportSource, estimate_row, metric_name
 from renalkit.writers.wording import (
+    NO_BREAK,
     PLUS_MINUS,
     Estimate,
     count,
@@ -101,7 +102,8 @@ def _pooled(reference: str, rows: Sequence[Json]) -> Table:
             Column("p", NUMBER),
             Column("p\N{NO-BREAK SPACE}(Holm)", NUMBER),
             Column("Signed ranks, p\N{NO-BREAK SPACE}(Holm)", NUMBER),
-            Column("n", NUMBER),
+            Column("Cases", NUMBER),
+            Column("Patients", NUMBER),
         ),
         stacked=True,
     )
@@ -117,7 +119,8 @@ def _pooled(reference: str, rows: Sequence[Json]) -> Table:
             p_value(finite(row.get("p"))),
             p_value(finite(row.get("p_holm"))),
             "" if ranks is None else p_value(finite(ranks["p_holm"])),
-            Cell(_cases(row, e), note=_left_out(row)),
+            Cell(_cases(row), note=_left_out(row)),
+            count(e.n),
         )
     better = "above 0 favours the former"
     if any(row.get("better") == "lower" for row in rows):
@@ -131,13 +134,12 @@ def _pooled(reference: str, rows: Sequence[Json]) -> Table:
     return table.build(caption)
 
 
-def _cases(row: Json, e: Estimate) -> str:
-    """Number of patients, and of their images or lesions where the mean is over these."""
-    people = plural(e.n, e.unit)
+def _cases(row: Json) -> str:
+    """Number of images or lesions where the mean is over these."""
     for key, noun in (("n_frames", "image"), ("n_lesions", "lesion")):
         if key in row:
-            return f"{plural(int(row[key]), noun)} of {people}"
-    return people
+            return plural(int(row[key]), noun).replace(" ", NO_BREAK)
+    return ""
 
 
 def _left_out(row: Json) -> str:

@@ -88,7 +88,9 @@ def patients(source: ReportSource) -> Section:
         words = "No table of patients is stored with this run; 'renalkit evaluate' writes it."
         return Section("patients", "Patients", (Paragraph(words),))
     blocks: list[Block] = []
-    for place, table in enumerate(found["tables"]):
+    if not any(table["rows"] for table in found["tables"]):
+        blocks.append(Paragraph("The cohort holds no facts about its patients to compare."))
+    for place, table in enumerate(t for t in found["tables"] if t["rows"]):
         blocks.append(_characteristics(table, f"characteristics{f'-{place + 1}' if place else ''}"))
     blocks.append(_counts(found["tables"][0]))
     return Section("patients", "Patients", tuple(blocks))
