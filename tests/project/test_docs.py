@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from renalkit.ceus.layouts import Presets
 from renalkit.config import parse_settings
 from renalkit.errors import Reason
 from renalkit.readers.annotation_files import read_box_table, read_labelme
@@ -221,10 +222,16 @@ def test_marked_python_examples_run(code: str) -> None:
     exec(compile(code, "documentation", "exec"), {"__name__": "documentation"})
 
 
-def test_experiments_in_the_documentation_are_valid() -> None:
+def test_experiments_in_the_documentation_are_valid(tmp_path: Path) -> None:
     found = blocks("toml")
-    assert len(found) >= 3
-    for page, _, content in found:
+    layouts = [b for b in found if "[[layout]]" in b[2]]
+    experiments = [b for b in found if b not in layouts]
+    assert len(experiments) >= 3
+    assert layouts
+    for _, _, content in layouts:
+        (tmp_path / "layouts.toml").write_text(content, encoding="utf-8")
+        assert Presets.load(tmp_path / "layouts.toml").layouts
+    for page, _, content in experiments:
         experiment = parse_settings(Experiment, tomllib.loads(content))
         assert jobs_of(experiment), page
 
