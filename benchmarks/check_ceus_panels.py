@@ -10,7 +10,7 @@ With tags a pane is right when it is the announced one, without when it encloses
 2 px on every edge, B-mode and contrast in order. "silently wrong" is any answer that is neither
 right nor a refusal. Beside it the column profile of benchmarks/trivial_panels.py.
 
-Run: python benchmarks/check_ceus_panels.py [--count 300] [--seed 5006] [--rows FILE] [--json OUT]
+Run: python benchmarks/check_ceus_panels.py [--count 300] [--seed 5007] [--rows FILE] [--json OUT]
 Rows are appended to FILE clip by clip, and clips that are there already are not done again.
 """
 
@@ -246,7 +246,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--count", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=5006)
+    parser.add_argument("--seed", type=int, default=5007)
     parser.add_argument("--rows", type=Path)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()

@@ -25,7 +25,7 @@ Axis = Literal["x", "y"]
 
 _LEAST_CHANGE = 2
 _BLOCK = 8  # JPEG codes blocks of 8 x 8 px
-_BLOCKY = 0.3  # share of an oblique border on block borders; 1/8 by chance
+_BLOCKY = 0.2  # share of an oblique border on block borders; 1/8 by chance
 _LEAST_SHARE = 0.004  # of the picture: smaller changing parts are clocks, text and specks
 
 
@@ -147,6 +147,7 @@ class Twins:
 
 _OFF_AXIS_PX = 3
 _SAME_OVERLAP = 0.9985
+_SURELY_BRIGHT, _WHITE_BORDER_PX = 60.0, 4
 
 
 def twins(one: Mask, two: Mask, live: Live) -> Twins | None:
@@ -185,14 +186,23 @@ def _shared_box(one: Mask, two: Mask, step: tuple[int, int], live: Live) -> Box 
     """The box of the first pane: of both parts, the second moved back onto the first."""
     back = (-step[1], -step[0])
     both = one | np.roll(two, back, axis=(0, 1))
-    box = bounding_box(both)
-    if box is not None and live.lossy:
+    rough = bounding_box(both)
+    if rough is None:
+        return None
+    change, mean = (v + np.roll(v, back, axis=(0, 1)) for v in (live.change, live.mean))
+    bright = mean > _SURELY_BRIGHT  # echoes at full white stand still
+    if live.lossy:
         # Ringing beside a dark pane is weak, and dark, against the echoes of the bright one.
-        change, mean = (v + np.roll(v, back, axis=(0, 1)) for v in (live.change, live.mean))
-        echoes = np.zeros_like(one)
-        echoes[box.slices] = (_stands_out(change, 0.35) & _stands_out(mean, 0.1))[box.slices]
-        box = next((part.box for part in parts(echoes)), None)
-    return None if box is None else _grown(box, step, *one.shape)
+        echoes = _stands_out(mean, 0.1) & (_stands_out(change, 0.35) | bright)
+        room = 0
+    else:
+        echoes, room = both | bright, _WHITE_BORDER_PX
+    x0, y0 = max(0, rough.x - room), max(0, rough.y - room)
+    near = slice(y0, rough.y + rough.height + room), slice(x0, rough.x + rough.width + room)
+    inside = np.zeros_like(one)
+    inside[near] = echoes[near]
+    found = parts(inside)
+    return _grown(found[0].box, step, *one.shape) if found else None
 
 
 def _overlap(one: Mask, two: Mask) -> npt.NDArray[np.float64]:
