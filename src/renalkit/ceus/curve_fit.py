@@ -6,7 +6,7 @@ Arrays have N samples: the frames that count, or means over them where a fit nee
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, log
 from typing import Literal
 
@@ -44,11 +44,13 @@ _FEWEST_FRAMES = 20
 _SHORTEST_S = 10.0
 _BLOCK_S = 2.5  # of the test for a bolus: longer than echoes are correlated
 _NO_BOLUS_P = 1e-4
-_TAIL_P = 0.02
+_TAIL_P = 0.005
+_LONGEST_NOISE_S = 5.0  # residuals that stay correlated for longer are no noise
 _MOST_SAMPLES = 800
 _MODEL_FREE_END = 0.1  # share of the peak
 _WHITE_REFUSED, _WHITE_SAID = 0.05, 0.01
 _OTHER_FLOORS = (0.1, 4.0)
+_BEFORE_S, _BEFORE_WEIGHT = 1.0, 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,13 @@ class NoBolus:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CurveWork:
-    """A curve on its way to figures. times_s, power: (N,) kept and thinned. model: of (N,)."""
+    """A curve on its way to figures.
+
+    times_s, power: (N,) kept and thinned. kind: None without a model. parameters: (5,) of the fit
+    whose offset is that of the frames before arrival. model: (N,) that fit, or the smoothed curve.
+    loose: parameters of the fit whose offset is free. second_tail: one bolus does not describe the
+    tail; then the offset is free everywhere, so that it takes up what it can.
+    """
 
     given: RoiCurve
     times_s: Floats
@@ -92,7 +100,17 @@ class CurveWork:
     kind: BolusKind | None
     parameters: Floats
     model: Floats
+    loose: Floats
     noise: Noise
+    second_tail: bool = False
+
+
+def loosened(work: CurveWork) -> CurveWork:
+    """The same with the fit whose offset is free; without a model nothing changes."""
+    if work.kind is None:
+        return work
+    model = curve(work.kind, work.times_s, work.loose[None])[0]
+    return replace(work, parameters=work.loose, model=model)
 
 
 def prepared(given: RoiCurve, options: FitOptions) -> CurveWork | NoBolus:
@@ -111,15 +129,19 @@ def prepared(given: RoiCurve, options: FitOptions) -> CurveWork | NoBolus:
         fit_batch(kind, times, power, _starts(kind, times, power), options.noise) for kind in kinds
     ]
     best = min(fits, key=lambda fit: fit.score.min())
-    parameters = best.parameters[int(best.score.argmin())]
+    first = best.parameters[int(best.score.argmin())]
+    weights = _weights(times, first)
+    pinned = fit_batch(best.kind, times, power, first[None], options.noise, weights)
+    parameters = pinned.parameters[0]
     model = curve(best.kind, times, parameters[None])[0]
     reason = _no_bolus(times, power, model, bolus(best.kind, parameters))
     if reason:
         return NoBolus(given.name, reason)
     if options.method == "model-free":
         model = smoother(times, options.smoothing_s) @ power
-        return CurveWork(given, times, power, None, parameters, model, options.noise)
-    return CurveWork(given, times, power, best.kind, parameters, model, options.noise)
+        return CurveWork(given, times, power, None, parameters, model, first, options.noise)
+    work = CurveWork(given, times, power, best.kind, parameters, model, first, options.noise)
+    return replace(loosened(work), second_tail=True) if _tail_off(work) else work
 
 
 def _thinned(times_s: Floats, power: Floats) -> tuple[Floats, Floats]:
@@ -168,6 +190,17 @@ def _starts(kind: BolusKind, times_s: Floats, power: Floats) -> Floats:
     return np.array(starts)
 
 
+def _weights(times_s: Floats, parameters: Floats) -> Floats:
+    """Weights (N,) that let the frames before arrival say what the offset is.
+
+    Nothing flickers there but the floor, so they know it far better than the tail does, where
+    agent that stays is taken for it.
+    """
+    rise = exp(float(parameters[1]))
+    before = times_s < parameters[3] - max(_BEFORE_S, 0.2 * rise)
+    return np.where(before, _BEFORE_WEIGHT, 1.0)
+
+
 def _no_bolus(times_s: Floats, power: Floats, model: Floats, found: Bolus) -> str:
     """Why the curve shows no bolus; empty when it does.
 
@@ -213,12 +246,14 @@ def figures_by_other_weights(
     model is true."""
     if work.kind is None:
         return [values]
-    found: list[Mapping[str, float]] = []
-    for factor in _OTHER_FLOORS:
-        other = Noise(factor * work.noise.floor)
-        again = fit_batch(work.kind, work.times_s, work.power, work.parameters[None], other)
-        found.append(figures_of(work, work.power, again.parameters[0]))
-    return found
+    floor, times, start = work.noise.floor, work.times_s, work.parameters[None]
+    pinned = None if work.second_tail else _weights(times, work.parameters)
+    ways = [(Noise(factor * floor), pinned) for factor in _OTHER_FLOORS]
+    fits = [
+        fit_batch(work.kind, times, work.power, start, noise, weights)
+        for noise, weights in (*ways, (work.noise, None))
+    ]
+    return [figures_of(work, work.power, fit.parameters[0]) for fit in fits]
 
 
 def _named(values: CurveValues) -> dict[str, float]:
@@ -304,7 +339,7 @@ def unseen(work: CurveWork, values: Mapping[str, float]) -> tuple[dict[str, str]
         if left > _MODEL_FREE_END:
             why = f"the clip ends at {100 * left:.0f} % of the peak: too early without a model"
             withhold(("mTT", "WoAUC", "WiWoAUC"), why)
-    elif _tail_off(work):
+    elif work.second_tail:
         withhold(("mTT",), "the tail does not follow one bolus: a second, slower one is in it")
     if rising < 3:
         withhold(_RISE, f"{rising} usable frames between arrival and peak are too few")
@@ -355,9 +390,12 @@ def _tail_off(work: CurveWork) -> bool:
     )
     left_few, left = (r - a @ np.linalg.lstsq(a, r, rcond=None)[0] for a in (few, many))
     rest = float((left**2).sum())
-    free = left.size / correlated(left) - many.shape[1]
     # Residuals below a thousandth of the curve are no noise to test against.
-    if free < 1 or float(np.abs(work.power - work.model).max()) < 1e-3 * np.ptp(work.model):
+    if float(np.abs(work.power - work.model).max()) < 1e-3 * np.ptp(work.model):
         return False
+    together = correlated(left)
+    free = left.size / together - many.shape[1]
+    if free < 1 or together * float(np.median(np.diff(work.times_s))) > _LONGEST_NOISE_S:
+        return True
     ratio = (float((left_few**2).sum()) - rest) / rest * free / len(added)
     return float(fdtrc(len(added), free, max(ratio, 0.0))) < _TAIL_P

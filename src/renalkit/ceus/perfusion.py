@@ -42,6 +42,7 @@ from renalkit.ceus.curve_fit import (
     NoBolus,
     figures_by_other_weights,
     figures_of,
+    loosened,
     prepared,
     smoother,
     spread_of,
@@ -152,12 +153,14 @@ def analyse(
     kept = np.logical_and.reduce([c.kept for c in curves.values()])
     asked = {n: prepared(replace(c, kept=kept), chosen) for n, c in curves.items()}
     works = {name: work for name, work in asked.items() if isinstance(work, CurveWork)}
+    # Intervals do not rely on what the frames before arrival say of the offset.
+    loose = {name: loosened(work) for name, work in works.items()}
     residuals = {
-        name: in_blocks(work.power - work.model, spread_of(work)) for name, work in works.items()
+        name: in_blocks(work.power - work.model, spread_of(work)) for name, work in loose.items()
     }
     # One length of block for all curves: what they share must be drawn together.
     block = max((part.block for part in residuals.values()), default=2)
-    drawn = {name: _resampled(work, residuals[name], block, chosen) for name, work in works.items()}
+    drawn = {name: _resampled(work, residuals[name], block, chosen) for name, work in loose.items()}
     found: dict[str, CurveFit | NoBolus] = {
         name: _figures(work, drawn[name], block, chosen) if isinstance(work, CurveWork) else work
         for name, work in asked.items()
