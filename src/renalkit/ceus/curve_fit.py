@@ -114,6 +114,7 @@ def loosened(work: CurveWork) -> CurveWork:
 
 
 def prepared(given: RoiCurve, options: FitOptions) -> CurveWork | NoBolus:
+    """Fit a curve, or say why it shows no bolus."""
     times, power = _thinned(given.times_s[given.kept], given.power[given.kept])
     if times.size < _FEWEST_FRAMES or times[-1] - times[0] < _SHORTEST_S:
         span = times[-1] - times[0] if times.size else 0.0
