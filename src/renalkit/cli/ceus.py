@@ -134,6 +134,10 @@ def cohort(
     covariates: Annotated[
         str | None, typer.Option(help="More columns of the label table to keep.")
     ] = None,
+    roi_model: Annotated[
+        Path | None,
+        typer.Option(help="RUN/SYSTEM that outlines the lesion instead of people.", exists=True),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Dual cines into a cohort of paired frames, with perfusion figures as facts. Resumes."""
@@ -141,6 +145,11 @@ def cohort(
     from renalkit.usecases.ceus_settings import ceus_settings
     from renalkit.usecases.ingest import ingest_words, request_of, run_ingest
 
+    outliner = None
+    if roi_model is not None:
+        from renalkit.usecases.ceus_outliner import system_outliner
+
+        outliner = system_outliner(roi_model)
     given = ["maps=false", *(overrides or ())]
     request = request_of(
         source=source,
@@ -152,7 +161,7 @@ def cohort(
         positive=positive,
         key_file=key_file,
         covariates=covariates,
-        contrast=ContrastOptions(ceus_settings(settings, given), presets),
+        contrast=ContrastOptions(ceus_settings(settings, given), presets, outliner),
     )
     with progress_bar() as progress:
         report = run_ingest(request, progress)

@@ -7,7 +7,7 @@ looked at, so time grows with the length of the clip and memory does not.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -44,13 +44,19 @@ from renalkit.ceus.reference import choose_box, choose_reference, sample_indices
 from renalkit.ceus.sampling import Sample, sample
 from renalkit.domain.geometry import Box, MaskRLE
 from renalkit.domain.image import Clip, windows_of
-from renalkit.domain.study import Roi, Scanner
+from renalkit.domain.study import Roi, RoiOrigin, Scanner
 from renalkit.errors import InputRefused, Reason
 from renalkit.usecases.ceus_settings import CeusSettings
 from renalkit.usecases.progress import Progress, Silent
 
 Mask = npt.NDArray[np.bool_]
 Pixels = npt.NDArray[np.generic]
+
+Outliner = Callable[[Pixels], Mask | None]
+"""Outlines the lesion (H,W) on a B-mode pane (H,W[,3]); None where it sees none."""
+
+LESION = "lesion"
+"""Name of the only lesion, and of what a segmentation system outlines."""
 
 CORTEX = "cortex"
 """Name of the region that others are compared with."""
@@ -107,6 +113,7 @@ def analyse_clip(
     *,
     scanner: Scanner | None = None,
     presets: Presets | None = None,
+    outliner: Outliner | None = None,
     progress: Progress | None = None,
 ) -> CeusClip:
     """Analyse a dual cine.
@@ -114,17 +121,19 @@ def analyse_clip(
     Args:
         clip: as read. regions: outlined on the screen in either pane, by name; "cortex" is what
             others are compared with. scanner, presets: for layouts without regions in the header.
+        outliner: outlines the lesion on the reference frame where `regions` holds none.
 
     Raises:
         InputRefused: LAYOUT_UNKNOWN, no two panes, or they cannot be told; BAD_ANNOTATION, a
-            region in no pane; CONSTANT_IMAGE, nothing to follow.
+            region in no pane; EMPTY_MASK, the outliner saw no lesion; CONSTANT_IMAGE, nothing to
+            follow.
     """
     told = progress or Silent()
     told.stage("finding the panes")
     side = None if settings.contrast is None else Side(settings.contrast)
     panels = two_panels(clip, presets, scanner, side)
     inside = {name: tuple(_in_pane(r, panels) for r in rois) for name, rois in regions.items()}
-    work = _Work(clip, panels, inside, settings, told)
+    work = _Work(clip, panels, inside, settings, told, outliner)
     return work.run()
 
 
@@ -213,6 +222,7 @@ class _Work:
     regions: Mapping[str, tuple[Roi, ...]]
     settings: CeusSettings
     progress: Progress
+    outliner: Outliner | None
 
     @property
     def _shape(self) -> tuple[int, int]:
@@ -225,6 +235,8 @@ class _Work:
         drawn = static_overlays(frames.frames)
         clock = find_clock(frames.frames)
         reference, reason = self._reference(drawn)
+        if self.outliner is not None and not any(name != CORTEX for name in self.regions):
+            self.regions = {**self.regions, LESION: (self._outlined(reference, self.outliner),)}
         masks, box, said = self._masks(reference, drawn)
         warnings += said
         palette = self._palette(frames, drawn, warnings)
@@ -290,6 +302,20 @@ class _Work:
         pictures = [windows_of(self.clip.pixels, n, [pane])[0] for n in numbers]
         chosen = choose_reference(pictures, numbers, drawn[pane.slices])
         return chosen.index, chosen.reason
+
+    def _outlined(self, reference: int, outliner: Outliner) -> Roi:
+        """The lesion as a segmentation system outlines it on the reference frame."""
+        picture = windows_of(self.clip.pixels, reference, [self.panels.bmode.box])[0]
+        mask = outliner(picture)
+        if mask is None or np.count_nonzero(mask) < FEWEST_PIXELS:
+            raise InputRefused(
+                Reason.EMPTY_MASK,
+                f"frame {reference}, on which the segmentation system outlines no lesion",
+                expected="a lesion",
+                remedy="outline it by hand",
+            )
+        encoded = MaskRLE.encode(mask)
+        return Roi(0, reference, encoded, _around(encoded), RoiOrigin.PREDICTED)
 
     def _masks(self, reference: int, drawn: Mask) -> tuple[dict[str, Mask], Box, list[str]]:
         """Masks of the outlined frame nearest to the reference, the box to follow there, and what

@@ -14,6 +14,10 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from renalkit.ceus.layouts import Presets
 from renalkit.ceus.panels import Pane
@@ -39,18 +43,33 @@ FOLDER = "ceus"
 NOT_LISTED = "not in the label table"
 
 
+class IdentifiedOutliner(Protocol):
+    """Outlines lesions, and says what it is made of."""
+
+    @property
+    def identity(self) -> tuple[str, ...]: ...
+
+    def __call__(self, pixels: npt.NDArray[np.generic], /) -> npt.NDArray[np.bool_] | None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class ContrastOptions:
-    """How cines are analysed on their way into a cohort. presets: file of console layouts."""
+    """How cines are analysed on their way into a cohort.
+
+    presets: file of console layouts. outliner: outlines the lesion; outlines of people are then not
+    used.
+    """
 
     settings: CeusSettings
     presets: Path | None = None
+    outliner: IdentifiedOutliner | None = None
 
     @property
     def fingerprint(self) -> tuple[str, ...]:
         """What the result of a study depends on."""
         layouts = b"" if self.presets is None else self.presets.read_bytes()
-        return ("ceus", self.settings.model_dump_json(), hashlib.sha256(layouts).hexdigest())
+        given = (self.settings.model_dump_json(), hashlib.sha256(layouts).hexdigest())
+        return ("ceus", *given, *(() if self.outliner is None else self.outliner.identity))
 
 
 @dataclass(slots=True)
@@ -107,8 +126,15 @@ class ContrastStudies:
         clip = study.clips[number]
         if clip.n_frames < 2:
             raise InputRefused(Reason.LAYOUT_UNKNOWN, "a still image", expected="a dual cine")
+        outliner = self.options.outliner
+        if outliner is not None and len(study.lesions) > 1:
+            raise InputRefused(
+                Reason.BAD_ANNOTATION,
+                f"{len(study.lesions)} lesions for one predicted outline",
+                expected="one lesion, or outlines by hand",
+            )
         regions: dict[str, Sequence[Roi]] = {
-            name: [r for r in lesion.rois if r.clip == number]
+            name: [r for r in lesion.rois if r.clip == number and outliner is None]
             for name, lesion in named_lesions(study.lesions).items()
         }
         regions = {name: rois for name, rois in regions.items() if rois}
@@ -121,6 +147,7 @@ class ContrastStudies:
             self.options.settings,
             scanner=study.scanner if study.scanner != Scanner() else None,
             presets=self.presets,
+            outliner=outliner,
         )
 
     def _write(self, study: Study, number: int, found: CeusClip) -> None:

@@ -8,6 +8,7 @@ same file and the same analysis, they are the same bytes but for the time of wri
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -49,13 +50,26 @@ SERIES = {"outlines": 9101, "report": 9102, "page": 9103}
 def carried_regions(
     found: CeusClip, frames: Sequence[int], how: How = "nearest"
 ) -> dict[str, list[Carried]]:
-    """Every region on the given frames, in pane coordinates, or why it is not there."""
+    """Every region on the given frames, in pane coordinates, or why it is not there.
+
+    What is carried from a predicted outline stays predicted: it is no surer than that.
+    """
     box = found.panels.bmode.box
     shape = (box.height, box.width)
-    return {
+    carried = {
         name: propagate(rois, found.track, frames, shape, how)
         for name, rois in found.regions.items()
     }
+    for name, rois in found.regions.items():
+        if any(r.origin is RoiOrigin.PREDICTED for r in rois):
+            carried[name] = [_as_predicted(c) for c in carried[name]]
+    return carried
+
+
+def _as_predicted(carried: Carried) -> Carried:
+    if carried.roi is None:
+        return carried
+    return replace(carried, roi=replace(carried.roi, origin=RoiOrigin.PREDICTED))
 
 
 def dicom_results(

@@ -14,6 +14,7 @@ from renalkit.cli import app
 from renalkit.domain.image import Mode
 from renalkit.domain.pairs import frame_pairs, panes, perfusion_features
 from renalkit.domain.study import RoiOrigin
+from renalkit.errors import InputRefused
 from renalkit.store.cohorts import load_cohort
 from renalkit.usecases.ceus_cohort import ContrastOptions
 from renalkit.usecases.ceus_settings import ceus_settings
@@ -128,3 +129,38 @@ def test_a_patient_who_is_not_listed_is_excluded_and_the_rest_used(
     report = run_ingest(replace(request(source, tmp_path / "b"), labels=labels))
     assert len(report.cohort.studies) == 2
     assert [e.reason for e in report.cohort.exclusions] == ["not in the label table"]
+
+
+class BrightHalf:
+    """Outlines a square in the middle of the picture; of a made-up system."""
+
+    identity = ("weights",)
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray | None:
+        mask = np.zeros(pixels.shape[:2], np.bool_)
+        rows, cols = mask.shape
+        mask[rows // 3 : rows // 2, cols // 3 : cols // 2] = True
+        return mask
+
+
+class Blind(BrightHalf):
+    """Sees nothing."""
+
+    identity = ("others",)
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray | None:
+        return None
+
+
+def test_L14_with_a_system_no_outline_of_a_person_reaches_the_samples(
+    source: Path, tmp_path: Path
+) -> None:
+    options = ContrastOptions(ceus_settings(None, GIVEN), outliner=BrightHalf())
+    report = run_ingest(replace(request(source, tmp_path / "a"), contrast=options))
+    pairs = frame_pairs(report.cohort)
+    assert pairs
+    assert {p.roi_origin for p in pairs} == {RoiOrigin.PREDICTED}
+    blind = ContrastOptions(ceus_settings(None, GIVEN), outliner=Blind())
+    assert blind.fingerprint != options.fingerprint
+    with pytest.raises(InputRefused, match="outlines no lesion"):
+        run_ingest(replace(request(source, tmp_path / "b"), contrast=blind))
