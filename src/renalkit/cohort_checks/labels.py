@@ -281,7 +281,8 @@ def guard_marks(scan: Scan) -> tuple[Finding, ...]:
     shares = ", ".join(
         f"{counts[c, 'marked']} of {totals[c]} {c}" for c in scan.cohort.task.classes if totals[c]
     )
-    words = f"{len(studies)} studies carry burned-in marks ({shares})"
+    carry = "1 study carries" if len(studies) == 1 else f"{len(studies)} studies carry"
+    words = f"{carry} burned-in marks ({shares})"
     if p < _SURE_P:
         words += f"; marks go with the class (p {p:.2g}), so a network can read them"
     return (
