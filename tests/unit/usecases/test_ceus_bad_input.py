@@ -1,0 +1,178 @@
+"""Contrast cines that do not show what is asked: refused or flagged, never a plausible number."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from typer.testing import CliRunner
+
+from renalkit.cli import app
+from renalkit.errors import InputRefused
+from renalkit.usecases.ceus import AnalyseRequest, run_analyse
+from renalkit.usecases.ceus_settings import ceus_settings
+from renalkit.usecases.progress import Silent
+
+SETTINGS = ("dynamic_range_db=50", "fit.resamples=0", "frames.per_phase=4", "maps=false")
+
+
+@pytest.fixture(scope="session")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One patient with a cine of 60 frames in 60 s."""
+    folder = tmp_path_factory.mktemp("bad") / "phantom"
+    words = ["phantom", "ceus", "-o", str(folder), "-n", "1", "--seconds", "60", "--fps", "1"]
+    done = CliRunner().invoke(app, [*words, "--seed", "5", "--workers", "1", "--uncompressed"])
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+def changed(phantom: Path, to: Path, change: Callable[[Dataset], None]) -> Path:
+    """The cine with its header or pixels changed."""
+    data = pydicom.dcmread(next((phantom / "dicom").rglob("*.dcm")))
+    change(data)
+    data.save_as(to)
+    return to
+
+
+def analysed(cine: Path, phantom: Path, out: Path, *more: str) -> Any:
+    settings = ceus_settings(None, (*SETTINGS, *more))
+    frames = int(pydicom.dcmread(cine, stop_before_pixels=True).NumberOfFrames)
+    head, *rows = (phantom / "boxes.csv").read_text().splitlines()
+    table = cine.parent / "boxes.csv"
+    kept = [row for row in rows if int(row.split(",")[1]) < frames]
+    table.write_text("\n".join([head, *kept]) + "\n")
+    request = AnalyseRequest(cine, out, settings, regions=table)
+    (one,) = run_analyse(request, Silent())["analysed"]
+    return json.loads((out / one["folder"] / "analysis.json").read_text())
+
+
+def untimed(data: Dataset) -> None:
+    for name in ("FrameTime", "FrameTimeVector", "CineRate", "RecommendedDisplayFrameRate"):
+        if name in data:
+            delattr(data, name)
+
+
+def times(words: str) -> Callable[[Dataset], None]:
+    def change(data: Dataset) -> None:
+        untimed(data)
+        data.FrameTimeVector = [float(w) for w in words.split()]
+        data.FrameIncrementPointer = 0x00181065
+
+    return change
+
+
+def zero(data: Dataset) -> None:
+    untimed(data)
+    data.FrameTime = "0"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [untimed, zero, times("0 1000 1000"), times("0 " + "-5 " * 59)],
+    ids=["missing", "zero", "vector too short", "vector negative"],
+)
+def test_D61_without_frame_times_there_are_no_phases_and_no_figures(
+    phantom: Path, tmp_path: Path, change: Callable[[Dataset], None]
+) -> None:
+    found = analysed(changed(phantom, tmp_path / "a.dcm", change), phantom, tmp_path / "out")
+    assert found["perfusion"] is None
+    assert found["phases"] is None
+    assert found["arrival"]["time_s"] is None
+    assert any("frame times are not known" in words for words in found["warnings"])
+    assert any("chosen evenly" in words for words in found["warnings"])
+    assert not list((tmp_path / "out").rglob("figures.csv"))
+
+
+def test_a_clock_that_runs_otherwise_is_not_believed(phantom: Path, tmp_path: Path) -> None:
+    def slow(data: Dataset) -> None:
+        untimed(data)
+        data.FrameTime = "2000"
+
+    found = analysed(changed(phantom, tmp_path / "a.dcm", slow), phantom, tmp_path / "out")
+    assert found["clock"]["agrees"] is False
+    assert found["injection_s"] is None
+    assert any("clock is not believed" in words for words in found["warnings"])
+
+
+def frames_only(first: int, last: int) -> Callable[[Dataset], None]:
+    def change(data: Dataset) -> None:
+        pixels = data.pixel_array[first:last]
+        data.PixelData = np.ascontiguousarray(pixels).tobytes()
+        data.NumberOfFrames = len(pixels)
+        data.PhotometricInterpretation = "RGB"
+        untimed(data)
+        data.FrameTime = "1000"
+
+    return change
+
+
+def test_a_cine_without_a_bolus_gives_no_figures(phantom: Path, tmp_path: Path) -> None:
+    cine = changed(phantom, tmp_path / "a.dcm", still_agent)
+    with pytest.raises(InputRefused, match="which of the two is the contrast picture"):
+        analysed(cine, phantom, tmp_path / "refused")
+    found = analysed(cine, phantom, tmp_path / "out", f"contrast={contrast_side(phantom)}")
+    assert found["arrival"]["time_s"] is None
+    assert "refused" in found["perfusion"]["regions"]["lesion"]
+
+
+def contrast_side(phantom: Path) -> str:
+    """Where the contrast pane is."""
+    csv.field_size_limit(10**9)
+    with next((phantom / "truth").rglob("frames.csv")).open(newline="") as file:
+        row = next(r for r in csv.DictReader(file) if r["kidney_bmode_box"])
+    boxes = (row["kidney_bmode_box"], row["kidney_contrast_box"])
+    (x0, y0), (x1, y1) = ((int(v) for v in b.split()[:2]) for b in boxes)
+    if abs(x1 - x0) > abs(y1 - y0):
+        return "right" if x1 > x0 else "left"
+    return "bottom" if y1 > y0 else "top"
+
+
+def still_agent(data: Dataset) -> None:
+    """Every frame shows the first one: the agent never comes."""
+    pixels = data.pixel_array.copy()
+    noise = np.random.default_rng(1).integers(0, 3, (*pixels.shape[:3], 1), np.uint8)
+    pixels[:] = pixels[0]
+    data.PixelData = (np.minimum(pixels, 250) + noise).astype(np.uint8).tobytes()
+    data.PhotometricInterpretation = "RGB"
+
+
+def test_a_bolus_cut_off_withholds_what_was_not_seen(phantom: Path, tmp_path: Path) -> None:
+    cine = changed(phantom, tmp_path / "a.dcm", frames_only(0, 30))
+    found = analysed(cine, phantom, tmp_path / "out")
+    fit = found["perfusion"]["regions"]["lesion"]
+    missing = fit.get("refused") or [n for n, f in fit["figures"].items() if f["value"] is None]
+    assert missing
+    if "figures" in fit:
+        assert all(fit["figures"][n]["reason"] for n in missing)
+
+
+def test_a_single_pane_is_refused(phantom: Path, tmp_path: Path) -> None:
+    def one_pane(data: Dataset) -> None:
+        region = data.SequenceOfUltrasoundRegions[0]
+        x0, x1 = region.RegionLocationMinX0, region.RegionLocationMaxX1 + 1
+        y0, y1 = region.RegionLocationMinY0, region.RegionLocationMaxY1 + 1
+        pixels = np.ascontiguousarray(data.pixel_array[:, y0:y1, x0:x1])
+        data.PixelData, data.PhotometricInterpretation = pixels.tobytes(), "RGB"
+        data.Rows, data.Columns = pixels.shape[1:3]
+        region.RegionLocationMinX0 = region.RegionLocationMinY0 = 0
+        region.RegionLocationMaxX1, region.RegionLocationMaxY1 = x1 - x0 - 1, y1 - y0 - 1
+        data.SequenceOfUltrasoundRegions = [region]
+
+    cine = changed(phantom, tmp_path / "a.dcm", one_pane)
+    request = AnalyseRequest(cine, tmp_path / "out", ceus_settings(None, SETTINGS))
+    with pytest.raises(InputRefused, match=r"one panel|cannot be told"):
+        run_analyse(request, Silent())
+
+
+def test_a_still_is_refused(phantom: Path, tmp_path: Path) -> None:
+    cine = changed(phantom, tmp_path / "a.dcm", frames_only(20, 21))
+    request = AnalyseRequest(cine, tmp_path / "out", ceus_settings(None, SETTINGS))
+    with pytest.raises(InputRefused, match="still image"):
+        run_analyse(request, Silent())
