@@ -74,7 +74,7 @@ def hard_to_sort(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     """Any finite scores, many of them neighbours of others in the last bits of a double."""
     s = np.array(draw(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2)))
     steps = draw(st.lists(st.integers(-9, 9), min_size=s.size, max_size=s.size))
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         near = s + np.array(steps) * np.spacing(s)
     scores = np.concatenate([s, np.where(np.isfinite(near), near, s), -s])
     turned = draw(st.permutations(range(scores.size)))
