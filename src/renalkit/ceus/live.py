@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from renalkit.domain.geometry import Box
+from renalkit.domain.geometry import Box, bounding_box
 
 Mask = npt.NDArray[np.bool_]
 Grey = npt.NDArray[np.uint8]
@@ -213,14 +213,6 @@ def _overlap(one: Mask, two: Mask) -> npt.NDArray[np.float64]:
         two.astype(np.float32), size
     )
     return np.fft.fftshift(np.rint(np.fft.irfft2(f, size)))
-
-
-def bounding_box(mask: Mask) -> Box | None:
-    """The tight box of a mask (H,W), None when it is empty."""
-    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if ys.size == 0:
-        return None
-    return Box(int(xs[0]), int(ys[0]), int(np.ptp(xs)) + 1, int(np.ptp(ys)) + 1)
 
 
 def _grown(box: Box, step: tuple[int, int], rows: int, cols: int) -> Box:

@@ -70,6 +70,14 @@ class Box:
         return Box(x0, y0, x1 - x0, y1 - y0)
 
 
+def bounding_box(mask: npt.NDArray[np.bool_]) -> Box | None:
+    """The tight box of a mask (H,W), None when it is empty."""
+    rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if rows.size == 0:
+        return None
+    return Box(int(cols[0]), int(rows[0]), int(np.ptp(cols)) + 1, int(np.ptp(rows)) + 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Region:
     """One item of the Sequence of Ultrasound Regions (PS3.3 C.8.5.5): where the echo image is.

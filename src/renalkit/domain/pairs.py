@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from renalkit.domain.cohort import Cohort
-from renalkit.domain.geometry import Box
+from renalkit.domain.geometry import Box, bounding_box
 from renalkit.domain.image import Mode, Pixels, read_only
 from renalkit.domain.sample import SampleKey
 from renalkit.domain.study import Lesion, Roi, RoiOrigin, Study
@@ -140,9 +140,10 @@ def _box(roi: Roi) -> Box:
     if roi.box is not None:
         return roi.box
     assert roi.mask is not None
-    rows, cols = np.nonzero(roi.mask.decode())
-    x, y = int(cols.min()), int(rows.min())
-    return Box(x, y, int(cols.max()) + 1 - x, int(rows.max()) + 1 - y)
+    box = bounding_box(roi.mask.decode())
+    if box is None:
+        raise ValueError(f"an empty region on clip {roi.clip}, frame {roi.frame}")
+    return box
 
 
 def _cut(pixels: npt.NDArray[np.generic], box: Box, margin: float) -> Pixels:

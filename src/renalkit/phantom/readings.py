@@ -21,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
-from renalkit.domain.geometry import Box
 
 Mask = npt.NDArray[np.bool_]
 

@@ -10,7 +10,6 @@ from bisect import insort
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -42,7 +41,7 @@ from renalkit.ceus.perfusion import Perfusion, analyse
 from renalkit.ceus.phases import Phase, PhaseLabels, label_phases
 from renalkit.ceus.reference import choose_box, choose_reference, sample_indices
 from renalkit.ceus.sampling import Sample, sample
-from renalkit.domain.geometry import Box, MaskRLE
+from renalkit.domain.geometry import Box, MaskRLE, bounding_box
 from renalkit.domain.image import Clip, windows_of
 from renalkit.domain.study import Roi, RoiOrigin, Scanner
 from renalkit.errors import InputRefused, Reason
@@ -189,12 +188,12 @@ def _in_pane(roi: Roi, panels: TwoPanels) -> Roi:
 
 def _around(mask: MaskRLE | None) -> Box:
     assert mask is not None
-    x, y, width, height = cv2.boundingRect(mask.decode().astype(np.uint8))
-    if not width:
+    box = bounding_box(mask.decode())
+    if box is None:
         raise InputRefused(
             Reason.EMPTY_MASK, "a region without a pixel", remedy="leave it out or draw it"
         )
-    return Box(x, y, width, height)
+    return box
 
 
 def _cut(mask: MaskRLE, pane: Pane) -> MaskRLE:
@@ -338,7 +337,7 @@ class _Work:
             whole = np.logical_or.reduce(
                 [m for n, m in masks.items() if n != CORTEX] or [*masks.values()]
             )
-            box = Box(*(int(v) for v in cv2.boundingRect(whole.astype(np.uint8))))
+            box = _tight(whole)
             return masks, box, said
         pane = self.panels.bmode.box
         picture = windows_of(self.clip.pixels, reference, [pane])[0]
@@ -460,8 +459,8 @@ class _Work:
         times = self.clip.times_s
         if not (self.settings.maps and self.regions and times):
             return None
-        whole = np.logical_or.reduce(list(masks.values())).astype(np.uint8)
-        box = _moved(Box(*(int(v) for v in cv2.boundingRect(whole))), -area.x, -area.y)
+        whole = _tight(np.logical_or.reduce(list(masks.values())))
+        box = _moved(whole, -area.x, -area.y)
         cell = cell_px(self.panels.contrast.spacing_mm)
         # Whole cells: the box grows to hold what is left over, as far as the area reaches.
         width = min(-(-box.width // cell) * cell, area.width - box.x)
@@ -489,7 +488,7 @@ class _Work:
         """The part of the panes that is looked at: regions, template and room to move."""
         rows, cols = self._shape
         for mask in masks.values():
-            box = box.union(Box(*(int(v) for v in cv2.boundingRect(mask.astype(np.uint8)))))
+            box = box.union(_tight(mask))
         options = self.settings.motion.options()
         room = options.search_px + options.least_px // 2
         room += round(options.grow * max(box.width, box.height))
@@ -533,6 +532,13 @@ class _Work:
         for phase, count in missing.items():
             warnings.append(f"{count} of {wanted.per_phase} {phase} frames could not be had")
         return tuple(choices), missing
+
+
+def _tight(mask: Mask) -> Box:
+    """The box of a region, which is never empty here."""
+    box = bounding_box(mask)
+    assert box is not None
+    return box
 
 
 def _nearest(rois: Sequence[Roi], frame: int) -> Roi:

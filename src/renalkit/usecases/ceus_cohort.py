@@ -31,7 +31,7 @@ from renalkit.readers.contract import FileReport, Outcome, ReadResult
 from renalkit.readers.pseudonyms import Pseudonyms
 from renalkit.store.files import make_folder, write_json, write_text
 from renalkit.usecases.ceus_clip import CORTEX, CeusClip, analyse_clip
-from renalkit.usecases.ceus_dicom import carried_regions
+from renalkit.usecases.ceus_dicom import carried_region
 from renalkit.usecases.ceus_input import is_cortex
 from renalkit.usecases.ceus_record import analysis_json, features, frames_csv
 from renalkit.usecases.ceus_settings import CeusSettings
@@ -203,9 +203,10 @@ class _Made:
         places = (len(self.clips), len(self.clips) + 1)
         panes = ((found.panels.bmode, Mode.B), (found.panels.contrast, Mode.CEUS))
         self.clips += [_pane_clip(clip, pane, mode, chosen) for pane, mode in panes]
-        carried = carried_regions(found, chosen, settings.carry)
         for name, lesion in named_lesions(self.study.lesions).items():
-            for at, item in enumerate(carried.get(name, ())):
+            if name not in found.regions:
+                continue
+            for at, item in enumerate(carried_region(found, name, chosen, settings.carry)):
                 if item.roi is None:
                     continue
                 for place in places:

@@ -47,22 +47,17 @@ SERIES = {"outlines": 9101, "report": 9102, "page": 9103}
 """Series numbers of the results; high, so that no series of the console has them."""
 
 
-def carried_regions(
-    found: CeusClip, frames: Sequence[int], how: How = "nearest"
-) -> dict[str, list[Carried]]:
-    """Every region on the given frames, in pane coordinates, or why it is not there.
+def carried_region(
+    found: CeusClip, name: str, frames: Sequence[int], how: How = "nearest"
+) -> list[Carried]:
+    """One region on the given frames, in pane coordinates, or why it is not there.
 
     What is carried from a predicted outline stays predicted: it is no surer than that.
     """
-    box = found.panels.bmode.box
-    shape = (box.height, box.width)
-    carried = {
-        name: propagate(rois, found.track, frames, shape, how)
-        for name, rois in found.regions.items()
-    }
-    for name, rois in found.regions.items():
-        if any(r.origin is RoiOrigin.PREDICTED for r in rois):
-            carried[name] = [_as_predicted(c) for c in carried[name]]
+    box, rois = found.panels.bmode.box, found.regions[name]
+    carried = propagate(rois, found.track, frames, (box.height, box.width), how)
+    if any(r.origin is RoiOrigin.PREDICTED for r in rois):
+        return [_as_predicted(c) for c in carried]
     return carried
 
 
@@ -100,7 +95,7 @@ def dicom_results(
         save(outlines, folder / "outlines.dcm")
         written.append(folder / "outlines.dcm")
     if found.perfusion is not None and found.curves is not None:
-        findings = _findings(clip, found, found.perfusion, {s.label: s for s in segments})
+        findings = _findings(found, found.perfusion, {s.label: s for s in segments})
         if findings:
             label = ResultLabel("Contrast perfusion", SERIES["report"], now, repeatable=True)
             report = measurement_report(header, findings, label, segmentation=outlines)
@@ -129,9 +124,9 @@ def _segments(clip: Clip, found: CeusClip, how: How) -> list[Segment]:
     shape = (found.panels.bmode.box.height, found.panels.bmode.box.width)
     made: list[Segment] = []
     for name, rois in found.regions.items():
-        frames = sorted({*found.chosen, *(r.frame for r in rois if len(rois) <= len(found.chosen))})
-        frames = sorted({*frames, found.track.reference})
-        carried = carried_regions(found, frames, how)[name]
+        few = rois if len(rois) <= len(found.chosen) else ()
+        frames = sorted({*found.chosen, *(r.frame for r in few), found.track.reference})
+        carried = carried_region(found, name, frames, how)
         masks = {c.frame: region_mask(c.roi, shape) for c in carried if c.roi is not None}
         masks = {frame: mask for frame, mask in masks.items() if mask.any()}
         origins = [c.roi.origin for c in carried if c.roi is not None]
@@ -158,7 +153,7 @@ def _tracker(found: CeusClip) -> Algorithm:
 
 
 def _findings(
-    clip: Clip, found: CeusClip, perfusion: Perfusion, segments: Mapping[str, Segment]
+    found: CeusClip, perfusion: Perfusion, segments: Mapping[str, Segment]
 ) -> list[Finding]:
     assert found.curves is not None
     made: list[Finding] = []

@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from renalkit.domain.geometry import Box, MaskRLE, Region
+from renalkit.domain.geometry import Box, MaskRLE, Region, bounding_box
 from renalkit.phantom.bmode.picture import PhantomImage, render
 from renalkit.phantom.ceus.console import Panel
 from renalkit.phantom.ceus.study import CeusStudy, FrameTruth, crop_pairs, draw_ceus, pair_times
 from renalkit.phantom.faults import Faults, kept_frames, leave_calipers
 from renalkit.phantom.patients import Patient, Stream
-from renalkit.phantom.readings import READERS, bounding_box, draw_outline
+from renalkit.phantom.readings import READERS, draw_outline
 from renalkit.store.files import write_bytes
 from renalkit.usecases.phantom_case import Case
 from renalkit.usecases.phantom_tables import Add, box_row, renamed, table_file

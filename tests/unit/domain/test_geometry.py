@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from renalkit.domain.geometry import Box, MaskRLE, Region, checked_spacing
+from renalkit.domain.geometry import Box, MaskRLE, Region, bounding_box, checked_spacing
 
 SIDE = st.integers(1, 60)
 MASKS = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12))
@@ -109,3 +109,10 @@ def test_D50_a_spacing_is_positive_and_finite_or_unknown(row: float, col: float)
 def test_D50_a_region_refuses_a_scale_that_cannot_measure(spacing: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="spacing"):
         Region(Box(0, 0, 1, 1), spacing, "tissue")
+
+
+def test_box_of_a_mask_is_tight():
+    mask = np.zeros((20, 30), bool)
+    assert bounding_box(mask) is None
+    mask[3:8, 5:17] = True
+    assert bounding_box(mask) == Box(5, 3, 12, 5)

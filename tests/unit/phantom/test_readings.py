@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from renalkit.phantom.covariates import draw_covariates
-from renalkit.phantom.readings import READERS, Reader, bounding_box, draw_outline, read_case
+from renalkit.phantom.readings import READERS, Reader, draw_outline, read_case
 
 
 def auc(scores, labels):
@@ -63,17 +63,9 @@ def test_outlines_err_as_much_as_the_reader():
     assert 0.8 < junior < senior < 0.99
 
 
-def test_empty_truth_has_an_empty_outline_and_no_box():
+def test_empty_truth_has_an_empty_outline():
     empty = np.zeros((20, 30), bool)
     assert not draw_outline(empty, READERS[0], np.random.default_rng(0)).any()
-    assert bounding_box(empty) is None
-
-
-def test_box_is_tight():
-    mask = np.zeros((20, 30), bool)
-    mask[3:8, 5:17] = True
-    box = bounding_box(mask)
-    assert (box.x, box.y, box.width, box.height) == (5, 3, 12, 5)
 
 
 @pytest.mark.parametrize("target", ["malignancy", "grade"])
