@@ -21,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
-
 Mask = npt.NDArray[np.bool_]
 
 
@@ -117,9 +116,3 @@ def draw_outline(mask: Mask, reader: Reader, rng: np.random.Generator) -> Mask:
     canvas = np.zeros(mask.shape, np.uint8)
     cv2.fillPoly(canvas, [np.rint(drawn).astype(np.int32)], 1)
     return canvas.astype(bool)
-
-
-def bounding_box(mask: Mask) -> Box | None:
-    """Smallest box around the mask, None when it is empty."""
-    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
-    return Box(x, y, width, height) if width and height else None
