@@ -25,16 +25,15 @@ Run: python benchmarks/check_ceus_motion.py --count 100 [--seed 1] [--out result
 
 from __future__ import annotations
 
-import argparse
-import json
 import re
 import time
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from ceus_check import Settings, check_cines, drawn_study
 
 from renalkit.ceus.arrival import find_arrival
 from renalkit.ceus.frames import (
@@ -55,8 +54,7 @@ from renalkit.domain.geometry import Box, MaskRLE
 from renalkit.domain.study import Roi
 from renalkit.phantom.ceus.console import Panel
 from renalkit.phantom.ceus.motion import displacement
-from renalkit.phantom.ceus.study import CeusOptions, CeusStudy, FrameTruth, draw_ceus
-from renalkit.phantom.patients import PatientPlan, Stream, draw_patient
+from renalkit.phantom.ceus.study import CeusStudy, FrameTruth
 
 LOST = 0.5
 RULES: tuple[Rule, ...] = ("uniform", "phase", "keyframe")
@@ -73,46 +71,12 @@ Mask = npt.NDArray[np.bool_]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--count", type=int, default=12, help="clips")
-    parser.add_argument("--seed", type=int, default=1, help="of the patients")
-    parser.add_argument("--level", default="default")
-    parser.add_argument("--rate", type=float, default=5.0, help="frames per second rendered")
-    parser.add_argument("--seconds", type=float, default=120.0, help="length of a clip")
-    parser.add_argument("--out", type=Path, default=Path("results/ceus/motion.json"))
-    given = parser.parse_args()
-    cv2.setNumThreads(1)
-    settings = {"seed": given.seed, "level": given.level, "rate_hz": given.rate}
-    settings["seconds"] = given.seconds
-    done_file = given.out.with_suffix(".clips.jsonl")
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    rows = finished(done_file, settings)
-    with done_file.open("a") as done:
-        for index in range(given.count):
-            if index in rows:
-                continue
-            rows[index] = one_clip(index, settings)
-            done.write(json.dumps({"settings": settings, **rows[index]}) + "\n")
-            done.flush()
-            print(f"{index + 1} of {given.count}: {brief(rows[index])}", flush=True)
-    found = summary([rows[index] for index in range(given.count)])
-    given.out.write_text(json.dumps({"settings": settings, **found}, indent=1) + "\n")
-    print(table(found))
+    check_cines(__doc__, "results/ceus/motion.json", one_clip, brief, summary, table)
 
 
-def finished(file: Path, settings: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """Clips done before with the same settings, by number."""
-    rows: dict[int, dict[str, Any]] = {}
-    for line in file.read_text().splitlines() if file.exists() else []:
-        row = json.loads(line)
-        if row.pop("settings") == settings:
-            rows[int(row["clip"])] = row
-    return rows
-
-
-def one_clip(index: int, settings: dict[str, Any]) -> dict[str, Any]:
+def one_clip(index: int, settings: Settings) -> dict[str, Any]:
     """Everything that is measured on one clip."""
-    study = drawn(index, settings)
+    study = drawn_study(index, settings)
     times = np.arange(0, settings["seconds"], 1 / settings["rate_hz"])
     bmode, contrast, truths = rendered(study, times)
     moved = displacement(study.plan.motion, times)
@@ -137,7 +101,6 @@ def one_clip(index: int, settings: dict[str, Any]) -> dict[str, Any]:
         NOISY: track(noisy, box, reference, samples=[noisy[i] for i in samples]),
     }
     row: dict[str, Any] = {
-        "clip": index,
         "mm_per_px": scale,
         "step_ms": step_ms,
         "kept": found.kept_share,
@@ -159,21 +122,6 @@ def one_clip(index: int, settings: dict[str, Any]) -> dict[str, Any]:
     row["frames"] = selection(times, (bmode, contrast), (found, box, labels), (truths, lost))
     row["regions"] = carried(found, truths, (outlines["lesion"], shape))
     return row
-
-
-def drawn(index: int, settings: dict[str, Any]) -> CeusStudy:
-    patient = draw_patient(
-        PatientPlan(index + 1, seed=settings["seed"], level=settings["level"]), index
-    )
-    return CeusStudy(
-        draw_ceus(
-            (patient.anatomy, patient.views[0]),
-            patient.scanner,
-            None if patient.latents is None else patient.latents.ceus,
-            patient.stream(Stream.CEUS),
-            CeusOptions(duration_s=settings["seconds"]),
-        )
-    )
 
 
 def rendered(
@@ -391,7 +339,7 @@ def iou(first: Box, second: Box) -> float:
     return shared / (first.width * first.height + second.width * second.height - shared)
 
 
-def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Over clips: medians with bootstrap intervals of clips, pooled shares likewise."""
 
     def middle(values: list[float | None]) -> dict[str, float | int]:
@@ -481,7 +429,7 @@ def brief(row: dict[str, Any]) -> str:
     )
 
 
-def table(found: dict[str, Any]) -> str:
+def table(found: Mapping[str, Any]) -> str:
     """The summary as Markdown."""
 
     def between(v: dict[str, float], key: str = "median", digits: int = 2) -> str:

@@ -18,15 +18,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from ceus_check import done_rows
 from trivial_panels import overlap
 from trivial_panels import split as by_columns
 
@@ -163,7 +164,6 @@ def one_clip(plan: PatientPlan, index: int) -> dict[str, Any]:
     name = VARIANTS[index % len(VARIANTS)]
     never = find_panels(clip_of(variant(film, study, name)))
     return {
-        "index": index,
         "layout": str(study.plan.screen.layout),
         "style": study.plan.screen.style,
         "when": when,
@@ -251,18 +251,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     plan = PatientPlan(max(given.count, 1), seed=given.seed)
-    rows: list[dict[str, Any]] = []
-    if given.rows is not None and given.rows.exists():
-        rows = [json.loads(line) for line in given.rows.read_text("utf-8").splitlines()]
-    done = {row["index"] for row in rows}
-    for index in range(given.count):
-        if index not in done:
-            rows.append(one_clip(plan, index))
-            if given.rows is not None:
-                given.rows.parent.mkdir(parents=True, exist_ok=True)
-                with given.rows.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(rows[-1]) + os.linesep)
-    rows.sort(key=lambda row: row["index"])
+    with TemporaryDirectory() as folder:
+        rows = done_rows(
+            given.count,
+            given.rows or Path(folder) / "rows.jsonl",
+            {"seed": given.seed, "count": given.count},
+            lambda index: one_clip(plan, index),
+            lambda row: f"{row['lossless']['outcome']}, JPEG {row['jpeg']['outcome']}",
+        )
     result = {"count": given.count, "seed": given.seed} | summary(rows)
     text = json.dumps(result, indent=1)
     print(text)

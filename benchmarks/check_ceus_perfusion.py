@@ -23,17 +23,15 @@ Run: python benchmarks/check_ceus_perfusion.py --count 100 [--seed 1] [--out FIL
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from ceus_check import Settings, check_cines, drawn_study
 
 from renalkit.ceus.bolus import CurveValues
 from renalkit.ceus.curves import CurveMeter, RoiCurve
@@ -44,8 +42,7 @@ from renalkit.ceus.perfusion import CurveFit, Figure, FitOptions, Perfusion, ana
 from renalkit.ceus.reference import choose_reference, sample_indices
 from renalkit.domain.geometry import Box
 from renalkit.phantom.ceus.console import Panel
-from renalkit.phantom.ceus.study import CeusOptions, CeusStudy, FrameTruth, draw_ceus
-from renalkit.phantom.patients import PatientPlan, Stream, draw_patient
+from renalkit.phantom.ceus.study import CeusStudy, FrameTruth
 
 Mask = npt.NDArray[np.bool_]
 Pixels = npt.NDArray[np.uint8]
@@ -78,43 +75,11 @@ WAYS: dict[str, tuple[str, FitOptions]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--count", type=int, default=12, help="clips")
-    parser.add_argument("--seed", type=int, default=1, help="of the patients")
-    parser.add_argument("--level", default="default")
-    parser.add_argument("--rate", type=float, default=5.0, help="frames per second rendered")
-    parser.add_argument("--seconds", type=float, default=120.0, help="length of a clip")
-    parser.add_argument("--out", type=Path, default=Path("results/ceus/perfusion.json"))
-    given = parser.parse_args()
-    cv2.setNumThreads(1)
-    settings = {"seed": given.seed, "level": given.level, "rate_hz": given.rate}
-    settings["seconds"] = given.seconds
-    done_file = given.out.with_suffix(".clips.jsonl")
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    rows = finished(done_file, settings)
-    with done_file.open("a") as done:
-        for index in range(given.count):
-            if index in rows:
-                continue
-            begun = time.monotonic()
-            rows[index] = {"clip": index, **judged(measured(index, settings))}
-            done.write(json.dumps({"settings": settings, **rows[index]}) + "\n")
-            done.flush()
-            spent = time.monotonic() - begun
-            print(f"{index + 1} of {given.count}: {brief(rows[index])}, {spent:.1f} s", flush=True)
-    found = summary([rows[index] for index in range(given.count)])
-    given.out.write_text(json.dumps({"settings": settings, **found}, indent=1) + "\n")
-    print(table(found))
+    check_cines(__doc__, "results/ceus/perfusion.json", one_clip, brief, summary, table)
 
 
-def finished(file: Path, settings: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
-    """Clips done before with the same settings, by number."""
-    rows: dict[int, dict[str, Any]] = {}
-    for line in file.read_text().splitlines() if file.exists() else []:
-        row = json.loads(line)
-        if row.pop("settings") == settings:
-            rows[int(row["clip"])] = row
-    return rows
+def one_clip(index: int, settings: Settings) -> dict[str, Any]:
+    return judged(measured(index, settings))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,9 +97,9 @@ class Measured:
     out_of_plane: npt.NDArray[np.float64]
 
 
-def measured(index: int, settings: Mapping[str, Any]) -> Measured:
+def measured(index: int, settings: Settings) -> Measured:
     """Render a clip and measure its curves in every way, frame by frame."""
-    study = drawn(index, settings)
+    study = drawn_study(index, settings, rate_hz=settings["rate_hz"])
     times = study.plan.frame_times_s()
     panes = {panel: study.places[panel].view for panel in Panel}
     here, there = panes[Panel.BMODE], panes[Panel.CONTRAST]
@@ -189,21 +154,6 @@ def measured(index: int, settings: Mapping[str, Any]) -> Measured:
         maps_s,
         track.correlation,
         out_of_plane,
-    )
-
-
-def drawn(index: int, settings: Mapping[str, Any]) -> CeusStudy:
-    patient = draw_patient(
-        PatientPlan(index + 1, seed=settings["seed"], level=settings["level"]), index
-    )
-    return CeusStudy(
-        draw_ceus(
-            (patient.anatomy, patient.views[0]),
-            patient.scanner,
-            None if patient.latents is None else patient.latents.ceus,
-            patient.stream(Stream.CEUS),
-            CeusOptions(duration_s=settings["seconds"], rate_hz=settings["rate_hz"]),
-        )
     )
 
 
