@@ -4,3 +4,5 @@ Research software, not a medical device. Importing this package loads no deep-le
 """
 
 __version__ = "0.1.0"
+
+RESEARCH_ONLY = "Research use only. Not a medical device. Not for diagnosis or treatment decisions."

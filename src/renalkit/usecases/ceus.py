@@ -25,7 +25,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from renalkit import __version__
+from renalkit import RESEARCH_ONLY, __version__
 from renalkit.ceus.layouts import Layout, Presets
 from renalkit.ceus.panels import (
     Answer,
@@ -75,7 +75,6 @@ from renalkit.writers.ceus_figures import (
 )
 from renalkit.writers.figures import standalone
 
-NOTICE = "Research use only. Not a medical device. Not for diagnosis or treatment decisions."
 ANALYSIS = "analysis.json"
 
 _NAME = re.compile(r"[^A-Za-z0-9._-]+")
@@ -155,7 +154,7 @@ def run_analyse(request: AnalyseRequest, progress: Progress) -> dict[str, Any]:
                 refused.append(_refusal(name, error.reason, str(error)))
     if not analysed and len(offered) == 1:
         raise InputRefused(Reason(refused[0]["reason"]), refused[0]["words"])
-    summary = {"use": NOTICE, "analysed": analysed, "refused": refused}
+    summary = {"use": RESEARCH_ONLY, "analysed": analysed, "refused": refused}
     write_json(request.output / "summary.json", summary)
     return summary
 
@@ -236,7 +235,7 @@ def _analyse(
             cine.path, cine.clip, found, picture, folder / "dicom", request.settings.carry
         )
     result = analysis_json(cine.clip, found, request.settings)
-    result |= {"use": NOTICE, "fingerprint": _fingerprint(request, cine.path)}
+    result |= {"use": RESEARCH_ONLY, "fingerprint": _fingerprint(request, cine.path)}
     # Written last: a folder with it is finished.
     write_json(folder / ANALYSIS, result)
     return json.loads(json.dumps(result))
@@ -317,7 +316,7 @@ def _picture(data: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 def analyse_words(summary: Mapping[str, Any]) -> str:
     """The results for a terminal."""
-    lines = [NOTICE]
+    lines = [RESEARCH_ONLY]
     for item in summary["analysed"]:
         found = item["analysis"]
         chosen = len(found["chosen"]["frames"])

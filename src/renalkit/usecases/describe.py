@@ -12,14 +12,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from renalkit import RESEARCH_ONLY
 from renalkit.errors import MissingExtra, RenalkitError
 from renalkit.readers.codecs import available_codecs
 from renalkit.store.files import write_text
 from renalkit.store.runs import machine_facts, package_versions
 from renalkit.systems import SYSTEMS
 from renalkit.writers.pdf import page_pdf
-
-RESEARCH_ONLY = "Research use only. Not a medical device. Not for diagnosis or treatment decisions."
 
 
 def describe() -> dict[str, Any]:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from renalkit import RESEARCH_ONLY
 from renalkit.domain.cohort import ClassTask
 from renalkit.domain.geometry import SpacingMm
 from renalkit.errors import ConfigError, InputRefused, ModelRefused, Reason, StoreError
@@ -35,8 +36,6 @@ from renalkit.usecases.experiment import Job, jobs_of
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.results import stored_experiment
 from renalkit.usecases.train import MASK_THRESHOLD
-
-NOTICE = "Research use only. Not a medical device. Not for diagnosis or treatment decisions."
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +181,7 @@ def predict_folder(
                 refused.append(_refusal(name, error.reason, str(error)))
             progress.advance()
     result = {
-        "use": NOTICE,
+        "use": RESEARCH_ONLY,
         "system": model.job.system,
         "weights_sha256": list(model.weights_sha256),
         "classes": list(model.task.classes),
@@ -267,7 +266,7 @@ def _png(image: npt.NDArray[np.uint8]) -> bytes:
 
 def predict_words(found: dict[str, Any]) -> str:
     """The predictions for a terminal."""
-    lines = [NOTICE]
+    lines = [RESEARCH_ONLY]
     for row in found["frames"]:
         words = [f"{row['file']}#{row['frame']}"]
         if "called" in row:
