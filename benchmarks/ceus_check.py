@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 
 from renalkit.phantom.ceus.study import CeusOptions, CeusStudy, draw_ceus
 from renalkit.phantom.patients import PatientPlan, Stream, draw_patient
@@ -96,3 +97,31 @@ def drawn_study(index: int, settings: Settings, **options: float) -> CeusStudy:
             CeusOptions(duration_s=settings["seconds"], **options),
         )
     )
+
+
+def middle(values: Sequence[float | None]) -> dict[str, float | int]:
+    """Median over clips with its 95 % bootstrap interval; clips without a value are left out."""
+    known = np.array([v for v in values if v is not None], np.float64)
+    drawn = np.random.default_rng(0).integers(0, len(known), (2000, len(known)))
+    low, high = np.percentile(np.median(known[drawn], axis=1), [2.5, 97.5])
+    return {
+        "median": float(np.median(known)),
+        "low": float(low),
+        "high": float(high),
+        "largest": float(known.max()),
+        "n": len(known),
+    }
+
+
+def pooled(part: Sequence[int], whole: Sequence[int]) -> dict[str, float | int]:
+    """Share of parts in wholes over all clips with its 95 % bootstrap interval of clips."""
+    of, total = np.array(part, np.float64), np.array(whole, np.float64)
+    drawn = np.random.default_rng(0).integers(0, len(of), (2000, len(of)))
+    low, high = np.percentile(of[drawn].sum(axis=1) / total[drawn].sum(axis=1), [2.5, 97.5])
+    share = float(of.sum() / total.sum())
+    return {"share": share, "low": float(low), "high": float(high), "n": int(total.sum())}
+
+
+def between(v: Mapping[str, float], key: str = "median", digits: int = 2) -> str:
+    """A figure of `middle` or `pooled` with its interval, as words."""
+    return f"{v[key]:.{digits}f} ({v['low']:.{digits}f}-{v['high']:.{digits}f})"

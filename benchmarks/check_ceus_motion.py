@@ -33,7 +33,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from ceus_check import Settings, check_cines, drawn_study
+from ceus_check import Settings, between, check_cines, drawn_study, middle, pooled
 
 from renalkit.ceus.arrival import find_arrival
 from renalkit.ceus.frames import (
@@ -342,25 +342,6 @@ def iou(first: Box, second: Box) -> float:
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Over clips: medians with bootstrap intervals of clips, pooled shares likewise."""
 
-    def middle(values: list[float | None]) -> dict[str, float | int]:
-        known = np.array([v for v in values if v is not None], np.float64)
-        drawn = np.random.default_rng(0).integers(0, len(known), (2000, len(known)))
-        low, high = np.percentile(np.median(known[drawn], axis=1), [2.5, 97.5])
-        return {
-            "median": float(np.median(known)),
-            "low": float(low),
-            "high": float(high),
-            "largest": float(known.max()),
-            "n": len(known),
-        }
-
-    def pooled(part: list[int], whole: list[int]) -> dict[str, float | int]:
-        of, total = np.array(part, np.float64), np.array(whole, np.float64)
-        drawn = np.random.default_rng(0).integers(0, len(of), (2000, len(of)))
-        low, high = np.percentile(of[drawn].sum(axis=1) / total[drawn].sum(axis=1), [2.5, 97.5])
-        share = float(of.sum() / total.sum())
-        return {"share": share, "low": float(low), "high": float(high), "n": int(total.sum())}
-
     def absolute(name: str) -> list[float | None]:
         return [None if (v := r["arrival_s"][name]) is None else abs(v) for r in rows]
 
@@ -431,9 +412,6 @@ def brief(row: dict[str, Any]) -> str:
 
 def table(found: Mapping[str, Any]) -> str:
     """The summary as Markdown."""
-
-    def between(v: dict[str, float], key: str = "median", digits: int = 2) -> str:
-        return f"{v[key]:.{digits}f} ({v['low']:.{digits}f}-{v['high']:.{digits}f})"
 
     lines = [
         f"{found['clips']} clips, {found['frames']} frames",
