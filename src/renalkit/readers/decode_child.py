@@ -24,6 +24,7 @@ TASKS: dict[str, tuple[str, str]] = {
     "dicom": ("renalkit.readers.dicom_pixels", "decode_dicom"),
     "still": ("renalkit.readers.stills", "decode_still"),
     "video": ("renalkit.readers.video", "decode_video"),
+    "video-part": ("renalkit.readers.video", "decode_video_part"),
 }
 """Task -> (module, function). Imported when first asked for: a still needs no video library."""
 

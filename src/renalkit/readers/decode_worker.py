@@ -80,7 +80,7 @@ class DecodeWorker:
         return child.pid if child is not None and child.poll() is None else None
 
     def run(self, task: str, path: Path, options: Mapping[str, Any]) -> Decoded:
-        """Let the child do `task` ("dicom", "still" or "video") on a file.
+        """Let the child do a task of `TASKS` on a file.
 
         options must be JSON; what they mean is up to the task.
 

@@ -14,7 +14,7 @@ import importlib
 import os
 import stat
 import struct
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -52,6 +52,60 @@ def decode_video(path: Path, options: Mapping[str, Any]) -> tuple[Array, Info]:
             number of frames than declared).
     """
     limits = limits_from(options)
+    frames = _frames_of(path, limits, limits.decoded_bytes)
+    found: list[Array] = []
+    info = _taken(frames, found, limits.decoded_bytes)
+    assert info is not None
+    return _stacked(found), info
+
+
+def decode_video_part(path: Path, options: Mapping[str, Any]) -> tuple[Array, Info]:
+    """The next frames of a video that is too long to be held whole.
+
+    options: as for `decode_video`; first (number of the first frame wanted; 0 opens the file, any
+    other must follow on the frames given last) and bytes (give no more than about so many).
+
+    Returns:
+        Frames (n,H,W) or (n,H,W,3), n may be 0; info has "done", and with the last part all that
+        `decode_video` says. Only then is the video known to be whole.
+
+    Raises:
+        DecodeFailed: as `decode_video`; DECODER_KILLED, this process did not give the part before.
+    """
+    limits, first = limits_from(options), int(options["first"])
+    if first == 0:
+        _under_way.clear()
+        _under_way[(str(path), 0)] = _frames_of(path, limits, limits.clip_bytes)
+    frames = _under_way.pop((str(path), first), None)
+    if frames is None:
+        raise _bad(Reason.DECODER_KILLED, "a decoder that lost its place", "one part after another")
+    found: list[Array] = []
+    info = _taken(frames, found, int(options["bytes"]))
+    if info is None:
+        _under_way[(str(path), first + len(found))] = frames
+    return _stacked(found), {"done": info is not None, **(info or {})}
+
+
+_under_way: dict[tuple[str, int], Generator[Array, None, Info]] = {}
+"""The video that is read in parts, by path and number of its next frame."""
+
+
+def _taken(
+    frames: Generator[Array, None, Info], found: list[Array], most_bytes: int
+) -> Info | None:
+    """Take frames until they fill `most_bytes`; what is known of the video when it ended."""
+    held = 0
+    while held < most_bytes:
+        try:
+            found.append(next(frames))
+        except StopIteration as end:
+            return end.value
+        held += found[-1].nbytes
+    return None
+
+
+def _frames_of(path: Path, limits: Limits, most_bytes: int) -> Generator[Array, None, Info]:
+    """Every frame (H,W) or (H,W,3), turned as the file says; at the end what is known."""
     with _opened(path, limits) as file:
         demuxer = _recognised(file)
         if demuxer == "mov":
@@ -59,7 +113,7 @@ def decode_video(path: Path, options: Mapping[str, Any]) -> tuple[Array, Info]:
         elif demuxer == "avi":
             _check_riff(file)
         file.seek(0)
-        return _decoded(file, demuxer, limits)
+        return (yield from _decoded(file, demuxer, limits, most_bytes))
 
 
 def _opened(path: Path, limits: Limits) -> BinaryIO:
@@ -145,7 +199,9 @@ def _check_riff(file: BinaryIO) -> None:
         raise _bad(Reason.TRUNCATED, f"{size} bytes of a video of {declared}: it is cut")
 
 
-def _decoded(file: BinaryIO, demuxer: str, limits: Limits) -> tuple[Array, Info]:
+def _decoded(
+    file: BinaryIO, demuxer: str, limits: Limits, most_bytes: int
+) -> Generator[Array, None, Info]:
     try:
         # The extra may be missing, and everything else must work without it.
         av = importlib.import_module("av")
@@ -159,22 +215,24 @@ def _decoded(file: BinaryIO, demuxer: str, limits: Limits) -> tuple[Array, Info]
         with av.open(
             file, format=demuxer, options={"protocol_whitelist": "file"}, metadata_errors="replace"
         ) as container:
-            return _frames(container, demuxer, limits)
+            return (yield from _frames(container, demuxer, limits, most_bytes))
     except (*_CODEC_ERRORS, av.FFmpegError) as error:  # FFmpegError is not always one of them
         raise _bad(
             Reason.BAD_VIDEO, f"frames cannot be decoded ({type(error).__name__}): it is damaged"
         ) from error
 
 
-def _frames(container: Any, demuxer: str, limits: Limits) -> tuple[Array, Info]:
+def _frames(
+    container: Any, demuxer: str, limits: Limits, most_bytes: int
+) -> Generator[Array, None, Info]:
     streams = container.streams.video
     if len(streams) != 1:
         raise _bad(Reason.BAD_VIDEO, f"{len(streams)} video streams", "one video stream")
     stream = streams[0]
     declared, codec = int(stream.frames), stream.codec_context
-    check_size(int(codec.height), int(codec.width), 0, limits)
-    per_frame = int(codec.height) * int(codec.width) * 3
-    most = min(limits.frames, limits.decoded_bytes // per_frame)
+    size = (int(codec.height), int(codec.width))
+    check_size(*size, 0, limits)
+    most = min(limits.frames, most_bytes // (size[0] * size[1] * 3))
     if declared > most:
         raise _bad(
             Reason.TOO_LARGE, f"{declared} frames", f"at most {most} frames of this size",
@@ -182,27 +240,29 @@ def _frames(container: Any, demuxer: str, limits: Limits) -> tuple[Array, Info]:
         )  # fmt: skip
     codec.thread_count = 1  # threads reserve memory per frame, and the decoder's is limited
     codec.options = {"err_detect": "explode"}
-    frames: list[Array] = []
     stamps: list[int | None] = []
-    rotations: set[int] = set()
+    rotation: int | None = None
+    colour = False
     for frame in container.decode(stream):
         if frame.is_corrupt:
-            raise _bad(Reason.BAD_VIDEO, f"frame {len(frames)} is damaged")
-        if (frame.height, frame.width) != (codec.height, codec.width) or len(frames) >= most:
+            raise _bad(Reason.BAD_VIDEO, f"frame {len(stamps)} is damaged")
+        if (frame.height, frame.width) != size or len(stamps) >= most:
             raise _bad(Reason.BAD_VIDEO, "frames that change their size or do not end")
-        frames.append(_pixels(frame.to_ndarray(format="rgb24")))
+        turn = round(frame.rotation)
+        rotation = turn if rotation is None else rotation
+        if turn != rotation or turn % 90:
+            raise _bad(Reason.BAD_VIDEO, "frames that are rotated by odd or different angles")
         stamps.append(frame.pts)
-        rotations.add(round(frame.rotation))
-    if not frames or (declared and len(frames) != declared):
-        raise _bad(Reason.BAD_VIDEO, f"{len(frames)} frames decoded", f"{declared} as declared")
-    if len(rotations) != 1 or next(iter(rotations)) % 90:
-        raise _bad(Reason.BAD_VIDEO, "frames that are rotated by odd or different angles")
-    rotation = rotations.pop()
+        pixels = _pixels(frame.to_ndarray(format="rgb24"))
+        colour |= pixels.ndim == 3
+        yield np.rot90(pixels, turn // 90)
+    if rotation is None or (declared and len(stamps) != declared):
+        raise _bad(Reason.BAD_VIDEO, f"{len(stamps)} frames decoded", f"{declared} as declared")
     times = _times(stamps, stream.time_base)
     info: Info = {
         "source_format": {"mov": "mp4"}.get(demuxer, demuxer),
         "codec": str(codec.name),
-        "colour": any(f.ndim == 3 for f in frames),
+        "colour": colour,
         "lossy": True,
         "times_s": times,
         "timing": "none" if times is None else "pts",
@@ -215,7 +275,7 @@ def _frames(container: Any, demuxer: str, limits: Limits) -> tuple[Array, Info]:
     aspect = codec.sample_aspect_ratio
     if aspect and aspect != 1:
         info["warnings"].append((Reason.CONVERTED.value, "pixels are not square in this video"))
-    return np.rot90(_stacked(frames), rotation // 90, axes=(1, 2)), info
+    return info
 
 
 def _pixels(rgb: Array) -> Array:
@@ -225,7 +285,9 @@ def _pixels(rgb: Array) -> Array:
 
 
 def _stacked(frames: list[Array]) -> Array:
-    """Frames as one array; grey ones become colour when others of the clip have colour."""
+    """Frames as one array; grey ones become colour when others have colour."""
+    if not frames:
+        return np.empty((0, 1, 1), np.uint8)
     if all(f.ndim == 2 for f in frames):
         return np.stack(frames)
     return np.stack([np.repeat(f[..., None], 3, axis=2) if f.ndim == 2 else f for f in frames])
