@@ -450,6 +450,7 @@ def map_mask(mask: Mask, start: Pane, end: Pane) -> Mask:
     return moved
 
 
+_FACE = cv2.FONT_HERSHEY_SIMPLEX
 _COLOURS = {Mode.B: (90, 200, 255), Mode.CEUS: (255, 170, 60)}
 
 
@@ -469,5 +470,9 @@ def preview(picture: Pictures, answer: Answer) -> Pictures:
     for box, text, colour in named:
         corner = (box.x + box.width - 1, box.y + box.height - 1)
         cv2.rectangle(shown, (box.x, box.y), corner, colour, 2)
-        cv2.putText(shown, text, (box.x + 6, box.y + 20), cv2.FONT_HERSHEY_SIMPLEX, 0.55, colour, 1)
+        # On a ground of its own, and where consoles rarely write.
+        (wide, high), _ = cv2.getTextSize(text, _FACE, 0.5, 1)
+        x, y = corner[0] - wide - 10, box.y + high + 10
+        cv2.rectangle(shown, (x, box.y), (corner[0], y), colour, cv2.FILLED)
+        cv2.putText(shown, text, (x + 5, y - 5), _FACE, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
     return shown

@@ -36,8 +36,6 @@ from renalkit.ceus.panels import (
     find_panels,
     preview,
 )
-from renalkit.ceus.sampling import CroppedStack
-from renalkit.domain.image import Clip, windows_of
 from renalkit.domain.study import Roi
 from renalkit.errors import ConfigError, InputRefused, Reason
 from renalkit.readers.contract import FileReport, ReadOptions
@@ -52,7 +50,7 @@ from renalkit.store.files import (
     write_json,
     write_text,
 )
-from renalkit.usecases.ceus_clip import CORTEX, CeusClip, analyse_clip
+from renalkit.usecases.ceus_clip import CeusClip, analyse_clip
 from renalkit.usecases.ceus_dicom import dicom_results
 from renalkit.usecases.ceus_input import (
     Cine,
@@ -61,11 +59,11 @@ from renalkit.usecases.ceus_input import (
     read_cine,
     regions_of,
 )
+from renalkit.usecases.ceus_page import ceus_page
 from renalkit.usecases.ceus_record import analysis_json, frames_csv, panels_json
 from renalkit.usecases.ceus_settings import CeusSettings
 from renalkit.usecases.progress import Progress
 from renalkit.writers.ceus_figures import (
-    CeusPage,
     curves_csv,
     figures_csv,
     map_png,
@@ -225,7 +223,7 @@ def _analyse(
     progress.stage("writing results")
     make_folder(folder)
     page: bytes | None = None
-    for name, data in _files(cine, found):
+    for name, data in _files(cine, found, request.settings):
         make_folder((folder / name).parent)
         write_bytes(folder / name, data)
         page = data if name == "page.png" else page
@@ -241,7 +239,7 @@ def _analyse(
     return json.loads(json.dumps(result))
 
 
-def _files(cine: Cine, found: CeusClip) -> Iterator[tuple[str, bytes]]:
+def _files(cine: Cine, found: CeusClip, settings: CeusSettings) -> Iterator[tuple[str, bytes]]:
     reference = found.track.reference
     screen = np.asarray(cine.clip.pixels[reference])
     yield "panels.png", _png(preview(screen.astype(np.uint8), found.panels))
@@ -250,7 +248,7 @@ def _files(cine: Cine, found: CeusClip) -> Iterator[tuple[str, bytes]]:
         # Curves count like the figures: from the injection where it is known.
         yield "curves.csv", curves_csv(found.curves, found.perfusion).encode()
         yield "figures.csv", figures_csv(found.perfusion).encode()
-        page = ceus_page(cine.clip, found, Path(cine.name).stem)
+        page = ceus_page(cine.clip, found, settings, Path(cine.name).with_suffix("").as_posix())
         yield "page.svg", standalone(page_svg(page)).encode()
         yield "page.png", page_png(page)
     if found.maps is not None:
@@ -264,41 +262,6 @@ def _files(cine: Cine, found: CeusClip) -> Iterator[tuple[str, bytes]]:
         yield "maps.npz", out.getvalue()
         for name in found.maps.values:
             yield f"maps/{name}.png", map_png(found.maps, name, found.masks)
-
-
-def ceus_page(clip: Clip, found: CeusClip, title: str) -> CeusPage:
-    """The page of a study."""
-    assert found.curves is not None
-    assert found.perfusion is not None
-    reference = found.track.reference
-    bmode = CroppedStack(clip.pixels, found.panels.bmode.box)[reference]
-    lead = next((n for n in found.masks if n != CORTEX), CORTEX)
-    brightest = int(np.nanargmax(np.where(found.curves[lead].kept, found.curves[lead].power, -1)))
-    (contrast,) = windows_of(clip.pixels, brightest, [found.panels.contrast.box])
-    return CeusPage(
-        title=title,
-        bmode=np.asarray(bmode, np.uint8),
-        contrast=np.asarray(contrast, np.uint8),
-        masks=found.masks,
-        bmode_masks=found.masks,
-        curves=found.curves,
-        perfusion=found.perfusion,
-        phases=_phase_spans(found),
-        maps=found.maps,
-    )
-
-
-def _phase_spans(found: CeusClip) -> list[tuple[str, float, float]]:
-    """Name, start and end of each phase on the time axis of the figures."""
-    times, phases = found.quality.times_s, found.phases
-    if times is None or phases is None:
-        return []
-    zero = found.injection_s or 0.0
-    spans: list[tuple[str, float, float]] = []
-    for name in dict.fromkeys(phases.labels):
-        inside = times[[label == name for label in phases.labels]]
-        spans.append((str(name), float(inside[0]) - zero, float(inside[-1]) - zero))
-    return spans
 
 
 def _png(picture: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:

@@ -14,6 +14,7 @@ from renalkit.ceus.perfusion import FitOptions, analyse
 from renalkit.domain.geometry import Box
 from renalkit.writers.ceus_figures import (
     CeusPage,
+    Picture,
     curves_csv,
     figure_rows,
     figures_csv,
@@ -73,7 +74,13 @@ def page(curves, perfusion, maps):
     masks = {"lesion": mask}
     phases = (("cortical", 10.0, 30.0), ("medullary", 30.0, 90.0))
     pane = grey.astype(np.uint8)
-    return CeusPage("A & B <1>", pane, pane, masks, masks, curves, perfusion, phases, maps)
+    bmode, contrast = Picture("B-mode, 3.0 s", pane, masks), Picture("Contrast", pane, masks)
+    notes = ("96% of 180 frames in plane",)
+    warnings = ("region 'lesion' is a box",)
+    return CeusPage(
+        *("A & B <1>", bmode, contrast, curves, perfusion, phases, maps),
+        *((0.2, 0.2), warnings, notes),
+    )
 
 
 def test_a_page_shows_what_was_found(page):
@@ -82,10 +89,13 @@ def test_a_page_shows_what_was_found(page):
     assert "lesion: lognormal" in drawing
     assert "mean transit time" in drawing
     assert "no bolus" in drawing
+    assert "is a box" in drawing
+    assert "in plane" in drawing
+    assert "1 cm" in drawing
 
 
 def test_a_page_without_maps_or_b_mode_is_shorter_and_has_equal_bytes(curves, perfusion, page):
-    bare = CeusPage("x", None, page.contrast, {}, {}, curves, perfusion)
+    bare = CeusPage("x", None, Picture("Contrast", page.contrast.pixels, {}), curves, perfusion)
     first = page_svg(bare).markup
     assert "mean transit time" not in first
     assert "B-mode" not in first
@@ -94,7 +104,7 @@ def test_a_page_without_maps_or_b_mode_is_shorter_and_has_equal_bytes(curves, pe
 
 
 def test_a_map_has_its_scale(maps, page):
-    assert map_png(maps, "PE", page.masks).startswith(PNG)
+    assert map_png(maps, "PE", page.contrast.masks).startswith(PNG)
     with pytest.raises(KeyError):
         map_png(maps, "PEAK")
 
@@ -124,7 +134,7 @@ def test_the_table_of_curves_has_a_row_per_frame(curves, perfusion):
 
 
 def test_maps_are_summarised_per_region(maps, page):
-    summaries = summarise(maps, page.masks)
+    summaries = summarise(maps, page.contrast.masks)
     table = list(csv.DictReader(io.StringIO(maps_csv(summaries))))
     assert [row["name"] for row in table] == ["PE", "TTP", "WiAUC", "mTT"]
     assert int(table[0]["cells"]) == map_rows(summaries)[0]["cells"] > 0
