@@ -22,6 +22,7 @@ Task = Callable[[Path, Mapping[str, Any]], tuple[Any, dict[str, Any]]]
 
 TASKS: dict[str, tuple[str, str]] = {
     "dicom": ("renalkit.readers.dicom_pixels", "decode_dicom"),
+    "dicom-windows": ("renalkit.readers.dicom_served", "decode_parts"),
     "still": ("renalkit.readers.stills", "decode_still"),
     "video": ("renalkit.readers.video", "decode_video"),
     "video-part": ("renalkit.readers.video", "decode_video_part"),

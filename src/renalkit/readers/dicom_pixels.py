@@ -690,7 +690,7 @@ def blank_outside_regions(frame: Array, boxes: Sequence[Box]) -> Array:
     return out
 
 
-def _blanked(window: Array, box: Box, kept: Sequence[Box]) -> Array:
+def blanked(window: Array, box: Box, kept: Sequence[Box]) -> Array:
     """`window`, the part `box` of a frame, with every pixel outside all `kept` boxes set to 0."""
     out = np.zeros_like(window)
     for part in kept:
@@ -785,7 +785,7 @@ class LazyDicomFrames:
         found = decode_windows(self._checked_payload(index), self.about, boxes)
         if self.boxes is None:
             return found
-        return [_blanked(w, b, self.boxes) for w, b in zip(found, boxes, strict=True)]
+        return [blanked(w, b, self.boxes) for w, b in zip(found, boxes, strict=True)]
 
     def _checked_payload(self, index: int) -> bytes:
         payload = self._payload(self.places[index])
@@ -863,6 +863,34 @@ def decode_dicom(path: Path, options: Mapping[str, Any]) -> tuple[Array, dict[st
         raise first
     info["sha256"] = digest.hexdigest()
     return kept, info
+
+
+def frame_defects(bad: Mapping[int, Reason], constant: Sequence[int], frames: int) -> list[Defect]:
+    """Damaged frames, and frames with one value everywhere, in words; frames: how many were seen.
+
+    Raises:
+        InputRefused: CONSTANT_IMAGE, no frame shows anything.
+    """
+    if len(constant) + len(bad) == frames:
+        raise InputRefused(
+            Reason.CONSTANT_IMAGE,
+            "pixels that are all the same",
+            expected="a picture",
+            remedy="leave the file out",
+        )
+    defects: list[Defect] = []
+    for reason in dict.fromkeys(bad.values()):
+        which = [i for i, r in bad.items() if r is reason]
+        defects.append(Defect(reason, f"unusable frames, set to zero: {_numbered(which)}"))
+    if constant:
+        words = f"frames with one value everywhere: {_numbered(constant)}"
+        defects.append(Defect(Reason.CONSTANT_IMAGE, words))
+    return defects
+
+
+def _numbered(indices: Sequence[int]) -> str:
+    more = f" and {len(indices) - 20} more" if len(indices) > 20 else ""
+    return ", ".join(map(str, indices[:20])) + more
 
 
 def task_options(limits: Limits, *, allow_headerless: bool) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Headers of all files are read first (by the pre-scan; pixels untouched), so that files can be
 grouped by patient and study and identities compared. Then, study by study, every frame is decoded
-once in the worker process; the clips that come out decode lazily. Pixels outside all ultrasound
+once in the worker process; the clips that come out decode lazily. A single cine that is only gone
+through once is served by the worker instead (`serve_dicom_us`). Pixels outside all ultrasound
 regions are blanked. Of the header remain: the scanner, age, sex, geometry and frame times.
 """
 
@@ -18,6 +19,7 @@ from renalkit.domain.image import Clip, Source
 from renalkit.domain.study import Covariate, Defect, Scanner, Study
 from renalkit.errors import InputRefused, Reason
 from renalkit.readers.contract import (
+    Decoder,
     FileReport,
     Outcome,
     ReadOptions,
@@ -40,6 +42,7 @@ from renalkit.readers.dicom_pixels import (
     LazyDicomFrames,
     PixelDescription,
     describe,
+    frame_defects,
     frame_places,
     task_options,
 )
@@ -51,12 +54,14 @@ from renalkit.readers.dicom_prescan import (
     Values,
     prescan_source,
 )
+from renalkit.readers.dicom_served import ServedFrames, changed_during_read, unreadable
 from renalkit.readers.pseudonyms import Pseudonyms
 from renalkit.store.files import sha256_file
 
 PatientOf = Callable[[Path], str | None]
 """Maps a file to the identifier of its patient; None leaves the file to its own header."""
 
+_KIND = "dicom-us"
 _US_CLASSES = frozenset(
     f"1.2.840.10008.5.1.4.1.1.{tail}" for tail in ("3", "3.1", "6", "6.1", "6.2")
 )
@@ -131,8 +136,7 @@ def read_dicom_us(
         except InputRefused as refused:
             yield _alone(path, Outcome.REFUSED, _as_defect(refused))
         except OSError as error:
-            words = f"file that cannot be read ({type(error).__name__})"
-            yield _alone(path, Outcome.REFUSED, Defect(Reason.UNREADABLE, words))
+            yield _alone(path, Outcome.REFUSED, _as_defect(unreadable(error)))
         else:
             key = (facts.identity.patient, facts.identity.study_uid)
             groups.setdefault(key, []).append(facts)
@@ -141,6 +145,41 @@ def read_dicom_us(
     for (patient, _), group in groups.items():
         finished = recall([facts.path for facts in group])
         yield finished or reader.read(group, conflicts.get(patient))
+
+
+def serve_dicom_us(
+    path: Path, options: ReadOptions, worker: Decoder
+) -> tuple[Clip, Scanner, tuple[Defect, ...]]:
+    """One file as a clip that is gone through once and not kept, the scanner, and header defects.
+
+    No frame is decoded here: the worker does it when one is asked for, so the worker must live as
+    long, and what frames are worth is said afterwards by `check` of the clip's `ServedFrames`.
+    Digest of the pixels and keyed path are empty.
+
+    Raises:
+        InputRefused: the header is refused, or the file is none this reader is for.
+    """
+    try:
+        facts = _inspect(path, options, lambda _: "")
+    except _Skipped as skipped:
+        raise InputRefused(skipped.defect.reason, skipped.defect.words) from None
+    except OSError as error:
+        raise unreadable(error) from None
+    stack = ServedFrames(
+        *(path, facts.file_sha256, facts.about, facts.boxes, worker),
+        limits=options.limits,
+        allow_headerless=options.allow_headerless,
+    )
+    clip = Clip(
+        pixels=stack,
+        sha256="",
+        mode=facts.layout.mode,
+        source=Source(facts.file_sha256, "", _KIND),
+        regions=facts.layout.regions,
+        spacing_mm=facts.layout.spacing_mm,
+        times_s=facts.times_s,
+    )
+    return clip, facts.scanner, facts.defects
 
 
 def _alone(path: Path, outcome: Outcome, defect: Defect) -> ReadResult:
@@ -305,8 +344,7 @@ class _StudyReader:
             except InputRefused as refused:
                 report = FileReport(facts.path, Outcome.REFUSED, (_as_defect(refused),))
             except OSError as error:
-                words = f"file that cannot be read ({type(error).__name__})"
-                why = (Defect(Reason.UNREADABLE, words),)
+                why = (_as_defect(unreadable(error)),)
                 report = FileReport(facts.path, Outcome.REFUSED, why)
             else:
                 noted = (*facts.defects, *found, *((conflict,) if conflict else ()))
@@ -342,7 +380,7 @@ class _StudyReader:
             if again.identity != facts.identity:
                 break
             facts = again
-        raise _changed()
+        raise changed_during_read()
 
     def _decoded(self, facts: _Facts) -> tuple[Clip, list[Defect], Mapping[str, float]]:
         limits, headerless = self.options.limits, self.options.allow_headerless
@@ -360,25 +398,26 @@ class _StudyReader:
             places, _ = frame_places(scan, facts.about, scan.inflated or source)
         # A file that changed explains a refusal better than the refusal itself.
         if sha256_file(facts.path) != facts.file_sha256:
-            raise _changed()
+            raise changed_during_read()
         if refused is not None:
             raise refused
-        defects = _frame_defects(info, facts.about.frames)
-        unusable = frozenset(int(index) for index, _ in info["bad"])
+        bad = {int(index): Reason(reason) for index, reason in info["bad"]}
+        constant = [int(index) for index in info["constant"] if int(index) not in bad]
+        defects = frame_defects(bad, constant, facts.about.frames)
         stack = LazyDicomFrames(
             facts.path,
             facts.about,
             places,
             [str(digest) for digest in info["payload_sha256"]],
             boxes,
-            unusable,
+            frozenset(bad),
             limits,
         )
         clip = Clip(
             pixels=stack,
             sha256=str(info["sha256"]),
             mode=facts.layout.mode,
-            source=Source(facts.file_sha256, self._keyed_path(facts.path), "dicom-us"),
+            source=Source(facts.file_sha256, self._keyed_path(facts.path), _KIND),
             regions=facts.layout.regions,
             spacing_mm=facts.layout.spacing_mm,
             times_s=facts.times_s,
@@ -389,39 +428,6 @@ class _StudyReader:
     def _keyed_path(self, path: Path) -> str:
         inside = path.is_relative_to(self.root)
         return self.pseudonyms.path(path.relative_to(self.root) if inside else path)
-
-
-def _changed() -> InputRefused:
-    return InputRefused(
-        Reason.CHANGED_DURING_READ,
-        "a file that changed while it was read",
-        remedy="import it again when nothing writes to it",
-    )
-
-
-def _frame_defects(info: Mapping[str, Any], frames: int) -> list[Defect]:
-    bad = {int(index): Reason(reason) for index, reason in info["bad"]}
-    constant = [int(index) for index in info["constant"] if int(index) not in bad]
-    if len(constant) + len(bad) == frames:
-        raise InputRefused(
-            Reason.CONSTANT_IMAGE,
-            "pixels that are all the same",
-            expected="a picture",
-            remedy="leave the file out",
-        )
-    defects: list[Defect] = []
-    for reason in dict.fromkeys(bad.values()):
-        which = [i for i, r in bad.items() if r is reason]
-        defects.append(Defect(reason, f"unusable frames, set to zero: {_numbered(which)}"))
-    if constant:
-        words = f"frames with one value everywhere: {_numbered(constant)}"
-        defects.append(Defect(Reason.CONSTANT_IMAGE, words))
-    return defects
-
-
-def _numbered(indices: list[int]) -> str:
-    more = f" and {len(indices) - 20} more" if len(indices) > 20 else ""
-    return ", ".join(map(str, indices[:20])) + more
 
 
 def _mean_margins(margins: Sequence[Mapping[str, float]]) -> dict[str, Covariate]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +39,7 @@ from renalkit.domain.study import Roi
 from renalkit.errors import ConfigError, InputRefused, Reason
 from renalkit.readers.contract import FileReport, ReadOptions
 from renalkit.readers.decode_worker import DecodeWorker
+from renalkit.readers.pictures import file_sha256
 from renalkit.readers.walk import walk_files
 from renalkit.store.files import (
     locked,
@@ -54,6 +54,7 @@ from renalkit.usecases.ceus_clip import CeusClip, analyse_clip
 from renalkit.usecases.ceus_dicom import dicom_results
 from renalkit.usecases.ceus_input import (
     Cine,
+    looking_at,
     mask_roi,
     read_annotations,
     read_cine,
@@ -77,6 +78,7 @@ ANALYSIS = "analysis.json"
 
 _NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _FEWEST_FRAMES = 2
+_TOLD = ("PE", "TTP", "WiAUC", "mTT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,7 @@ def run_analyse(request: AnalyseRequest, progress: Progress) -> dict[str, Any]:
         )
     presets = None if request.presets is None else Presets.load(request.presets)
     annotations = read_annotations(request.regions)
+    given = _given(request)
     analysed: list[dict[str, Any]] = []
     refused: list[dict[str, str]] = []
     with locked(request.output), DecodeWorker(ReadOptions().limits) as worker:
@@ -139,14 +142,18 @@ def run_analyse(request: AnalyseRequest, progress: Progress) -> dict[str, Any]:
                 continue
             try:
                 folder = request.output / _NAME.sub("_", name)
-                done = _finished(folder, request, path)
+                fingerprint = _fingerprint(path, given)
+                done = _finished(folder, fingerprint)
                 if done is None:
                     cine = read_cine(path, name, worker, keep_pixels=request.keep_pixels)
                     _check_cine(cine)
                     regions = regions_of(cine, annotations, alone=len(offered) == 1)
                     for region, mask in request.masks.items():
                         regions[region] = [mask_roi(mask, request.frame or 0, cine, worker)]
-                    done = _analyse(cine, regions, request, presets, folder, progress)
+                    result = _analyse(cine, regions, request, presets, folder, progress)
+                    # Written last: a folder with it is finished.
+                    write_json(folder / ANALYSIS, result | {"fingerprint": fingerprint})
+                    done = read_json(folder / ANALYSIS)
                 analysed.append({"file": name, "folder": folder.name, "analysis": done})
             except InputRefused as error:
                 refused.append(_refusal(name, error.reason, str(error)))
@@ -175,26 +182,26 @@ def _refusal(name: str, reason: Reason, words: str) -> dict[str, str]:
 # ---- results -------------------------------------------------------------------------------
 
 
-def _fingerprint(request: AnalyseRequest, path: Path) -> str:
-    """Everything a result depends on."""
-    parts = [__version__, sha256_file(path), request.settings.model_dump_json()]
+def _given(request: AnalyseRequest) -> list[str]:
+    """Everything but the cine that a result depends on; the same for all cines of a request."""
+    parts = [__version__, request.settings.model_dump_json(), *request.masks]
     parts += [str(request.frame), str(request.keep_pixels), str(request.dicom)]
-    given: list[Path] = [*request.masks.values()]
+    files: list[Path] = [*request.masks.values()]
     for place in (request.regions, request.presets):
         if place is not None:
-            given += sorted(place.iterdir()) if place.is_dir() else [place]
-    parts += [f"{n}" for n in request.masks]
-    parts += [sha256_file(p) for p in given if p.is_file()]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+            files += sorted(place.iterdir()) if place.is_dir() else [place]
+    return parts + [sha256_file(p) for p in files if p.is_file()]
 
 
-def _finished(folder: Path, request: AnalyseRequest, path: Path) -> dict[str, Any] | None:
+def _fingerprint(path: Path, given: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join((file_sha256(path), *given)).encode()).hexdigest()
+
+
+def _finished(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     """The analysis of an earlier run with the same words and files; None when there is none."""
     place = folder / ANALYSIS
-    if not place.is_file():
-        return None
-    stored = read_json(place)
-    return stored if stored.get("fingerprint") == _fingerprint(request, path) else None
+    stored = read_json(place) if place.is_file() else {}
+    return stored if stored.get("fingerprint") == fingerprint else None
 
 
 def _analyse(
@@ -212,14 +219,16 @@ def _analyse(
             where=cine.name,
             remedy="leave --dicom out",
         )
-    found = analyse_clip(
-        cine.clip,
-        regions,
-        request.settings,
-        scanner=cine.scanner,
-        presets=presets,
-        progress=progress,
-    )
+    with looking_at(cine):
+        found = analyse_clip(
+            cine.clip,
+            regions,
+            request.settings,
+            scanner=cine.scanner,
+            presets=presets,
+            progress=progress,
+        )
+    defects = cine.check()
     progress.stage("writing results")
     make_folder(folder)
     page: bytes | None = None
@@ -233,10 +242,8 @@ def _analyse(
             cine.path, cine.clip, found, picture, folder / "dicom", request.settings.carry
         )
     result = analysis_json(cine.clip, found, request.settings)
-    result |= {"use": RESEARCH_ONLY, "fingerprint": _fingerprint(request, cine.path)}
-    # Written last: a folder with it is finished.
-    write_json(folder / ANALYSIS, result)
-    return json.loads(json.dumps(result))
+    result["warnings"] = [*(d.words for d in defects), *result["warnings"]]
+    return result | {"use": RESEARCH_ONLY}
 
 
 def _files(cine: Cine, found: CeusClip, settings: CeusSettings) -> Iterator[tuple[str, bytes]]:
@@ -299,9 +306,10 @@ def _fit_words(fit: Mapping[str, Any]) -> str:
     if "refused" in fit:
         return f"no figures: {fit['refused']}"
     told: list[str] = []
-    for name, figure in fit["figures"].items():
-        if name.removesuffix("_display") not in ("PE", "TTP", "WiAUC", "mTT"):
+    for name in (n + ending for n in _TOLD for ending in ("", "_display")):
+        if name not in fit["figures"]:
             continue
+        figure = fit["figures"][name]
         if figure["value"] is None:
             told.append(f"{name} not known")
             continue
@@ -345,9 +353,10 @@ def run_panels(request: PanelsRequest) -> dict[str, Any]:
         cine = read_cine(
             request.source, request.source.name, worker, keep_pixels=request.keep_pixels
         )
-    answer = find_panels(cine.clip, presets, cine.scanner, side)
-    if request.preview is not None:
+        answer = find_panels(cine.clip, presets, cine.scanner, side)
         middle = np.asarray(cine.clip.pixels[cine.clip.n_frames // 2]).astype(np.uint8)
+        cine.check()
+    if request.preview is not None:
         write_bytes(request.preview, _png(preview(middle, answer)))
     match answer:
         case TwoPanels():

@@ -7,13 +7,14 @@ kept, and results are named after the file.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from renalkit.domain.geometry import MaskRLE
 from renalkit.domain.image import Clip, Mode, Source, pixel_sha256, read_only
-from renalkit.domain.study import Roi, Scanner
+from renalkit.domain.study import Defect, Roi, Scanner
 from renalkit.errors import InputRefused, Reason
 from renalkit.readers.annotation_files import (
     labelme_frame,
@@ -25,9 +26,9 @@ from renalkit.readers.annotations import FrameAnnotation, fitted, joined_roi
 from renalkit.readers.contract import ReadOptions
 from renalkit.readers.decode_worker import DecodeWorker
 from renalkit.readers.dicom_prescan import looks_like_dicom
-from renalkit.readers.dicom_us import read_dicom_us
+from renalkit.readers.dicom_served import ServedFrames
+from renalkit.readers.dicom_us import serve_dicom_us
 from renalkit.readers.pictures import VIDEO_SUFFIXES, file_sha256
-from renalkit.readers.pseudonyms import KEY_BYTES, Pseudonyms
 from renalkit.readers.stills import decode_options, read_whole
 from renalkit.usecases.ceus_clip import CORTEX
 
@@ -36,32 +37,58 @@ _NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
 @dataclass(frozen=True, slots=True)
 class Cine:
-    """One file as a clip. name: as its owner knows it."""
+    """One file as a clip. name: as its owner knows it. defects: of its header."""
 
     name: str
     path: Path
     clip: Clip
     scanner: Scanner | None
     is_dicom: bool
+    defects: tuple[Defect, ...] = ()
+
+    def check(self) -> tuple[Defect, ...]:
+        """What is wrong with the file, after frames of it were looked at.
+
+        Raises:
+            InputRefused: it changed meanwhile, or most of those frames are damaged.
+        """
+        stack = self.clip.pixels
+        found = stack.check() if isinstance(stack, ServedFrames) else []
+        return (*self.defects, *found)
+
+
+@contextmanager
+def looking_at(cine: Cine) -> Generator[None]:
+    """A refusal inside is replaced by what is wrong with the file, where that explains it."""
+    try:
+        yield
+    except InputRefused as refused:
+        if refused.reason is not Reason.DECODER_KILLED:
+            cine.check()
+        raise
 
 
 def read_cine(path: Path, name: str, worker: DecodeWorker, *, keep_pixels: bool) -> Cine:
     """One DICOM file or video as a clip.
+
+    Frames of DICOM are decoded by the worker when they are asked for: it must live as long.
 
     Raises:
         InputRefused: what cannot be read, or is neither.
     """
     options = ReadOptions(keep_pixels=keep_pixels)
     if looks_like_dicom(path):
-        nobody = Pseudonyms(bytes(KEY_BYTES))  # nothing of the header is kept here
-        results = read_dicom_us(
-            [path], path.parent, nobody, options, worker, patient_of=lambda _: name
-        )
-        for result in results:
-            if result.study is None:
-                first = result.files[0].reasons[0]
-                raise InputRefused(first.reason, first.words, where=name)
-            return Cine(name, path, result.study.clips[0], result.study.scanner, is_dicom=True)
+        try:
+            clip, scanner, defects = serve_dicom_us(path, options, worker)
+        except InputRefused as refused:
+            raise InputRefused(
+                refused.reason,
+                refused.found,
+                where=name,
+                expected=refused.expected,
+                remedy=refused.remedy,
+            ) from None
+        return Cine(name, path, clip, scanner, is_dicom=True, defects=defects)
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         raise InputRefused(
             Reason.NOT_RECOGNISED, "neither DICOM nor a video", where=name, expected="a cine"
