@@ -15,9 +15,19 @@ import pytest
 from typer.testing import CliRunner
 
 from renalkit.cli import app
-from renalkit.domain.geometry import MaskRLE
+from renalkit.domain.geometry import Box, MaskRLE
 from renalkit.errors import ConfigError, InputRefused
-from renalkit.usecases.ceus import AnalyseRequest, masks_of, run_analyse
+from renalkit.readers.contract import Limits
+from renalkit.readers.dicom_pixels import describe, frame_places
+from renalkit.readers.dicom_prescan import FileSource, prescan
+from renalkit.readers.dicom_served import ServedFrames
+from renalkit.usecases.ceus import (
+    AnalyseRequest,
+    PanelsRequest,
+    masks_of,
+    run_analyse,
+    run_panels,
+)
 from renalkit.usecases.ceus_settings import CeusSettings, ceus_settings
 from renalkit.usecases.progress import Silent
 
@@ -184,6 +194,50 @@ def test_a_folder_is_analysed_file_by_file(phantom: Path, cine: Path, tmp_path: 
     assert [a["file"] for a in summary["analysed"]] == ["a.dcm"]
     assert [r["file"] for r in summary["refused"]] == ["notes.txt"]
     assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
+
+
+def damaged(cine: Path, to: Path, frames: Sequence[int]) -> Path:
+    """The cine with frames that do not begin like a JPEG."""
+    raw = bytearray(cine.read_bytes())
+    with FileSource(cine) as file:
+        scan = prescan(cine, Limits())
+        places, _ = frame_places(scan, describe(scan, Limits()), file)
+    for frame in frames:
+        raw[places[frame][0][0]] = 0
+    to.write_bytes(raw)
+    return to
+
+
+def test_damaged_frames_are_told_and_not_chosen(phantom: Path, cine: Path, tmp_path: Path) -> None:
+    bad = damaged(cine, tmp_path / "a.dcm", [30, 31])
+    found, folder = analysed(bad, tmp_path / "out", regions=phantom / "boxes.csv")
+    assert "unusable frames, set to zero: 30, 31" in found["warnings"]
+    assert not {30, 31} & set(found["chosen"]["frames"])
+    with (folder / "frames.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {rows[i]["in_plane"] for i in (30, 31)} == {"no"}
+
+
+def test_a_cine_of_mostly_damaged_frames_is_refused(cine: Path, tmp_path: Path) -> None:
+    bad = damaged(cine, tmp_path / "a.dcm", range(20, 112))
+    with pytest.raises(InputRefused, match="does not begin like its compression"):
+        analysed(bad, tmp_path / "out")
+    with pytest.raises(InputRefused, match="does not begin like its compression"):
+        run_panels(PanelsRequest(bad))
+    assert not (tmp_path / "out" / "a.dcm").exists()
+
+
+def test_panes_are_told_from_few_frames(cine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: set[int] = set()
+    windows = ServedFrames.windows
+
+    def noted(self: ServedFrames, index: int, boxes: Sequence[Box]) -> Any:
+        looked_at.add(index)
+        return windows(self, index, boxes)
+
+    monkeypatch.setattr(ServedFrames, "windows", noted)
+    assert run_panels(PanelsRequest(cine))["answer"] == "two-panels"
+    assert len(looked_at) <= 25
 
 
 def test_regions_that_fit_nothing_are_refused(cine: Path, tmp_path: Path) -> None:
