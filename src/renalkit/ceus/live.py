@@ -10,7 +10,7 @@ Shape legend: N sampled frames, H rows, W columns.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -147,6 +147,7 @@ class Twins:
 
 _OFF_AXIS_PX = 3
 _SAME_OVERLAP = 0.9985
+_OVERLAP_PX = 4  # borders are that uncertain with lossy compression
 _SURELY_BRIGHT, _WHITE_BORDER_PX = 60.0, 4
 
 
@@ -174,7 +175,7 @@ def twins(one: Mask, two: Mask, live: Live) -> Twins | None:
         one, two, shift = two, one, -shift
     step = (shift, 0) if axis == "x" else (0, shift)
     first = _shared_box(one, two, step, live)
-    if first is None:
+    if first is None or (first.width if axis == "x" else first.height) > shift + _OVERLAP_PX:
         return None
     second = Box(first.x + step[0], first.y + step[1], first.width, first.height)
     if not second.fits(rows, cols):
@@ -184,12 +185,11 @@ def twins(one: Mask, two: Mask, live: Live) -> Twins | None:
 
 def _shared_box(one: Mask, two: Mask, step: tuple[int, int], live: Live) -> Box | None:
     """The box of the first pane: of both parts, the second moved back onto the first."""
-    back = (-step[1], -step[0])
-    both = one | np.roll(two, back, axis=(0, 1))
+    both = one | _back(two, step)
     rough = bounding_box(both)
     if rough is None:
         return None
-    change, mean = (v + np.roll(v, back, axis=(0, 1)) for v in (live.change, live.mean))
+    change, mean = (v + _back(v, step) for v in (live.change, live.mean))
     bright = mean > _SURELY_BRIGHT  # echoes at full white stand still
     if live.lossy:
         # Ringing beside a dark pane is weak, and dark, against the echoes of the bright one.
@@ -203,6 +203,14 @@ def _shared_box(one: Mask, two: Mask, step: tuple[int, int], live: Live) -> Box 
     inside[near] = echoes[near]
     found = parts(inside)
     return _grown(found[0].box, step, *one.shape) if found else None
+
+
+def _back(values: npt.NDArray[Any], step: tuple[int, int]) -> npt.NDArray[Any]:
+    """(H,W) moved left and up by (x, y) of at least 0; nothing comes in from the other side."""
+    dx, dy = step
+    moved = np.zeros_like(values)
+    moved[: values.shape[0] - dy, : values.shape[1] - dx] = values[dy:, dx:]
+    return moved
 
 
 def _overlap(one: Mask, two: Mask) -> npt.NDArray[np.float64]:
