@@ -145,7 +145,8 @@ def run_analyse(request: AnalyseRequest, progress: Progress) -> dict[str, Any]:
                 fingerprint = _fingerprint(path, given)
                 done = _finished(folder, fingerprint)
                 if done is None:
-                    cine = read_cine(path, name, worker, keep_pixels=request.keep_pixels)
+                    keep = request.keep_pixels
+                    cine = read_cine(path, name, worker, keep_pixels=keep, folder=request.output)
                     _check_cine(cine)
                     regions = regions_of(cine, annotations, alone=len(offered) == 1)
                     for region, mask in request.masks.items():
@@ -242,6 +243,7 @@ def _analyse(
             cine.path, cine.clip, found, picture, folder / "dicom", request.settings.carry
         )
     result = analysis_json(cine.clip, found, request.settings)
+    result["clip"] |= {"kind": cine.clip.source.kind, "timing": cine.timing}
     result["warnings"] = [*(d.words for d in defects), *result["warnings"]]
     return result | {"use": RESEARCH_ONLY}
 

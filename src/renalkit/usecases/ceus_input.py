@@ -7,13 +7,14 @@ kept, and results are named after the file.
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from renalkit.domain.geometry import MaskRLE
-from renalkit.domain.image import Clip, Mode, Source, pixel_sha256, read_only
+from renalkit.domain.image import Clip, Mode, Source
 from renalkit.domain.study import Defect, Roi, Scanner
 from renalkit.errors import InputRefused, Reason
 from renalkit.readers.annotation_files import (
@@ -28,8 +29,10 @@ from renalkit.readers.decode_worker import DecodeWorker
 from renalkit.readers.dicom_prescan import looks_like_dicom
 from renalkit.readers.dicom_served import ServedFrames
 from renalkit.readers.dicom_us import serve_dicom_us
-from renalkit.readers.pictures import VIDEO_SUFFIXES, file_sha256
+from renalkit.readers.pictures import VIDEO_SUFFIXES
 from renalkit.readers.stills import decode_options, read_whole
+from renalkit.readers.video_spool import spool_video
+from renalkit.store.spool import FrameSpool
 from renalkit.usecases.ceus_clip import CORTEX
 
 _NAME = re.compile(r"[^A-Za-z0-9._-]+")
@@ -37,13 +40,18 @@ _NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
 @dataclass(frozen=True, slots=True)
 class Cine:
-    """One file as a clip. name: as its owner knows it. defects: of its header."""
+    """One file as a clip.
+
+    name: as its owner knows it. timing: where frame times come from: "header", "pts" of a video,
+    or "none". defects: of its header.
+    """
 
     name: str
     path: Path
     clip: Clip
     scanner: Scanner | None
     is_dicom: bool
+    timing: str
     defects: tuple[Defect, ...] = ()
 
     def check(self) -> tuple[Defect, ...]:
@@ -68,41 +76,65 @@ def looking_at(cine: Cine) -> Generator[None]:
         raise
 
 
-def read_cine(path: Path, name: str, worker: DecodeWorker, *, keep_pixels: bool) -> Cine:
+def read_cine(
+    path: Path, name: str, worker: DecodeWorker, *, keep_pixels: bool, folder: Path | None = None
+) -> Cine:
     """One DICOM file or video as a clip.
 
     Frames of DICOM are decoded by the worker when they are asked for: it must live as long.
 
+    Args:
+        folder: on whose disk the frames of a video lie while they are needed; that of temporary
+            files if none is given.
+
     Raises:
-        InputRefused: what cannot be read, or is neither.
+        InputRefused: what cannot be read, or is neither. StoreError: the disk refuses the frames.
     """
     options = ReadOptions(keep_pixels=keep_pixels)
     if looks_like_dicom(path):
         try:
             clip, scanner, defects = serve_dicom_us(path, options, worker)
         except InputRefused as refused:
-            raise InputRefused(
-                refused.reason,
-                refused.found,
-                where=name,
-                expected=refused.expected,
-                remedy=refused.remedy,
-            ) from None
-        return Cine(name, path, clip, scanner, is_dicom=True, defects=defects)
+            raise _named(refused, name) from None
+        timing = "none" if clip.times_s is None else "header"
+        return Cine(name, path, clip, scanner, is_dicom=True, timing=timing, defects=defects)
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         raise InputRefused(
             Reason.NOT_RECOGNISED, "neither DICOM nor a video", where=name, expected="a cine"
         )
-    decoded = worker.run("video", path, decode_options(options.limits))
-    times = decoded.info.get("times_s")
+    return _video(path, name, worker, options, folder)
+
+
+def _video(
+    path: Path, name: str, worker: DecodeWorker, options: ReadOptions, folder: Path | None
+) -> Cine:
+    frames = FrameSpool(folder or Path(tempfile.gettempdir()))
+    try:
+        info = spool_video(path, worker, options.limits, frames)
+    except InputRefused as refused:
+        raise _named(refused, name) from None
+    times = info["times_s"]
     clip = Clip(
-        pixels=read_only(decoded.pixels),
-        sha256=pixel_sha256(decoded.pixels),
+        pixels=frames,
+        sha256="",
         mode=Mode.DUAL,
-        source=Source(file_sha256(path), "", str(decoded.info["source_format"])),
+        source=Source("", "", str(info["source_format"])),
         times_s=None if times is None else tuple(float(t) for t in times),
     )
-    return Cine(name, path, clip, None, is_dicom=False)
+    defects = tuple(Defect(Reason(str(reason)), str(words)) for reason, words in info["warnings"])
+    return Cine(
+        *(name, path, clip, None), is_dicom=False, timing=str(info["timing"]), defects=defects
+    )
+
+
+def _named(refused: InputRefused, name: str) -> InputRefused:
+    return InputRefused(
+        refused.reason,
+        refused.found,
+        where=name,
+        expected=refused.expected,
+        remedy=refused.remedy,
+    )
 
 
 def read_annotations(place: Path | None) -> tuple[FrameAnnotation, ...]:
