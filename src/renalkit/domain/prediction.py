@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
-from math import isfinite
+from math import ceil, exp, expm1, fsum, inf, isfinite, log1p
 from statistics import fmean, median
 
 from renalkit.domain.geometry import Box, MaskRLE
@@ -33,6 +33,85 @@ class Rule(StrEnum):
     MEDIAN = "median"
     MAX = "max"
     MAJORITY = "majority"
+    TOPK = "topk"
+    NOISY_OR = "noisy-or"
+    ATTENTION = "attention"
+
+
+@dataclass(frozen=True, slots=True)
+class Pooling:
+    """A rule with its numbers: how the scores p_i of n frames become those of a patient.
+
+    mean, median, max and topk work class by class, and their results are divided by their sum.
+
+    topk: mean of the largest ceil(share * n) scores of each class; share 1 is the mean.
+    majority: share of the frames that give the class their highest score.
+    noisy-or: q = 1 - prod(1 - p_i)^(m / n), the chance that at least one of m frames shows the
+        class if frames were independent. m (`noisy_or_frames`) sets the scale: 1 keeps the score of
+        frames that agree; 0 stands for m = n, which is the plain noisy-or (Pearl 1988) and rises
+        with the number of frames. Two classes: q of the positive class. More: q of each class,
+        divided by their sum.
+    attention: sum of w_i p_i with w_i proportional to exp(c_i / temperature), c_i the largest score
+        of frame i, so that frames which are sure count more. Nothing is learned; large
+        temperatures give the mean, small ones the surest frame (softmax pooling, McFee et al. 2018,
+        IEEE/ACM TASLP 26:2180).
+    positive: index of the class that noisy-or asks for where there are two.
+    """
+
+    rule: Rule = Rule.MEAN
+    share: float = 0.2
+    noisy_or_frames: float = 1.0
+    temperature: float = 0.2
+    positive: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share of frames {self.share}, expected above 0 and at most 1")
+        if not (self.noisy_or_frames >= 0 and isfinite(self.noisy_or_frames)):
+            raise ValueError(f"frames of noisy-or {self.noisy_or_frames}, expected 0 or more")
+        if not (self.temperature > 0 and isfinite(self.temperature)):
+            raise ValueError(f"temperature {self.temperature}, expected above 0")
+
+    def pooled(self, values: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+        """Scores of one patient from those of the frames; their order changes nothing."""
+        n_classes = len(values[0])
+        if self.rule is Rule.MAJORITY:
+            votes = [max(range(len(v)), key=v.__getitem__) for v in values]
+            return tuple(votes.count(k) / len(votes) for k in range(n_classes))
+        columns = [sorted(c) for c in zip(*values, strict=True)]
+        if self.rule is Rule.NOISY_OR and n_classes == 2:
+            q = self._any(columns[self.positive])
+            return (1 - q, q) if self.positive == 1 else (q, 1 - q)
+        if self.rule is Rule.ATTENTION:
+            sure = [max(v) for v in values]
+            weights = [exp((c - max(sure)) / self.temperature) for c in sure]
+            raw = [
+                fsum(w * v[k] for w, v in zip(weights, values, strict=True))
+                for k in range(n_classes)
+            ]
+        else:
+            raw = [self._column(c) for c in columns]
+        total = sum(raw)
+        return tuple(r / total for r in raw)
+
+    def _column(self, rising: Sequence[float]) -> float:
+        match self.rule:
+            case Rule.MEDIAN:
+                return float(median(rising))
+            case Rule.MAX:
+                return rising[-1]
+            case Rule.TOPK:
+                return fmean(rising[-ceil(self.share * len(rising) - 1e-9) :])
+            case Rule.NOISY_OR:
+                return self._any(rising)
+            case _:
+                return fmean(rising)
+
+    def _any(self, scores: Sequence[float]) -> float:
+        """Noisy-or of one class."""
+        n = len(scores)
+        none = fsum(log1p(-max(p, 0.0)) if p < 1 else -inf for p in scores)
+        return -expm1(none * (self.noisy_or_frames or n) / n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,24 +157,14 @@ class Prediction:
                 raise ValueError(f"target {self.target} with {len(self.scores)} classes")
 
 
-def _one(values: Sequence[tuple[float, ...]], rule: Rule) -> tuple[float, ...]:
-    columns = list(zip(*values, strict=True))
-    if rule is Rule.MAJORITY:
-        votes = [max(range(len(v)), key=v.__getitem__) for v in values]
-        return tuple(votes.count(k) / len(votes) for k in range(len(columns)))
-    reduce = {Rule.MEAN: fmean, Rule.MEDIAN: median, Rule.MAX: max}[rule]
-    raw = [float(reduce(sorted(c))) for c in columns]
-    total = sum(raw)
-    return tuple(r / total for r in raw)
-
-
 def aggregate(
-    predictions: Iterable[Prediction], unit: Unit, rule: Rule = Rule.MEAN
+    predictions: Iterable[Prediction], unit: Unit, rule: Rule | Pooling = Rule.MEAN
 ) -> tuple[Prediction, ...]:
     """Scores of lower units as one per `unit`, sorted; only upward (ValueError otherwise).
 
     Units with disagreeing truths keep target None. Masks are not carried upward.
     """
+    pooling = rule if isinstance(rule, Pooling) else Pooling(rule)
     groups: dict[tuple[str, str, int | None], list[Prediction]] = defaultdict(list)
     for p in predictions:
         if p.unit > unit:
@@ -111,7 +180,7 @@ def aggregate(
             replace(
                 first,
                 unit=unit,
-                scores=_one([p.scores for p in group if p.scores is not None], rule),
+                scores=pooling.pooled([p.scores for p in group if p.scores is not None]),
                 target=targets.pop() if len(targets) == 1 else None,
                 mask=None,
                 box=None,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from math import exp, prod
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from renalkit.domain.prediction import Prediction, Rule, SystemRef, Unit, aggregate
+from renalkit.domain.prediction import Pooling, Prediction, Rule, SystemRef, Unit, aggregate
 from renalkit.domain.sample import SampleKey
 from renalkit.domain.splits import Fold, Plan, Split
 
@@ -48,7 +49,11 @@ def test_aggregation_keeps_probabilities_patients_and_order_does_not_matter(
     assert aggregate(turned, Unit.PATIENT, rule) == found
 
 
-@given(scores=SCORES, n=st.integers(1, 5), rule=st.sampled_from([Rule.MEAN, Rule.MEDIAN, Rule.MAX]))
+@given(
+    scores=SCORES,
+    n=st.integers(1, 5),
+    rule=st.sampled_from([r for r in Rule if r is not Rule.MAJORITY]),
+)
 def test_agreeing_frames_give_their_own_score(
     scores: tuple[float, ...], n: int, rule: Rule
 ) -> None:
@@ -66,6 +71,78 @@ def test_the_rules_by_hand() -> None:
     assert one(Rule.MEDIAN) == pytest.approx((0.6, 0.4), abs=1e-12)
     assert one(Rule.MAX) == pytest.approx((0.9 / 1.7, 0.8 / 1.7), abs=1e-12)
     assert one(Rule.MAJORITY) == pytest.approx((2 / 3, 1 / 3), abs=1e-12)
+    # The one frame of three (a share of 0.2) that says most for each class, as `max` does.
+    assert one(Rule.TOPK) == one(Rule.MAX)
+    none = (0.9 * 0.6 * 0.2) ** (1 / 3)
+    assert one(Rule.NOISY_OR) == pytest.approx((none, 1 - none), abs=1e-12)
+    w = [exp(c / 0.2) for c in (0.9, 0.6, 0.8)]
+    benign = sum(a * b for a, b in zip(w, (0.9, 0.6, 0.2), strict=True)) / sum(w)
+    assert one(Rule.ATTENTION) == pytest.approx((benign, 1 - benign), abs=1e-12)
+
+
+def pooled(values: list[tuple[float, ...]], rule: Rule, **numbers: float) -> tuple[float, ...]:
+    return Pooling(rule, **numbers).pooled(values)  # type: ignore[arg-type]
+
+
+@given(rows=st.lists(SCORES, min_size=1, max_size=12))
+def test_the_ends_of_each_rule_are_rules_themselves(rows: list[tuple[float, ...]]) -> None:
+    mean, most = pooled(rows, Rule.MEAN), pooled(rows, Rule.MAX)
+    assert pooled(rows, Rule.TOPK, share=1) == pytest.approx(mean, abs=1e-12)
+    assert pooled(rows, Rule.TOPK, share=1e-6) == pytest.approx(most, abs=1e-12)
+    assert pooled(rows, Rule.ATTENTION, temperature=1e6) == pytest.approx(mean, abs=1e-5)
+    surest = max(rows, key=max)
+    if sum(max(surest) - max(r) < 0.02 for r in rows) == 1:
+        found = pooled(rows, Rule.ATTENTION, temperature=5e-4)
+        assert found == pytest.approx(surest, abs=1e-9)
+
+
+@given(rows=st.lists(SCORES, min_size=1, max_size=8))
+def test_the_plain_noisy_or_is_the_chance_of_any_frame(rows: list[tuple[float, ...]]) -> None:
+    assert pooled(rows, Rule.NOISY_OR, noisy_or_frames=0)[1] == pytest.approx(
+        1 - prod(1 - p for _, p in rows), abs=1e-12
+    )
+    turned = [(b, a) for a, b in rows]
+    asked = pooled(turned, Rule.NOISY_OR, positive=0)
+    assert asked == pytest.approx(pooled(rows, Rule.NOISY_OR)[::-1], abs=1e-12)
+
+
+@given(
+    rows=st.lists(st.lists(st.floats(0.001, 1), min_size=3, max_size=3), min_size=1, max_size=6),
+    rule=st.sampled_from(Rule),
+    order=st.permutations(range(3)),
+)
+def test_rules_treat_several_classes_alike(
+    rows: list[list[float]], rule: Rule, order: list[int]
+) -> None:
+    values = [tuple(v / sum(row) for v in row) for row in rows]
+    found = pooled(values, rule)
+    assert sum(found) == pytest.approx(1)
+    if rule is not Rule.MAJORITY:  # votes of equal scores go to the first class
+        turned = pooled([tuple(v[k] for k in order) for v in values], rule)
+        assert turned == pytest.approx([found[k] for k in order], abs=1e-12)
+
+
+def test_certain_frames_stay_probabilities() -> None:
+    for rule in Rule:
+        found = pooled([(1.0, 0.0), (0.0, 1.0), (1.0, 0.0)], rule)
+        assert sum(found) == pytest.approx(1)
+        assert min(found) >= 0
+    assert pooled([(0.5, 0.5), (0.0, 1.0)], Rule.NOISY_OR) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ({"share": 0}, "share of frames 0"),
+        ({"share": 1.1}, "at most 1"),
+        ({"noisy_or_frames": -1}, "frames of noisy-or -1"),
+        ({"temperature": 0}, "temperature 0"),
+        ({"temperature": float("inf")}, "temperature inf"),
+    ],
+)
+def test_numbers_of_rules_that_cannot_be_are_refused(numbers: dict[str, float], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        pooled([(0.5, 0.5)], Rule.MEAN, **numbers)
 
 
 def test_systems_and_folds_are_not_mixed_and_disagreeing_truths_are_none() -> None:
