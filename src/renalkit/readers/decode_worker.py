@@ -61,6 +61,7 @@ class DecodeWorker:
     deaths: int = 0
     _child: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     _memory: int = field(default=-1, repr=False)
+    _ahead: dict[str, Any] | None = field(default=None, repr=False)
 
     def __enter__(self) -> DecodeWorker:
         return self
@@ -88,14 +89,14 @@ class DecodeWorker:
             DecodeFailed: the child refused (its reason is passed on), or died, or took longer than
                 `limits.worker_seconds` (DECODER_KILLED). This process and the worker stay usable.
         """
-        if task not in TASKS:
-            raise ValueError(f"no decoding task {task!r}; there are {', '.join(TASKS)}")
-        request = {"task": task, "path": str(path), "options": dict(options)}
+        request = _request(task, path, options)
         try:
             child = self._living()
-            deadline = time.monotonic() + self.limits.worker_seconds
-            self._send(child, request)
-            answer = self._receive(child, deadline)
+            if self._ahead != request:
+                child = self._idle(child)
+                self._send(child, request)
+            self._ahead = None
+            answer = self._receive(child, time.monotonic() + self.limits.worker_seconds)
             if "refused" in answer:
                 raise _refusal(answer["refused"])
             return self._decoded(answer)
@@ -114,9 +115,27 @@ class DecodeWorker:
                 self.close()
             raise
 
+    def begin(self, task: str, path: Path, options: Mapping[str, Any]) -> None:
+        """Let the child do at once what `run` will probably be asked next, while we do other work.
+
+        Pixels of the last `run` stay as they are. Errors are those of that next `run`; when it asks
+        for something else, this was in vain.
+        """
+        request = _request(task, path, options)
+        if self._ahead is not None or self.pid is None:
+            return
+        try:
+            self._send(self._living(), request)
+            self._ahead = request
+        except _ChildGone:
+            self.close()
+        except BaseException:
+            self.close()  # interrupted in the middle of a request: the pipe is no longer in step
+            raise
+
     def close(self) -> None:
         """End the child and free the shared memory; a later `run` starts a new child."""
-        child, self._child = self._child, None
+        child, self._child, self._ahead = self._child, None, None
         if child is not None:
             child.kill()
             child.wait()
@@ -154,6 +173,17 @@ class DecodeWorker:
         )
         self._receive(self._child, time.monotonic() + _START_SECONDS)
         return self._child
+
+    def _idle(self, child: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+        """A child that does nothing: this one after what it was given in vain, or a new one."""
+        if self._ahead is None:
+            return child
+        try:
+            self._receive(child, time.monotonic() + self.limits.worker_seconds)
+        except _ChildGone:
+            return self._living()
+        self._ahead = None
+        return child
 
     def _send(self, child: subprocess.Popen[bytes], request: dict[str, Any]) -> None:
         body = json.dumps(request, allow_nan=False).encode()
@@ -227,6 +257,12 @@ class DecodeWorker:
             offset += count
         os.ftruncate(self._memory, 0)
         return Decoded(pixels, dict(answer["info"]))
+
+
+def _request(task: str, path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    if task not in TASKS:
+        raise ValueError(f"no decoding task {task!r}; there are {', '.join(TASKS)}")
+    return {"task": task, "path": str(path), "options": dict(options)}
 
 
 def _memory_file() -> int:

@@ -29,7 +29,8 @@ import numpy.typing as npt
 from renalkit.domain.geometry import Box
 from renalkit.domain.study import Defect
 from renalkit.errors import DecodeFailed, InputRefused, Reason
-from renalkit.readers.contract import Decoder, Limits
+from renalkit.readers.contract import Limits
+from renalkit.readers.decode_worker import DecodeWorker
 from renalkit.readers.dicom_pixels import (
     FramePlace,
     PixelDescription,
@@ -46,6 +47,7 @@ from renalkit.store.files import sha256_file
 
 Array = npt.NDArray[Any]
 
+_TASK = "dicom-windows"
 _FRAMES_PER_TIME = 1000
 """Frames for which `Limits.worker_seconds` must be enough, on average."""
 
@@ -62,13 +64,14 @@ class ServedFrames:
     file_sha256: str
     about: PixelDescription
     boxes: tuple[Box, ...] | None
-    worker: Decoder = field(repr=False)
+    worker: DecodeWorker = field(repr=False)
     limits: Limits = field(default_factory=Limits)
     allow_headerless: bool = False
     _asked: set[int] = field(default_factory=set[int], repr=False)
     _varied: set[int] = field(default_factory=set[int], repr=False)
     _damaged: dict[int, InputRefused] = field(default_factory=dict[int, InputRefused], repr=False)
     _seconds: float = field(default=0.0, repr=False)
+    _last: tuple[int, Sequence[Box]] = field(default=(-1, ()), repr=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -96,8 +99,6 @@ class ServedFrames:
         number = range(len(self))[index]
         self._asked.add(number)
         shapes = [(b.height, b.width, *self.about.frame_shape[2:]) for b in boxes]
-        if number in self._damaged:
-            return [np.zeros(shape, self.about.dtype) for shape in shapes]
         try:
             pixels = self._decoded(number, boxes)
         except InputRefused as refused:
@@ -105,6 +106,8 @@ class ServedFrames:
                 raise
             self._damaged[number] = refused
             return [np.zeros(shape, self.about.dtype) for shape in shapes]
+        finally:
+            self._begin_next(number, boxes)
         ends = np.cumsum([prod(shape) for shape in shapes])
         if pixels.shape != (ends[-1],) or pixels.dtype != self.about.dtype:
             raise changed_during_read()
@@ -134,9 +137,6 @@ class ServedFrames:
         return frame_defects(bad, constant, len(self._asked))
 
     def _decoded(self, number: int, boxes: Sequence[Box]) -> Array:
-        options = task_options(self.limits, allow_headerless=self.allow_headerless)
-        options |= {"frame": number, "file_sha256": self.file_sha256, "windows": _plain(boxes)}
-        options["boxes"] = None if self.boxes is None else _plain(self.boxes)
         allowed = self.limits.worker_seconds * ceil(len(self) / _FRAMES_PER_TIME)
         if self._seconds > allowed:
             raise DecodeFailed(
@@ -146,9 +146,21 @@ class ServedFrames:
             )
         began = time.monotonic()
         try:
-            return self.worker.run("dicom-windows", self.path, options).pixels
+            return self.worker.run(_TASK, self.path, self._options(number, boxes)).pixels
         finally:
             self._seconds += time.monotonic() - began
+
+    def _begin_next(self, number: int, boxes: Sequence[Box]) -> None:
+        """Who goes through the clip frame by frame need not wait for the next one."""
+        last, self._last = self._last, (number, boxes)
+        following = 2 * number - last[0]
+        if abs(following - number) == 1 and last[1] == boxes and 0 <= following < len(self):
+            self.worker.begin(_TASK, self.path, self._options(following, boxes))
+
+    def _options(self, number: int, boxes: Sequence[Box]) -> dict[str, Any]:
+        options = task_options(self.limits, allow_headerless=self.allow_headerless)
+        options |= {"frame": number, "file_sha256": self.file_sha256, "windows": _plain(boxes)}
+        return options | {"boxes": None if self.boxes is None else _plain(self.boxes)}
 
 
 def changed_during_read() -> InputRefused:

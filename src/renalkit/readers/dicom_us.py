@@ -19,7 +19,6 @@ from renalkit.domain.image import Clip, Source
 from renalkit.domain.study import Covariate, Defect, Scanner, Study
 from renalkit.errors import InputRefused, Reason
 from renalkit.readers.contract import (
-    Decoder,
     FileReport,
     Outcome,
     ReadOptions,
@@ -148,7 +147,7 @@ def read_dicom_us(
 
 
 def serve_dicom_us(
-    path: Path, options: ReadOptions, worker: Decoder
+    path: Path, options: ReadOptions, worker: DecodeWorker
 ) -> tuple[Clip, Scanner, tuple[Defect, ...]]:
     """One file as a clip that is gone through once and not kept, the scanner, and header defects.
 

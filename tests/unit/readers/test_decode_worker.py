@@ -112,6 +112,45 @@ def test_memory_limit_is_a_refusal_not_a_crash(tmp_path):
         assert caught.value.reason in (Reason.TOO_LARGE, Reason.DECODER_KILLED)
 
 
+def test_work_begun_ahead_is_what_run_gives(cine):
+    with DecodeWorker() as worker:
+        first = worker.run("dicom", cine, options(frames=[0])).pixels
+        worker.begin("dicom", cine, options(frames=[3]))
+        ahead = worker.run("dicom", cine, options(frames=[3])).pixels
+        worker.begin("dicom", cine, options(frames=[1]))
+        other = worker.run("dicom", cine, options(frames=[4])).pixels
+        after = worker.run("dicom", cine, options(frames=[2])).pixels
+    for pixels, seed in ((first, 0), (ahead, 3), (other, 4), (after, 2)):
+        assert np.array_equal(pixels[0], corpus.picture(seed=seed))
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_silence_ahead_is_an_error_only_of_what_was_begun(cine, wanted):
+    with DecodeWorker() as worker:
+        worker.run("dicom", cine, options())
+        pid = worker.pid
+        os.kill(pid, signal.SIGSTOP)
+        worker.begin("dicom", cine, options(frames=[1]))
+        worker.limits = replace(LIMITS, worker_seconds=2)
+        if wanted:
+            with pytest.raises(DecodeFailed, match="no answer in time"):
+                worker.run("dicom", cine, options(frames=[1]))
+        assert worker.run("dicom", cine, options(frames=[2])).pixels.any()
+        assert worker.pid != pid
+
+
+def test_nothing_is_begun_ahead_without_a_child(cine):
+    with DecodeWorker() as worker:
+        worker.begin("dicom", cine, options())
+        assert worker.pid is None
+        worker.run("dicom", cine, options())
+        os.kill(worker.pid, signal.SIGKILL)
+        while worker.pid is not None:
+            time.sleep(0.01)
+        worker.begin("dicom", cine, options())
+        assert worker.run("dicom", cine, options()).pixels.shape[0] == 5
+
+
 @pytest.mark.parametrize(
     "answer",
     [

@@ -88,6 +88,25 @@ def test_served_frames_are_those_of_the_lazy_stack(tmp_path, worker, monkeypatch
     assert stack.check() == []
 
 
+@pytest.mark.parametrize("walk", [(0, 1, 2, 3, 4), (2, 3, 4, 1, 0), (0, 1, 3, 4, 4, 2)])
+def test_frames_in_a_row_are_decoded_ahead(tmp_path, worker, walk, monkeypatch):
+    stack = served(tmp_path / "a.dcm", encapsulated(streams(5)), worker).pixels
+    wanted = [stack[i] for i in range(5)]
+    begun = []
+    begin = DecodeWorker.begin
+
+    def noted(self, task, path, options):
+        begun.append(options["frame"])
+        begin(self, task, path, options)
+
+    monkeypatch.setattr(DecodeWorker, "begin", noted)
+    fresh = replace(stack)
+    for index in walk:
+        assert np.array_equal(fresh.windows(index, PARTS)[1], wanted[index])
+    assert set(begun) <= set(range(5))
+    assert begun
+
+
 def test_two_files_in_turn_are_not_mixed_up(tmp_path, worker):
     one = served(tmp_path / "a.dcm", encapsulated(streams(2)), worker).pixels
     two = served(tmp_path / "b.dcm", encapsulated(streams(3)[1:]), worker).pixels
