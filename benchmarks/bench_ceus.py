@@ -22,10 +22,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+
+if TYPE_CHECKING:
+    from renalkit.readers.decode_worker import DecodeWorker
 
 RATE_HZ, SEED, DR_DB = 10, 4, 50.0
 PARITY_FRAMES = (0, 7, 100, 301)
@@ -64,44 +67,52 @@ def ours(path: Path, frame: int, mask: np.ndarray) -> dict[str, Any]:
     from renalkit.usecases.ceus_settings import ceus_settings
 
     steps: dict[str, float] = {}
-    clock = _Steps(steps)
     with DecodeWorker() as worker:
+        clock = _Steps(steps, worker)
+        clock.stage("reading the header")
         cine = read_cine(path, path.name, worker, keep_pixels=False)
-    clock.done("read and check every frame")  # the worker has ended, so its time counts
-    settings = ceus_settings(None, [f"dynamic_range_db={DR_DB}"])
-    roi = Roi(0, frame, mask=MaskRLE.encode(mask))
-    found = analyse_clip(cine.clip, {"lesion": [roi]}, settings, progress=clock)
-    clock.done("fitting maps")
+        settings = ceus_settings(None, [f"dynamic_range_db={DR_DB}"])
+        roi = Roi(0, frame, mask=MaskRLE.encode(mask))
+        found = analyse_clip(cine.clip, {"lesion": [roi]}, settings, progress=clock)
+        clock.stage("checking the file")
+        assert cine.check() == ()
+        clock.stage("")
+        decoding_s = clock.child_s()
+        wanted = [i for i in PARITY_FRAMES if i < cine.clip.n_frames]
+        pixels = [np.asarray(cine.clip.pixels[i]) for i in wanted]
     assert found.perfusion is not None
     boxes = [p.box for p in (found.panels.bmode, found.panels.contrast)]
-    pixels = [np.asarray(cine.clip.pixels[i]) for i in PARITY_FRAMES if i < cine.clip.n_frames]
     return {
         "ttp_s": found.perfusion.curves["lesion"].value("TTP") + (found.injection_s or 0.0),
         "chosen": len(found.chosen),
         "steps_s": steps,
+        "decoding_s": decoding_s,
         "panes": [int(np.sum(p[b.slices], dtype=np.int64)) for p in pixels for b in boxes],
         "boxes": [[b.x, b.y, b.width, b.height] for b in boxes],
     }
 
 
 class _Steps:
-    """Processor time per stage, this process and its children."""
+    """Processor time per stage, of this process and of the decoding one."""
 
-    def __init__(self, steps: dict[str, float]) -> None:
-        self._steps, self._at, self._name = steps, _processor_s(), ""
+    def __init__(self, steps: dict[str, float], worker: DecodeWorker) -> None:
+        self._steps, self._worker, self._at, self._name = steps, worker, 0.0, ""
 
     def stage(self, words: str, total: int | None = None) -> None:
+        now = _processor_s() + self.child_s()
         if self._name:
-            self.done(self._name)
-        self._name, self._at = words, _processor_s()
+            self._steps[self._name] = now - self._at
+        self._name, self._at = words, now
 
     def advance(self, steps: int = 1, words: str = "") -> None:
         """Nothing to draw."""
 
-    def done(self, name: str) -> None:
-        now = _processor_s()
-        self._steps[name] = self._steps.get(name, 0.0) + now - self._at
-        self._at = now
+    def child_s(self) -> float:
+        """Of the decoding process, which lives still (proc(5))."""
+        if self._worker.pid is None:
+            return 0.0
+        facts = Path(f"/proc/{self._worker.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(facts[11]) + int(facts[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def plain(path: Path, frame: int, mask: np.ndarray) -> dict[str, Any]:
@@ -207,6 +218,7 @@ def _peer_fits(seconds: int) -> bool:
 def _tell_steps(found: dict[str, Any]) -> None:
     for words, value in found["steps_s"].items():
         print(f"       {words}: {value:.1f} s", flush=True)
+    print(f"       of all that in the decoding process: {found['decoding_s']:.1f} s", flush=True)
 
 
 def main() -> None:
