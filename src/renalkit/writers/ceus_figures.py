@@ -405,7 +405,7 @@ def _map(ax: Axes, maps: ParametricMaps, name: str, masks: Mapping[str, Mask]) -
     box = maps.box
     known = _of_regions(maps, name, masks)
     ax.set_facecolor("#E4E4E4")
-    ax.set_title(f"{name if maps.linear else name + '_display'}: {_LONG[name]}", fontsize=7.5)
+    ax.set_title(f"{name}: {_LONG[name]}" if maps.linear else f"{name}_display", fontsize=7.5)
     ax.set_xticks([])
     ax.set_yticks([])
     low, high = np.quantile(known, [0.02, 0.98]).tolist() if known.size else (0.0, 1.0)
@@ -452,33 +452,41 @@ def _lines(page: CeusPage) -> list[Line]:
     fits = {n: f for n, f in page.perfusion.curves.items() if isinstance(f, CurveFit)}
     columns: list[tuple[str, Mapping[str, Figure]]] = [(n, f.figures) for n, f in fits.items()]
     for c in page.perfusion.comparisons:
-        columns.append((f"{c.of} / {c.reference}", c.ratios))
-        columns.append((f"{c.of} − {c.reference}", c.differences))
+        of, reference = _cut(c.of, 12), _cut(c.reference, 9)
+        columns.append((f"{of} / {reference}", c.ratios))
+        columns.append((f"{of} − {reference}", c.differences))
     names = list(dict.fromkeys(name for fit in fits.values() for name in fit.figures))
     units = {name: f.unit for fit in fits.values() for name, f in fit.figures.items()}
+    labels = {name: f"{name}, {units[name]}" if units[name] else name for name in names}
+    left = max([0.16, *(0.0075 * len(label) for label in labels.values())])
     lines: list[Line] = []
     for first in range(0, len(columns), _MOST_COLUMNS):
         part = columns[first : first + _MOST_COLUMNS]
-        places = [0.16 + 0.84 * i / _MOST_COLUMNS for i in range(len(part))]
-        heads = [textwrap.shorten(shown(name), 32, placeholder=" …") for name, _ in part]
-        lines.append(
-            tuple((x, head, {"fontweight": "bold"}) for x, head in zip(places, heads, strict=True))
-        )
+        places = [left + (1 - left) * i / _MOST_COLUMNS for i in range(len(part))]
+        heads = [(_cut(name, 24), {"fontweight": "bold"}) for name, _ in part]
+        lines += [(), tuple((x, *head) for x, head in zip(places, heads, strict=True))]
         for name in names:
             if all(name not in figures for _, figures in part):
                 continue
-            label = f"{name}, {units[name]}" if units[name] else name
             cells = [_cell(figures.get(name)) for _, figures in part]
             lines.append(
-                ((0.0, label, {}), *((x, *cell) for x, cell in zip(places, cells, strict=True)))
+                (
+                    (0.0, labels[name], {}),
+                    *((x, *cell) for x, cell in zip(places, cells, strict=True)),
+                )
             )
-    told = [
-        f"{name}: {words}"
-        for name, fit in page.perfusion.curves.items()
-        for words in ((fit.reason,) if isinstance(fit, NoBolus) else fit.warnings)
-    ]
-    lines += _wrapped([*told, *page.warnings], "#8A3B00")
-    return [*lines, (), *_wrapped(page.notes, "#555555")]
+    told: dict[str, list[str]] = {}
+    for name, fit in page.perfusion.curves.items():
+        for words in (fit.reason,) if isinstance(fit, NoBolus) else fit.warnings:
+            told.setdefault(words, []).append(name)
+    warned = [f"{', '.join(of)}: {words}" for words, of in told.items()]
+    lines += [(), *_wrapped([*warned, *page.warnings], "#8A3B00")]
+    return [*lines, *_wrapped(page.notes, "#555555")]
+
+
+def _cut(words: str, most: int) -> str:
+    words = shown(words)
+    return words if len(words) <= most else f"{words[: most - 1]}…"
 
 
 def _wrapped(texts: Sequence[str], tone: str) -> list[Line]:
