@@ -194,7 +194,8 @@ LIMITS = {
     "header_bytes": "the whole DICOM header",
     "inflated_bytes": "deflated DICOM data after inflation",
     "worker_bytes": "memory of the decoding process, set by the kernel",
-    "worker_seconds": "time for one file, after which the decoding process is killed",
+    "worker_seconds": "time for one file, after which the decoding process is killed; of a cine "
+    "that `ceus analyse` or `panels` reads, time for one frame, and for 1,000 frames together",
 }
 
 GUARDS = {

@@ -112,7 +112,8 @@ class Clip:
     """One still (T=1) or cine with everything known about its geometry and time.
 
     sha256 is the digest of the decoded pixels (`pixel_sha256`); two clips are equal when their
-    digests and descriptions are. times_s counts from the first frame, or is None when unknown.
+    digests and descriptions are. It is empty for a clip that is gone through once and not kept, of
+    which no frame was decoded yet. times_s counts from the first frame, or is None when unknown.
 
     offset: x, y of the clip's corner in the picture of its source, for a pane cut out of a
     console image. source_frames: which frames of the source these are, None for all of them in
