@@ -19,6 +19,9 @@ drawn in blocks that are longer than they are correlated, and the model is fitte
 Ann. Statist. 17:1217, 1989; block length of D. Politis and H. White, Econom. Rev. 23:53, 2004). The
 same blocks serve all curves of a clip, so ratios of lesion to cortex use what both share.
 
+t0 and what follows from it have no interval: parts of a region that fill at different times move it
+by more than noise does, and replicates of one bolus do not know that.
+
 What a clip does not show is not answered: no bolus, a peak outside the clip, a wash-in or wash-out
 that was not seen, a tail that one bolus does not describe, a peak at full white.
 """
@@ -70,12 +73,15 @@ Floats = npt.NDArray[np.float64]
 
 _PER_SECOND = {"WiR": "/s", "WoR": "/s", "WiAUC": " s", "WoAUC": " s", "WiWoAUC": " s"}
 _REFIT_STEPS = 20
+_NO_INTERVAL = {
+    "t0": "no interval: parts of the region that fill at different times move it more than noise"
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One figure. value: None when the clip does not show it; reason says why. low, high: the
-    interval, None without one."""
+    """One figure. value: None when the clip does not show it. low, high: the interval, None without
+    one. reason: why there is no value, or no interval of a figure that is never given one."""
 
     name: str
     unit: str
@@ -200,11 +206,11 @@ def _figures(
             continue
         low, high = interval(
             (value, *(other[name] for other in others)),
-            drawn.get(name),
+            None if name in _NO_INTERVAL else drawn.get(name),
             options.level,
             logarithmic=_is_scale(name),
         )
-        figures[shown] = Figure(shown, unit, value, low, high)
+        figures[shown] = Figure(shown, unit, value, low, high, _NO_INTERVAL.get(name, ""))
     pause = float(np.median(np.diff(work.times_s)))
     if work.kind is None:
         fitted = np.interp(given.times_s, work.times_s, work.model)
@@ -264,9 +270,10 @@ def _compared(
     for plain in (*POWERS, *DURATIONS, *MOMENTS):
         name = _shown(plain, fit.linear)
         a, b = fit.figures[name], base.figures[name]
-        reason = a.reason or b.reason
-        pair = drawn.get(plain), base_drawn.get(plain)
-        both = None if pair[0] is None or pair[1] is None else (pair[0], pair[1])
+        reason = next((f.reason for f in (a, b) if f.value is None), _NO_INTERVAL.get(plain, ""))
+        both = None
+        if plain not in _NO_INTERVAL and plain in drawn and plain in base_drawn:
+            both = drawn[plain], base_drawn[plain]
         if plain not in MOMENTS or options.from_injection:
             ratios[name] = _ratio(name, (a.value, b.value), both, options.level, reason)
         if plain not in POWERS:
@@ -287,7 +294,7 @@ def _ratio(
     with np.errstate(divide="ignore", invalid="ignore"):
         replicates = None if drawn is None else drawn[0] / drawn[1]
     low, high = interval((a / b,), replicates, level, logarithmic=True)
-    return Figure(name, "", a / b, low, high)
+    return Figure(name, "", a / b, low, high, reason)
 
 
 def _difference(
@@ -302,7 +309,7 @@ def _difference(
         return Figure(name, "s", None, reason=reason or "undefined")
     replicates = None if drawn is None else drawn[0] - drawn[1]
     low, high = interval((a - b,), replicates, level, logarithmic=False)
-    return Figure(name, "s", a - b, low, high)
+    return Figure(name, "s", a - b, low, high, reason)
 
 
 def _shown(name: str, linear: bool) -> str:

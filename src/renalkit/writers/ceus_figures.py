@@ -211,7 +211,7 @@ def _fit(fit: CurveFit) -> dict[str, Any]:
 
 def _figure(figure: Figure) -> dict[str, Any]:
     known = {"value": figure.value, "low": figure.low, "high": figure.high, "unit": figure.unit}
-    return known if figure.value is not None else {**known, "reason": figure.reason}
+    return {**known, "reason": figure.reason} if figure.reason else known
 
 
 def _row(region: str, figure: Figure) -> tuple[Any, ...]:
@@ -481,7 +481,13 @@ def _lines(page: CeusPage) -> list[Line]:
             told.setdefault(words, []).append(name)
     warned = [f"{', '.join(of)}: {words}" for words, of in told.items()]
     lines += [(), *_wrapped([*warned, *page.warnings], "#8A3B00")]
-    return [*lines, *_wrapped(page.notes, "#555555")]
+    without = {
+        f"{name}: {f.reason}": None
+        for fit in fits.values()
+        for name, f in fit.figures.items()
+        if f.reason and f.value is not None
+    }
+    return [*lines, *_wrapped([*without, *page.notes], "#555555")]
 
 
 def _cut(words: str, most: int) -> str:

@@ -254,6 +254,21 @@ def test_what_two_curves_share_leaves_their_ratio():
     assert known.ratios["TTP"].value == pytest.approx(19.5 / 17.5, rel=0.1)
 
 
+def test_arrival_has_no_interval_and_says_why():
+    times = np.arange(0, 120, 0.2)
+    bolus = bolus_of(BolusKind.LOGNORMAL, 50.0, 11.0, 6.5, 30.0)
+    curves = {
+        name: made(times, bolus.power(times) * flicker(times, np.random.default_rng(k), 0.1), name)
+        for k, name in enumerate(("lesion", "cortex"))
+    }
+    found = analyse(curves, FitOptions(resamples=20))
+    for figure in (found.curves["lesion"].figures["t0"], found.comparisons[0].differences["t0"]):
+        assert figure.value is not None
+        assert figure.low is None
+        assert figure.high is None
+        assert figure.reason.startswith("no interval")
+
+
 def test_without_a_reference_there_is_no_ratio():
     times = np.arange(0, 120, 0.2)
     bolus = bolus_of(BolusKind.LOGNORMAL, 50.0, 11.0, 6.5, 30.0)
