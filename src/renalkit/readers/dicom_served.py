@@ -72,6 +72,12 @@ class ServedFrames:
     _damaged: dict[int, InputRefused] = field(default_factory=dict[int, InputRefused], repr=False)
     _seconds: float = field(default=0.0, repr=False)
     _last: tuple[int, Sequence[Box]] = field(default=(-1, ()), repr=False)
+    _every: dict[str, Any] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._every = task_options(self.limits, allow_headerless=self.allow_headerless)
+        self._every["file_sha256"] = self.file_sha256
+        self._every["boxes"] = None if self.boxes is None else _plain(self.boxes)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -130,6 +136,8 @@ class ServedFrames:
             raise unreadable(error) from None
         if not same:
             raise changed_during_read()
+        if not self._asked:
+            return []
         if 2 * len(self._damaged) > len(self._asked):
             raise self._damaged[min(self._damaged)]
         bad = {number: self._damaged[number].reason for number in sorted(self._damaged)}
@@ -158,9 +166,7 @@ class ServedFrames:
             self.worker.begin(_TASK, self.path, self._options(following, boxes))
 
     def _options(self, number: int, boxes: Sequence[Box]) -> dict[str, Any]:
-        options = task_options(self.limits, allow_headerless=self.allow_headerless)
-        options |= {"frame": number, "file_sha256": self.file_sha256, "windows": _plain(boxes)}
-        return options | {"boxes": None if self.boxes is None else _plain(self.boxes)}
+        return {**self._every, "frame": number, "windows": _plain(boxes)}
 
 
 def changed_during_read() -> InputRefused:

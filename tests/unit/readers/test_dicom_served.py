@@ -140,6 +140,7 @@ def test_frames_that_show_nothing_are_refused_or_named(tmp_path, worker):
     flat = corpus.jpeg(np.full((corpus.ROWS, corpus.COLS), 90, np.uint8))
     raw = encapsulated([flat, corpus.jpeg(corpus.picture(seed=1)), flat])
     stack = served(tmp_path / "a.dcm", raw, worker, keep_pixels=True).pixels
+    assert stack.check() == []
     inside = [stack.boxes[0] if stack.boxes else WHOLE]
     stack.windows(0, inside)
     with pytest.raises(InputRefused, match="all the same") as caught:
