@@ -93,9 +93,11 @@ def discs(n: int = 26, size: int = 32, seed: int = 0) -> PreparedSet:
         masks=masks,
         has_mask=has_mask,
         labels=labels,
-        levels=np.tile(np.array([0.0, 1.0], np.float32), (n, 1)),
+        levels=np.tile(np.array([0.0, 1.0], np.float32), (n, 1, 1)),
         placements=(Placement.fit((size, size), size),) * n,
         keys=tuple(SampleKey(f"p{i}", f"s{i}", "", 0, 0) for i in range(n)),
+        present=np.ones((n, 1), bool),
+        features=np.zeros((n, 0), np.float32),
     )
 
 

@@ -23,6 +23,17 @@ def settings_digest(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def without_younger(plain: Mapping[str, Any], since: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as earlier versions wrote them, so that digests of earlier runs stay.
+
+    since: settings younger than runs that exist, with the value of those runs.
+
+    >>> without_younger({"lr": 0.1, "devices": 1}, {"devices": 1})
+    {'lr': 0.1}
+    """
+    return {name: v for name, v in plain.items() if name not in since or v != since[name]}
+
+
 def _empty() -> Mapping[str, Any]:
     return MappingProxyType({})
 

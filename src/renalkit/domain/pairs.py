@@ -8,16 +8,16 @@ not order.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from renalkit.domain.cohort import Cohort
-from renalkit.domain.geometry import Box, bounding_box
+from renalkit.domain.geometry import Box
 from renalkit.domain.image import Mode, Pixels, read_only
-from renalkit.domain.sample import SampleKey
-from renalkit.domain.study import Lesion, Roi, RoiOrigin, Study
+from renalkit.domain.sample import Beside, Sample, SampleKey, b_mode_samples, roi_box
+from renalkit.domain.study import Lesion, RoiOrigin, Study
 
 MARGIN_MAX = 0.3
 """Largest margin around a lesion, as a share of its box (P2 and P3 cut the lesion out)."""
@@ -85,6 +85,22 @@ def frame_pairs(cohort: Cohort) -> tuple[FramePair, ...]:
     return tuple(sorted(found, key=lambda p: p.key))
 
 
+def paired_samples(cohort: Cohort) -> tuple[Sample, ...]:
+    """Every B-mode frame with a usable truth and, where there is one, its contrast partner.
+
+    The same frames in the same order as `b_mode_samples`.
+    """
+    partners = {
+        pair.key: (Beside(pair.contrast, pair.contrast_frame, pair.contrast_box), pair.roi_origin)
+        for pair in frame_pairs(cohort)
+    }
+    found: list[Sample] = []
+    for sample in b_mode_samples(cohort):
+        beside, origin = partners.get(sample.key, (None, sample.roi_origin))
+        found.append(replace(sample, beside=beside, roi_origin=origin))
+    return tuple(found)
+
+
 def perfusion_features(study: Study) -> dict[str, float]:
     """The named vector of perfusion figures of a study, by name; empty when there are none."""
     return {
@@ -129,21 +145,10 @@ def _of_lesion(study: Study, lesion: Lesion, cohort: Cohort) -> Iterator[FramePa
                 contrast=contrast,
                 contrast_frame=other,
                 label=None if lesion.label is None else cohort.task.index(lesion.label),
-                bmode_box=_box(pair[0]),
-                contrast_box=_box(pair[1]),
+                bmode_box=roi_box(pair[0]),
+                contrast_box=roi_box(pair[1]),
                 roi_origin=max((r.origin for r in pair if r), key=list(RoiOrigin).index),
             )
-
-
-def _box(roi: Roi) -> Box:
-    """The region's own box, or the one around its mask."""
-    if roi.box is not None:
-        return roi.box
-    assert roi.mask is not None
-    box = bounding_box(roi.mask.decode())
-    if box is None:
-        raise ValueError(f"an empty region on clip {roi.clip}, frame {roi.frame}")
-    return box
 
 
 def _cut(pixels: npt.NDArray[np.generic], box: Box, margin: float) -> Pixels:

@@ -10,6 +10,7 @@ from math import ceil, exp, expm1, fsum, inf, isfinite, log1p
 from statistics import fmean, median
 
 from renalkit.domain.geometry import Box, MaskRLE
+from renalkit.domain.image import Mode
 from renalkit.domain.sample import SampleKey
 from renalkit.domain.study import RoiOrigin
 
@@ -130,7 +131,9 @@ class Prediction:
     scores: probabilities per class in task order, or None for a pure segmentation. target: true
     class index if known. mask and box are in SOURCE pixels. n_frames: frames behind the scores.
     mark_scores: mean probability of each connected region of the mask, the largest region first
-    (`renalkit.metrics.detection.region_scores`); None where it was not kept.
+    (`renalkit.metrics.detection.region_scores`); None where it was not kept. modality_weights: how
+    much each modality of a fused network counted (alpha, beta of P2); None without fusion.
+    modalities: those the scores come from; None where nothing could be missing.
     """
 
     unit: Unit
@@ -144,6 +147,8 @@ class Prediction:
     roi_origin: RoiOrigin = RoiOrigin.REFERENCE
     n_frames: int = 1
     mark_scores: tuple[float, ...] | None = None
+    modality_weights: tuple[float, ...] | None = None
+    modalities: tuple[Mode, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.mark_scores is not None and not all(0 <= s <= 1 for s in self.mark_scores):
@@ -185,6 +190,8 @@ def aggregate(
                 mask=None,
                 box=None,
                 mark_scores=None,
+                modality_weights=None,
+                modalities=None,
                 n_frames=sum(p.n_frames for p in group),
             )
         )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
 
 from renalkit.domain.cohort import ClassTask, Cohort
-from renalkit.domain.geometry import MaskRLE, SpacingMm
+from renalkit.domain.geometry import Box, MaskRLE, SpacingMm, bounding_box
 from renalkit.domain.image import Frame, Mode
-from renalkit.domain.study import Lesion, RoiOrigin, Study
+from renalkit.domain.study import Lesion, Roi, RoiOrigin, Study
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -31,11 +32,22 @@ class SampleKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """The contrast frame of the same instant: its clip and frame in the study, and the lesion."""
+
+    clip: int
+    frame: int
+    box: Box
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One frame with its truth; pixels are read when `load` is called.
 
     label: class index, None when unknown. mask: union of the lesions on this frame, known and
-    empty for a frame without lesion, None when nobody outlined the lesion.
+    empty for a frame without lesion, None when nobody outlined the lesion. box: around the
+    lesions of this frame, None when there is none. beside: the contrast frame of the same
+    instant, where there is one and the lesion is known on both.
     """
 
     key: SampleKey
@@ -43,6 +55,8 @@ class Sample:
     label: int | None
     mask: MaskRLE | None
     roi_origin: RoiOrigin = RoiOrigin.REFERENCE
+    box: Box | None = None
+    beside: Beside | None = None
 
     @property
     def spacing_mm(self) -> SpacingMm | None:
@@ -60,6 +74,27 @@ def _union(masks: list[MaskRLE]) -> MaskRLE:
     for mask in masks[1:]:
         total = total | mask.decode()
     return MaskRLE.encode(total)
+
+
+def roi_box(roi: Roi) -> Box:
+    """The region's own box, or the one around its mask.
+
+    Raises:
+        ValueError: an empty mask.
+    """
+    if roi.box is not None:
+        return roi.box
+    assert roi.mask is not None
+    box = bounding_box(roi.mask.decode())
+    if box is None:
+        raise ValueError(f"an empty region on clip {roi.clip}, frame {roi.frame}")
+    return box
+
+
+def _around(rois: Iterable[Roi]) -> Box | None:
+    """One box around all regions that mark something."""
+    boxes = [roi_box(r) for r in rois if r.mask is None or r.mask.area_px]
+    return reduce(Box.union, boxes) if boxes else None
 
 
 def _annotated(study: Study, task: ClassTask) -> Iterable[Sample]:
@@ -80,6 +115,7 @@ def _annotated(study: Study, task: ClassTask) -> Iterable[Sample]:
             label=None if label is None else task.index(label),
             mask=_union(masks) if len(masks) == len(rois) else None,
             roi_origin=max((r.origin for r in rois), key=list(RoiOrigin).index),
+            box=_around(rois),
         )
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,7 @@ __all__ = [
     "batches",
     "cache_digest",
     "epoch_order",
+    "feature_scale",
     "plain_batches",
     "prepare",
     "step_share",
@@ -39,11 +41,19 @@ __all__ = [
 ]
 
 Indices = npt.NDArray[np.int64]
-Batch = tuple[Tensor, Targets]
 
-# Shape legend: b images of a batch, S side in pixels.
 
-_ORDER, _AUGMENT = 0, 1
+class Batch(NamedTuple):
+    """image: (b,C,S,S) float32. features: (b,F) float32, NaN where unknown; None without any."""
+
+    image: Tensor
+    targets: Targets
+    features: Tensor | None = None
+
+
+# Shape legend: b images of a batch, C channels, F numbers beside the picture, S side in pixels.
+
+_ORDER, _AUGMENT, _FRAMES = 0, 1, 2
 """Purpose of a generator, the third word of its name, so that no two purposes share one."""
 
 
@@ -54,7 +64,8 @@ class BatchPlan:
     sampling: 'plain' shows every image once per epoch; 'oversample' repeats the images of smaller
     classes up to the size of the largest (P1), images without label are shown once; 'balanced'
     draws a class, then one of its images (P2), as many draws as there are images with a label.
-    augment: ranges of random changes; None shows the images as they are. threads: how many
+    augment: ranges of random changes; None shows the images as they are. frames_per_patient: at
+    most so many of a patient's images are drawn for each epoch, 0 takes all. threads: how many
     threads prepare batches ahead; 0 prepares them when asked for. rank, devices: this device's
     share of each batch is made (`step_share`); images and changes are those of a single device.
     """
@@ -66,6 +77,7 @@ class BatchPlan:
     threads: int = 0
     rank: int = 0
     devices: int = 1
+    frames_per_patient: int = 0
 
 
 def _generator(plan: BatchPlan, epoch: int, purpose: int, position: int) -> np.random.Generator:
@@ -73,18 +85,22 @@ def _generator(plan: BatchPlan, epoch: int, purpose: int, position: int) -> np.r
     return np.random.Generator(np.random.PCG64(words))
 
 
-def epoch_order(labels: Indices, indices: Indices, plan: BatchPlan, epoch: int) -> Indices:
+def epoch_order(
+    labels: Indices, indices: Indices, plan: BatchPlan, epoch: int, patients: Sequence[str] = ()
+) -> Indices:
     """The images of an epoch in the order they are shown.
 
     Args:
         labels: (N,) class of every image of the set, -1 unknown.
         indices: the training part.
-        plan: seed and sampling.
+        plan: seed, sampling and frames per patient.
         epoch: 0 is the first.
+        patients: of every image; looked at only when the frames per patient are limited.
 
     Raises:
         TrainingFailed: 'balanced' or 'oversample' and no image with a label.
     """
+    indices = _drawn_frames(patients, indices, plan, epoch)
     rng = _generator(plan, epoch, _ORDER, 0)
     if plan.sampling == "plain":
         return rng.permutation(indices)
@@ -112,6 +128,26 @@ def epoch_order(labels: Indices, indices: Indices, plan: BatchPlan, epoch: int) 
         copies, rest = divmod(largest, len(images))
         parts += [images] * copies + [rng.permutation(images)[:rest]]
     return rng.permutation(np.concatenate(parts))
+
+
+def _drawn_frames(
+    patients: Sequence[str], indices: Indices, plan: BatchPlan, epoch: int
+) -> Indices:
+    """At most `frames_per_patient` images of each patient, in the order given."""
+    limit = plan.frames_per_patient
+    if not limit:
+        return indices
+    rng = _generator(plan, epoch, _FRAMES, 0)
+    members: dict[str, list[int]] = {}
+    for index in indices:
+        members.setdefault(patients[index], []).append(int(index))
+    kept: list[int] = []
+    for _, images in sorted(members.items()):
+        chosen = images
+        if len(images) > limit:
+            chosen = [images[i] for i in rng.choice(len(images), limit, replace=False)]
+        kept += chosen
+    return np.array(sorted(kept), np.int64)
 
 
 def step_slices(n_images: int, batch_size: int) -> list[slice]:
@@ -146,11 +182,21 @@ def step_share(step: slice, rank: int, devices: int) -> slice:
 def _assemble(data: PreparedSet, chosen: Indices) -> Batch:
     """Images as they are: no generator is touched."""
     size = data.size
-    images = np.empty((len(chosen), 1, size, size), np.float32)
+    images = np.empty((len(chosen), data.images.shape[1], size, size), np.float32)
     for row, index in enumerate(chosen):
         images[row] = data.network_input(int(index))
     masks = np.asarray(data.masks[chosen]).astype(np.float32)
-    return torch.from_numpy(images), _targets(data, chosen, masks)
+    return _batch(data, chosen, images, masks)
+
+
+def _batch(
+    data: PreparedSet,
+    chosen: Indices,
+    images: npt.NDArray[np.float32],
+    masks: npt.NDArray[np.float32],
+) -> Batch:
+    features = torch.from_numpy(data.features[chosen]) if data.features.shape[1] else None
+    return Batch(torch.from_numpy(images), _targets(data, chosen, masks), features)
 
 
 def _targets(data: PreparedSet, chosen: Indices, masks: npt.NDArray[np.float32]) -> Targets:
@@ -168,7 +214,7 @@ def _assemble_augmented(
     if plan.augment is None:
         return _assemble(data, chosen)
     size = data.size
-    images = np.empty((len(chosen), 1, size, size), np.float32)
+    images = np.empty((len(chosen), data.images.shape[1], size, size), np.float32)
     masks = np.empty((len(chosen), 1, size, size), np.float32)
     for row, index in enumerate(chosen):
         rng = _generator(plan, epoch, _AUGMENT, first + row)
@@ -176,7 +222,17 @@ def _assemble_augmented(
         image, mask = change.apply(data.network_input(int(index)), np.asarray(data.masks[index]))
         images[row] = image
         masks[row] = mask
-    return torch.from_numpy(images), _targets(data, chosen, masks)
+    return _batch(data, chosen, images, masks)
+
+
+def feature_scale(features: npt.NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+    """Mean and spread (F,) of the known values (N,F); 0 and 1 where none is known, spread 1 where
+    all agree."""
+    known = np.ma.masked_invalid(features.astype(np.float64))
+    mean = np.ma.filled(known.mean(axis=0), 0.0)
+    spread = np.ma.filled(known.std(axis=0), 1.0)
+    spread = np.where(spread <= 1e-9 * np.maximum(1.0, np.abs(mean)), 1.0, spread)
+    return torch.from_numpy(mean).float(), torch.from_numpy(spread).float()
 
 
 def batches(
@@ -184,7 +240,7 @@ def batches(
 ) -> Generator[Batch]:
     """Training batches of an epoch from step `start` on.
 
-    Each item: image (b,1,S,S) float32 and its targets. The same (plan, epoch, step) gives the
+    Each item: see `Batch`. The same (plan, epoch, step) gives the
     same tensors, bit for bit, whatever `start` and `plan.threads` are. With several devices the
     shares of all ranks are together the batch of one; a rank without a share gets that of rank 0,
     to go through the same motions.
@@ -192,7 +248,7 @@ def batches(
     Raises:
         TrainingFailed: see `epoch_order`.
     """
-    order = epoch_order(data.labels, train_indices, plan, epoch)
+    order = epoch_order(data.labels, train_indices, plan, epoch, data.patients)
     steps = step_slices(len(order), plan.batch_size)[start:]
 
     def make(step: slice) -> Batch:

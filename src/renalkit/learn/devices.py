@@ -291,11 +291,16 @@ class Together:
         n = step.stop - step.start
         share = step_share(step, self.rank, self.devices)
         rows = slice(share.start - step.start, share.stop - step.start)
-        masks, classes, attention = outputs
+        masks = outputs.mask_logits
+        whole = {
+            name: _join(value, rows, n)
+            for name, value in outputs._asdict().items()
+            if isinstance(value, Tensor)
+        }
         joined = Outputs(
             None if masks is None else tuple(_join(m, rows, n) for m in masks),
-            None if classes is None else _join(classes, rows, n),
-            None if attention is None else _join(attention, rows, n),
+            whole.pop("class_logits", None),
+            **whole,
         )
         truth = Targets(
             mask=_join(targets.mask, rows, n),

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from renalkit.domain.experiment import without_younger
 from renalkit.errors import StoreError, TrainingFailed
 from renalkit.learn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from renalkit.learn.data import (
@@ -45,7 +46,7 @@ from renalkit.learn.devices import (
     stop_requests,
     train_together,
 )
-from renalkit.learn.options import TrainOptions, without_younger
+from renalkit.learn.options import SINCE, TrainOptions
 from renalkit.learn.outputs import Guide, Losses, Net, Outputs, Targets
 from renalkit.learn.predictor import evaluating, plain_state, save_weights
 from renalkit.learn.schedule import learning_rate
@@ -182,9 +183,13 @@ def task_digest(task: FoldTask, options: TrainOptions, ranges: AugmentRanges | N
         name: [(data.keys[i].text, int(data.labels[i]), bool(data.has_mask[i])) for i in indices]
         for name, indices in (("train", task.train), ("validation", task.validation))
     }
-    settings = {k: v for k, v in without_younger(asdict(options)).items() if k not in _NOT_DECISIVE}
+    settings = {
+        k: v for k, v in without_younger(asdict(options), SINCE).items() if k not in _NOT_DECISIVE
+    }
     augment = None if ranges is None else ranges.as_dict()
-    plain = [settings, augment, parts, data.size, task.n_classes]
+    plain: list[Any] = [settings, augment, parts, data.size, task.n_classes]
+    if data.images.shape[1] > 1 or data.features.shape[1]:
+        plain.append([data.images.shape[1], data.features.shape[1]])
     return sha256_bytes(json.dumps(plain, sort_keys=True).encode())
 
 
@@ -279,9 +284,12 @@ class _Trainee(nn.Module):
         mask: Tensor | None = None,
         known: Tensor | None = None,
         share: float = 0.0,
+        features: Tensor | None = None,
     ) -> Outputs:
         guide = None if mask is None else Guide(mask, share, known)
-        return self.net(image, guide)
+        if features is None:
+            return self.net(image, guide)
+        return self.net(image, guide, features)
 
 
 class _Training:
@@ -306,6 +314,7 @@ class _Training:
             options.loader_threads,
             group.rank,
             group.devices,
+            options.frames_per_patient,
         )
         self.fabric = group.fabric(options)
         torch.manual_seed(options.seed)
@@ -341,7 +350,8 @@ class _Training:
         options = self.options
         while not (self.rows and should_stop(self.rows, options, self.task.segments)):
             started_s = time.monotonic() - self.seconds_before
-            order = epoch_order(self.task.data.labels, self.task.train, self.plan, self.epoch)
+            data = self.task.data
+            order = epoch_order(data.labels, self.task.train, self.plan, self.epoch, data.patients)
             slices = step_slices(len(order), options.batch_size)
             losses = [row.validation_loss for row in self.rows]
             lr = learning_rate(options, self.epoch, losses)
@@ -395,11 +405,12 @@ class _Training:
 
     def _train_step(self, batch: Batch, step: slice, steps: int) -> None:
         """step: the batch's positions in the epoch, of which this rank has its share."""
-        image, targets = self._moved(batch)
+        image, targets, features = self._moved(batch)
         done = (self.epoch * steps + self.step) / (self.options.epochs * steps)
         share = self.task.guide_share(done)
         shown = (targets.mask, targets.has_mask, share) if share > 0 else ()
-        outputs, targets = self.group.join(self.module(image, *shown), targets, step)
+        given = self.module(image, *shown, features=features)
+        outputs, targets = self.group.join(given, targets, step)
         losses = self.task.loss(outputs, targets)
         self.fabric.backward(losses.total)
         self.group.sum_gradients(self.net)
@@ -447,19 +458,20 @@ class _Training:
             self.net.load_state_dict(own, strict=True)
 
     def _validate(self) -> tuple[float, ...]:
-        return astuple(summarise(self._validation_batches()))
+        patients = [self.task.data.patients[i] for i in self.task.validation]
+        return astuple(summarise(self._validation_batches(), patients))
 
     def _validation_batches(self) -> Iterator[ValidationBatch]:
         task = self.task
         for batch in plain_batches(task.data, task.validation, self.options.batch_size):
             if self.group.stop.asked:
                 raise KeyboardInterrupt(STOPPED)
-            image, targets = self._moved(batch)
-            outputs = self.module(image)
+            image, targets, features = self._moved(batch)
+            outputs = self.module(image, features=features)
             yield ValidationBatch(task.loss(outputs, targets).total, outputs, targets)
 
     def _moved(self, batch: Batch) -> Batch:
-        image, targets = batch
+        image, targets, features = batch
         device = self.fabric.device
         if device.type == "cuda":
             image = image.pin_memory()
@@ -469,7 +481,7 @@ class _Training:
         moved = Targets(
             targets.mask.to(device), targets.has_mask.to(device), targets.label.to(device)
         )
-        return image, moved
+        return Batch(image, moved, None if features is None else features.to(device))
 
     # ---- what must not happen
 
@@ -524,6 +536,9 @@ class _Training:
             accuracy=found.accuracy,
             auc=found.auc,
             seconds=seconds,
+            patient_accuracy=found.patient_accuracy,
+            patient_auc=found.patient_auc,
+            patient_log_loss=found.patient_log_loss,
         )
 
     def _end_epoch(self, row: EpochRow, candidate: dict[str, Tensor]) -> None:

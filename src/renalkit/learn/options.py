@@ -7,18 +7,19 @@ from typing import Any, Literal
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
+from renalkit.domain.experiment import without_younger
 from renalkit.errors import ConfigError
 
 Optimizer = Literal["adam", "adamw", "sgd"]
 Schedule = Literal["constant", "cosine", "step", "plateau"]
-Monitor = Literal["loss", "iou", "auc", "accuracy", "loss+iou"]
+Monitor = Literal["loss", "iou", "auc", "accuracy", "loss+iou", "patient-accuracy", "patient-auc"]
 Sampling = Literal["plain", "oversample", "balanced"]
 Precision = Literal["32", "bf16", "16"]
 Device = Literal["cpu", "cuda", "auto"]
 ClassWeights = Literal["none", "inverse"]
 BatchNorm = Literal["device", "synced"]
 
-_SINCE = {"batchnorm": "device"}
+SINCE: dict[str, Any] = {"batchnorm": "device", "frames_per_patient": 0}
 """Settings younger than runs that exist, with the value of those runs."""
 
 
@@ -27,7 +28,10 @@ class TrainOptions:
     """Settings of the training loop; the defaults are P1's.
 
     patience: epochs without improvement before stopping. monitor: what counts as improvement;
-    'loss+iou' stops when neither validation loss nor IoU improved (P1). sampling: 'oversample'
+    'loss+iou' stops when neither validation loss nor IoU improved (P1); 'patient-accuracy' and
+    'patient-auc' look at the mean score of each patient's frames (P2), ties go to the lower
+    log-loss of patients, then to the earlier epoch. frames_per_patient: at most so many frames of
+    a patient are drawn anew for each epoch; 0 takes all. sampling: 'oversample'
     repeats minority classes up to the majority, 'balanced' draws a class first. class_weights:
     'inverse' frequency, mean 1; asking for it together with oversampling corrects imbalance
     twice. ema: decay per step of an average of the weights that is validated and kept instead of
@@ -66,6 +70,7 @@ class TrainOptions:
     checkpoint_minutes: float = 5.0
     seed: int = 0
     batchnorm: BatchNorm = "device"
+    frames_per_patient: int = 0
 
     def __post_init__(self) -> None:
         positive = ("epochs", "batch_size", "lr", "patience", "min_epochs", "devices")
@@ -74,7 +79,14 @@ class TrainOptions:
             for name in positive
             if not getattr(self, name) > 0
         ]
-        for name in ("momentum", "weight_decay", "warmup_epochs", "clip_norm", "threads"):
+        for name in (
+            "momentum",
+            "weight_decay",
+            "warmup_epochs",
+            "clip_norm",
+            "threads",
+            "frames_per_patient",
+        ):
             if getattr(self, name) < 0:
                 problems.append(f"{name}: {getattr(self, name)} must not be negative")
         if not 0 <= self.ema < 1:
@@ -84,9 +96,4 @@ class TrainOptions:
 
     @model_serializer(mode="wrap")
     def _serialised(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_younger(handler(self))
-
-
-def without_younger(plain: dict[str, Any]) -> dict[str, Any]:
-    """The settings as earlier versions wrote them, so that digests of earlier runs stay."""
-    return {name: v for name, v in plain.items() if name not in _SINCE or v != _SINCE[name]}
+        return without_younger(handler(self), SINCE)

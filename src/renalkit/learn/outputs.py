@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-# Shape legend: b images of a batch, c input channels, s side in pixels, k classes, h heads.
+# Shape legend: b images of a batch, c input channels, s side in pixels, k classes, h heads,
+# m modalities, f numbers beside the picture.
 
 
 class Outputs(NamedTuple):
@@ -16,11 +18,15 @@ class Outputs(NamedTuple):
     mask_logits: h tensors (b,1,s,s), one per supervised head, the last is the one used alone.
     class_logits: (b,k).
     attention: (b,1,s,s) in [0,1], the spatial attention map shown to the user; only in eval mode.
+    branch_logits: (b,m,k), what each modality's own head says (MUF-Net).
+    modality_weights: (b,m), how much each modality counts in the fusion (alpha, beta of P2).
     """
 
     mask_logits: tuple[Tensor, ...] | None
     class_logits: Tensor | None
     attention: Tensor | None = None
+    branch_logits: Tensor | None = None
+    modality_weights: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,28 @@ class Net(nn.Module):
         raise TypeError(
             f"{type(self).__name__} does not define forward (guide={guide is not None})"
         )
+
+    def cam_layers(self) -> Mapping[str, nn.Module]:
+        """The layer whose (b,n,y,x) output an activation map is made of, per modality; empty
+        where there is none."""
+        return {}
+
+
+class FeatureNet(Net):
+    """Base of networks that are also given numbers beside the picture."""
+
+    def forward(
+        self, image: Tensor, guide: Guide | None = None, features: Tensor | None = None
+    ) -> Outputs:
+        """image: (b,c,s,s) float32. features: (b,f) float32, NaN where unknown, None for f = 0."""
+        raise TypeError(
+            f"{type(self).__name__} does not define forward (guide={guide is not None}, "
+            f"features={features is not None})"
+        )
+
+    def standardise(self, mean: Tensor, spread: Tensor) -> None:
+        """Take over mean and spread (f,) of the training part; they are kept with the weights."""
+        raise TypeError(f"{type(self).__name__} does not define standardise ({mean}, {spread})")
 
 
 class Losses(NamedTuple):

@@ -7,7 +7,7 @@ unpickled.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -22,12 +22,12 @@ from torch import Tensor, nn
 
 from renalkit.errors import ModelRefused
 from renalkit.learn.options import Device
-from renalkit.learn.outputs import Outputs
+from renalkit.learn.outputs import FeatureNet, Outputs
 from renalkit.learn.prepared import PreparedSet
 from renalkit.store.files import sha256_bytes, sha256_file, write_with
 
 Images = npt.NDArray[np.uint8] | npt.NDArray[np.float32] | PreparedSet
-RawArrays = dict[str, npt.NDArray[np.float32]]
+RawArrays = dict[str, npt.NDArray[Any]]
 
 # Shape legend: N images, b images of a batch, c channels, S side in pixels, h heads, k classes.
 
@@ -175,17 +175,25 @@ def _arrays(outputs: Outputs) -> dict[str, Tensor]:
         named["mask_logits"] = torch.cat(outputs.mask_logits, dim=1).float()
     if outputs.class_logits is not None:
         named["class_logits"] = outputs.class_logits.float()
-    if outputs.attention is not None:
-        named["attention"] = outputs.attention.float()
+    for name in ("attention", "branch_logits", "modality_weights"):
+        value = getattr(outputs, name)
+        if value is not None:
+            named[name] = value.float()
     return named
 
 
-def _mirrored_mean(net: nn.Module, image: Tensor) -> dict[str, Tensor]:
+_PLACED = ("mask_logits", "attention")
+"""Results that lie where the picture lies."""
+
+
+def _mirrored_mean(net: nn.Module, given: Sequence[Tensor | None]) -> dict[str, Tensor]:
     """Mean of the logits for the image and its left-right mirror (the only flip B-mode allows)."""
-    straight = _arrays(net(image))
-    mirrored = _arrays(net(torch.flip(image, [-1])))
+    image, *more = given
+    assert image is not None
+    straight = _arrays(net(image, *more))
+    mirrored = _arrays(net(torch.flip(image, [-1]), *more))
     return {
-        name: (value + (mirrored[name] if name == "class_logits" else mirrored[name].flip(-1))) / 2
+        name: (value + (mirrored[name].flip(-1) if name in _PLACED else mirrored[name])) / 2
         for name, value in straight.items()
     }
 
@@ -201,15 +209,16 @@ def predict_batches(
 
     Args:
         net: evaluated without gradients; its mode is restored.
-        images: (N,1,S,S) uint8 (scaled to 0..1) or float32 (taken as it is), or a PreparedSet,
-            which brings its own grey levels.
+        images: (N,c,S,S) uint8 (scaled to 0..1) or float32 (taken as it is), or a PreparedSet,
+            which brings its own grey levels and features.
         batch_size: images held at once.
         device: where to compute; the network is moved there.
         tta: mean of the logits over the image and its left-right mirror.
 
     Yields:
-        'mask_logits' (b,h,S,S), 'class_logits' (b,k), 'attention' (b,1,S,S), float32, as far as
-        the network has them.
+        'mask_logits' (b,h,S,S), 'class_logits' (b,k), 'attention' (b,1,S,S), 'branch_logits'
+        (b,m,k), 'modality_weights' (b,m), float32, as far as the network has them; of a
+        PreparedSet also 'present' (b,m) bool.
 
     Raises:
         ModelRefused: a result is NaN or infinite.
@@ -217,10 +226,11 @@ def predict_batches(
     target = resolve_device(device)
     net.to(target)
     for start in range(0, len(images), batch_size):
-        batch = torch.from_numpy(_float_batch(images, slice(start, start + batch_size)))
+        rows = slice(start, start + batch_size)
+        batch = torch.from_numpy(_float_batch(images, rows))
         with evaluating(net):
-            moved = batch.to(target)
-            found = _mirrored_mean(net, moved) if tta else _arrays(net(moved))
+            given = [batch.to(target), *_beside(net, images, rows, target)]
+            found = _mirrored_mean(net, given) if tta else _arrays(net(*given))
             raw = {name: value.cpu().numpy() for name, value in found.items()}
         for name, value in raw.items():
             if not np.isfinite(value).all():
@@ -230,7 +240,20 @@ def predict_batches(
                     expected="finite results",
                     remedy="train again or use other weights; nothing was decided from this",
                 )
+        if isinstance(images, PreparedSet):
+            raw["present"] = images.present[rows]
         yield raw
+
+
+def _beside(
+    net: nn.Module, images: Images, rows: slice, device: torch.device
+) -> tuple[Tensor | None, ...]:
+    """What a network is given after the image: nothing, or no guide and its features."""
+    if not isinstance(net, FeatureNet):
+        return ()
+    if not isinstance(images, PreparedSet) or not images.features.shape[1]:
+        return ()
+    return None, torch.from_numpy(images.features[rows]).to(device)
 
 
 def predict_arrays(

@@ -18,7 +18,8 @@ class EpochRow:
     """Figures of one epoch; NaN where a figure does not exist.
 
     epoch: 1 is the first. loss and its parts: means over images. iou, dice: mean over validation
-    images with a lesion in the reference, on the network grid. seconds: wall clock.
+    images with a lesion in the reference, on the network grid. patient_*: from the mean score of
+    each validation patient. seconds: wall clock.
     """
 
     epoch: int
@@ -32,6 +33,9 @@ class EpochRow:
     accuracy: float
     auc: float
     seconds: float
+    patient_accuracy: float = math.nan
+    patient_auc: float = math.nan
+    patient_log_loss: float = math.nan
 
     def as_dict(self) -> dict[str, float | None]:
         """Values for strict JSON: None for NaN."""
@@ -59,14 +63,20 @@ def history_csv(rows: Sequence[EpochRow]) -> str:
 
 
 def _merit(row: EpochRow, monitor: Monitor, segments: bool) -> tuple[float, float]:
-    """Larger is better; ties of the monitored figure go to the lower validation loss."""
+    """Larger is better; ties of the monitored figure go to the lower loss (of patients, where
+    patients are monitored)."""
+    if monitor in ("patient-accuracy", "patient-auc"):
+        value = row.patient_accuracy if monitor == "patient-accuracy" else row.patient_auc
+        return _or_lowest(value), _or_lowest(-row.patient_log_loss)
     chosen = {"iou": row.iou, "auc": row.auc, "accuracy": row.accuracy}.get(monitor)
     if monitor == "loss+iou" and segments:
         chosen = row.iou
-    loss = -math.inf if math.isnan(row.validation_loss) else -row.validation_loss
-    if chosen is None:
-        return loss, 0.0
-    return (-math.inf if math.isnan(chosen) else chosen), loss
+    loss = _or_lowest(-row.validation_loss)
+    return (loss, 0.0) if chosen is None else (_or_lowest(chosen), loss)
+
+
+def _or_lowest(value: float) -> float:
+    return -math.inf if math.isnan(value) else value
 
 
 def best_row(rows: Sequence[EpochRow], monitor: Monitor, segments: bool) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,13 +19,20 @@ from renalkit.metrics.classification import auc
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """Mean loss, mean per-image IoU and Dice, accuracy and AUC; NaN where undefined."""
+    """Mean loss, mean per-image IoU and Dice, accuracy and AUC; NaN where undefined.
+
+    patient_*: the same from the mean score of each patient's images; patient_log_loss is the mean
+    negative logarithm of the true class's score.
+    """
 
     loss: float = math.nan
     iou: float = math.nan
     dice: float = math.nan
     accuracy: float = math.nan
     auc: float = math.nan
+    patient_accuracy: float = math.nan
+    patient_auc: float = math.nan
+    patient_log_loss: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +57,11 @@ def overlap(logits: Tensor, targets: Targets) -> Tensor:
     return torch.stack([both / either, 2 * both / (either + both)], dim=1)[counted]
 
 
-def summarise(batches: Iterator[ValidationBatch]) -> Validation:
-    """Figures over all batches; every batch costs one synchronisation."""
+def summarise(batches: Iterator[ValidationBatch], patients: Sequence[str] = ()) -> Validation:
+    """Figures over all batches; every batch costs one synchronisation.
+
+    patients: one per image, in order; empty leaves the figures of patients out.
+    """
     losses: list[float] = []
     sizes: list[int] = []
     overlaps: list[npt.NDArray[np.float64]] = []
@@ -70,10 +80,39 @@ def summarise(batches: Iterator[ValidationBatch]) -> Validation:
     loss = float(np.average(losses, weights=sizes))
     both = np.concatenate(overlaps) if overlaps else np.empty((0, 2))
     iou, dice = (float(v) for v in both.mean(0)) if len(both) else (math.nan, math.nan)
-    accuracy = area = math.nan
-    if scores:
-        accuracy, area = _classification(np.concatenate(scores), np.concatenate(labels))
-    return Validation(loss, iou, dice, accuracy, area)
+    if not scores:
+        return Validation(loss, iou, dice)
+    values, truth = np.concatenate(scores), np.concatenate(labels)
+    accuracy, area = _classification(values, truth)
+    if not patients:
+        return Validation(loss, iou, dice, accuracy, area)
+    means, known = _of_patients(values, truth, patients)
+    by_patient = _classification(means, known)
+    return Validation(loss, iou, dice, accuracy, area, *by_patient, _log_loss(means, known))
+
+
+def _of_patients(
+    scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], patients: Sequence[str]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Mean scores (p,k) and label (p,) of each patient with one class among the labelled images."""
+    names = np.asarray(patients)[labels >= 0]
+    scores, labels = scores[labels >= 0], labels[labels >= 0]
+    means: list[npt.NDArray[np.float64]] = []
+    truth: list[int] = []
+    for name in dict.fromkeys(names.tolist()):
+        own = names == name
+        classes = set(labels[own].tolist())
+        if len(classes) == 1:
+            means.append(scores[own].mean(0))
+            truth.append(classes.pop())
+    return np.array(means).reshape(len(means), scores.shape[1]), np.array(truth, np.int64)
+
+
+def _log_loss(scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float:
+    if not len(labels):
+        return math.nan
+    own = scores[np.arange(len(labels)), labels]
+    return float(-np.log(np.maximum(own, np.finfo(np.float64).tiny)).mean())
 
 
 def _classification(

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from renalkit.domain.geometry import MaskRLE
+from renalkit.domain.image import Mode
 from renalkit.domain.prediction import Prediction, SystemRef, Unit
 from renalkit.domain.sample import SampleKey
 from renalkit.domain.study import RoiOrigin
@@ -33,6 +34,8 @@ _SCHEMA = pa.schema(
         ("system", pa.string()),
         ("label", pa.string()),
         ("weights_sha256", pa.string()),
+        ("modality_weights", pa.list_(pa.float64())),
+        ("modalities", pa.list_(pa.string())),
     ]
 )
 
@@ -54,6 +57,8 @@ def _row(p: Prediction) -> dict[str, Any]:
         "system": p.system.name,
         "label": p.system.label,
         "weights_sha256": p.system.weights_sha256,
+        "modality_weights": None if p.modality_weights is None else list(p.modality_weights),
+        "modalities": None if p.modalities is None else list(p.modalities),
     }
 
 
@@ -67,7 +72,7 @@ def save_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
 def load_predictions(path: Path) -> tuple[Prediction, ...]:
     """The predictions of a table; StoreError when it is damaged or of another form.
 
-    Tables of runs that kept no scores of regions have no such column: they are None.
+    Columns that tables of earlier versions do not have are None.
     """
     remedy = "remove the fold folder and run the experiment again; other folds are kept"
     try:
@@ -88,11 +93,17 @@ def _prediction(row: dict[str, Any]) -> Prediction:
     return Prediction(
         unit=Unit[row["unit"].upper()],
         key=SampleKey(row["patient"], row["study"], row["lesion"], row["clip"], row["frame"]),
-        scores=None if row["scores"] is None else tuple(row["scores"]),
+        scores=_tuple(row["scores"]),
         target=row["target"],
         system=SystemRef(row["system"], row["label"], row["weights_sha256"]),
         fold=row["fold"],
         mask=None if row["mask"] is None else MaskRLE.parse(row["mask"]),
         roi_origin=RoiOrigin(row["roi_origin"]),
-        mark_scores=None if row["mark_scores"] is None else tuple(row["mark_scores"]),
+        mark_scores=_tuple(row["mark_scores"]),
+        modality_weights=_tuple(row["modality_weights"]),
+        modalities=None if row["modalities"] is None else tuple(map(Mode, row["modalities"])),
     )
+
+
+def _tuple(values: Sequence[float] | None) -> tuple[float, ...] | None:
+    return None if values is None else tuple(values)

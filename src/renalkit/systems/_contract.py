@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from renalkit.domain.image import Mode
+
 if TYPE_CHECKING:
     from renalkit.learn.outputs import Losses, Net, Outputs, Targets
 
@@ -83,11 +85,26 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Size of what goes in and comes out: input channels, side in pixels, number of classes."""
+    """Size of what goes in and comes out: input channels, side in pixels, number of classes.
+
+    modalities: whose channels are stacked in the input, in this order. features: names of the
+    numbers given beside the picture, for instance perfusion figures.
+    """
 
     channels: int = 1
     size: int = 128
     n_classes: int = 2
+    modalities: tuple[Mode, ...] = (Mode.B,)
+    features: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClassBalance:
+    """What a loss may know of the training part: images per class in task order, and the weights
+    asked for by `class_weights` (None: none)."""
+
+    counts: tuple[int, ...]
+    weights: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +112,21 @@ class Decoded:
     """Network results of one image on the network grid, framework-free.
 
     mask: (s,s) float32 probability or None; scores: (k,) float64 summing to 1 or None;
-    attention: (s,s) float32 in [0,1] or None.
+    attention: (s,s) float32 in [0,1] or None. modality_weights: how much each modality of a fused
+    network counted (alpha, beta of P2), in the order of the shape; None where there is no fusion.
+    modalities: those the scores come from, fewer than asked for when one was missing; None where
+    nothing could be missing.
     """
 
     mask: npt.NDArray[np.float32] | None
     scores: npt.NDArray[np.float64] | None
     attention: npt.NDArray[np.float32] | None = None
+    modality_weights: tuple[float, ...] | None = None
+    modalities: tuple[Mode, ...] | None = None
 
 
 P = TypeVar("P", bound=Params)
-RawOutputs = Mapping[str, npt.NDArray[np.float32]]
+RawOutputs = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +134,16 @@ class System(Generic[P]):
     """A system users can name.
 
     build(params, shape, task) -> Net
-    loss(params, task, class_weights) -> callable (Outputs, Targets) -> Losses
+    loss(params, task, balance) -> callable (Outputs, Targets) -> Losses
     decode(params, raw) -> one Decoded per image; raw holds arrays 'mask_logits' (b,h,s,s),
-        'class_logits' (b,k) and 'attention' (b,1,s,s) as far as the system has them
+        'class_logits' (b,k), 'attention' (b,1,s,s), 'branch_logits' (b,m,k) and
+        'modality_weights' (b,m) as far as the system has them, and 'present' (b,m) bool, False
+        where a modality was missing
     guide_share(params, progress) -> share of the reference mask shown to the network,
         progress in [0,1] of training; 0 for systems without coupling
+    takes: the sets of modalities its network can be built for; the first is the usual one
+    missing: whether it can answer when one of its modalities is missing
+    features: whether numbers beside the picture can be given to it
     """
 
     name: str
@@ -125,9 +152,12 @@ class System(Generic[P]):
     tasks: frozenset[Task]
     default_task: Task
     build: Callable[[P, Shape, Task], Net]
-    loss: Callable[[P, Task, tuple[float, ...] | None], Callable[[Outputs, Targets], Losses]]
+    loss: Callable[[P, Task, ClassBalance], Callable[[Outputs, Targets], Losses]]
     decode: Callable[[P, RawOutputs], list[Decoded]]
     guide_share: Callable[[P, float], float]
+    takes: tuple[tuple[Mode, ...], ...] = ((Mode.B,),)
+    missing: bool = False
+    features: bool = False
 
     def params(self, given: Mapping[str, Any] | None = None) -> P:
         """The typed parameters; unknown keys and wrong values raise pydantic's ValidationError."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
+from renalkit.domain.image import Mode
 from renalkit.errors import ModelRefused
 from renalkit.systems._contract import Decoded, RawOutputs
 
@@ -31,6 +35,50 @@ def softmax(logits: npt.ArrayLike) -> Floats:
     return powers / powers.sum(-1, keepdims=True)
 
 
+def decode_fused(
+    raw: RawOutputs,
+    modalities: Sequence[Mode],
+    class_scores: Callable[[npt.ArrayLike], Floats] = softmax,
+) -> list[Decoded]:
+    """Arrays of a fused network -> one result per image, saying which modalities it comes from.
+
+    raw: 'class_logits' (b,k), 'branch_logits' (b,m,k), 'modality_weights' (b,m), 'present' (b,m)
+    bool, all there when it is missing. An image with a modality missing gets the scores of the
+    head of the one it has, and no weights.
+
+    Raises:
+        ModelRefused: see `decode`; an image without any modality.
+    """
+    fused = decode(raw, class_scores=class_scores)
+    branches = _checked(raw, "branch_logits", 3)
+    weights = _checked(raw, "modality_weights", 2)
+    everything = np.ones((len(fused), len(modalities)), np.bool_)
+    present = np.asarray(raw.get("present", everything), np.bool_)
+    if present.shape != everything.shape:
+        raise ModelRefused(
+            f"presence of shape {present.shape}",
+            where="present",
+            expected=f"{everything.shape}, one per image and modality",
+        )
+    found: list[Decoded] = []
+    for i, (result, there) in enumerate(zip(fused, present, strict=True)):
+        used = tuple(m for m, here in zip(modalities, there, strict=True) if here)
+        if there.all():
+            shown = None if weights is None else tuple(float(w) for w in weights[i])
+            found.append(replace(result, modality_weights=shown, modalities=used))
+            continue
+        if not used or branches is None:
+            raise ModelRefused(
+                f"an image with {' and '.join(used) or 'no modality'}",
+                where="network input",
+                expected=" and ".join(modalities),
+                remedy="leave the image out, or use a network of that modality alone",
+            )
+        scores = class_scores(branches[i][there]).mean(0)
+        found.append(replace(result, scores=scores, modalities=used))
+    return found
+
+
 def _checked(raw: RawOutputs, name: str, n_dims: int) -> npt.NDArray[np.float32] | None:
     if name not in raw:
         return None
@@ -49,11 +97,17 @@ def _checked(raw: RawOutputs, name: str, n_dims: int) -> npt.NDArray[np.float32]
     return values
 
 
-def decode(raw: RawOutputs, *, average_heads: bool = False) -> list[Decoded]:
+def decode(
+    raw: RawOutputs,
+    *,
+    average_heads: bool = False,
+    class_scores: Callable[[npt.ArrayLike], Floats] = softmax,
+) -> list[Decoded]:
     """Arrays of a batch -> one result per image.
 
     raw: 'mask_logits' (b,h,s,s), 'class_logits' (b,k), 'attention' (b,1,s,s), as far as present.
-    The mask is the last head's probability, or the mean of all heads' probabilities.
+    The mask is the last head's probability, or the mean of all heads' probabilities. class_scores:
+    (..., j) logits -> (..., k) scores that sum to 1.
 
     Raises:
         ModelRefused: a non-finite number, a wrong number of dimensions, parts of unequal length
@@ -71,7 +125,7 @@ def decode(raw: RawOutputs, *, average_heads: bool = False) -> list[Decoded]:
     if masks is not None:
         used = masks if average_heads else masks[:, -1:]
         probability = sigmoid(used).mean(1).astype(np.float32)
-    scores = None if logits is None else softmax(logits)
+    scores = None if logits is None else class_scores(logits)
     shown = None if attention is None else np.clip(attention[:, 0], 0, 1).astype(np.float32)
     return [
         Decoded(

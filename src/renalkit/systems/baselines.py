@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from renalkit.systems._contract import (
     Card,
     Claim,
+    ClassBalance,
     Decoded,
     OpenChoice,
     Params,
@@ -188,7 +189,7 @@ def build_resnext50(params: ResNetParams, shape: Shape, task: Task) -> Net:
 
 
 def loss(
-    params: BaselineParams, task: Task, class_weights: tuple[float, ...] | None
+    params: BaselineParams, task: Task, balance: ClassBalance
 ) -> Callable[[Outputs, Targets], Losses]:
     """Dice + BCE over the heads and cross-entropy, joined by segmentation_weight."""
     from renalkit.learn.losses import LossPlan, joint_loss  # torch loads only for training
@@ -200,7 +201,7 @@ def loss(
             dice_weight=params.dice_weight,
             bce_weight=params.bce_weight,
             segmentation_weight=params.segmentation_weight,
-            class_weights=class_weights,
+            class_weights=balance.weights,
         )
     )
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from renalkit.systems._contract import (
     Card,
     Claim,
+    ClassBalance,
     Decoded,
     OpenChoice,
     Params,
@@ -247,7 +248,7 @@ def build(params: MultitaskParams, shape: Shape, task: Task) -> Net:
 
 
 def loss(
-    params: MultitaskParams, task: Task, class_weights: tuple[float, ...] | None
+    params: MultitaskParams, task: Task, balance: ClassBalance
 ) -> Callable[[Outputs, Targets], Losses]:
     """Dice + BCE over the heads and cross-entropy, joined by segmentation_weight."""
     from renalkit.learn.losses import LossPlan, joint_loss  # torch loads only for training
@@ -259,7 +260,7 @@ def loss(
             dice_weight=params.dice_weight,
             bce_weight=params.bce_weight,
             segmentation_weight=params.segmentation_weight,
-            class_weights=class_weights,
+            class_weights=balance.weights,
         )
     )
 

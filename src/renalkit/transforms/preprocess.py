@@ -16,13 +16,20 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import numpy.typing as npt
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
+from renalkit.domain.experiment import without_younger
+from renalkit.domain.pairs import MARGIN_MAX
 from renalkit.errors import ConfigError, InputRefused, Reason
 
 MIN_SIDE_PX = 16
 """Pictures with a shorter side are refused: nothing of a lesion could be seen on them."""
 
+_SINCE: dict[str, Any] = {"region": "frame", "margin": 0.0}
+"""Settings younger than runs that exist, with the value of those runs."""
+
 Normalise = Literal["unit", "zscore"]
+Region = Literal["frame", "lesion"]
 
 
 def check_usable(pixels: npt.NDArray[Any], *, where: str = "") -> None:
@@ -342,7 +349,8 @@ class Preprocess:
     size: side S of the network input in px. bilateral: P1's filter (d 9, sigmas 75), run at the
     source resolution. clahe: local histogram equalisation (off in P1). normalise: `unit` maps
     0..255 to 0..1; `zscore` subtracts the mean and divides by the standard deviation of the
-    picture itself (padding not counted, but shifted like black).
+    picture itself (padding not counted, but shifted like black). region: the whole `frame`, or the
+    `lesion` cut out along its box grown by `margin` of the box on each side (P2 to P4).
     """
 
     size: int = 128
@@ -351,6 +359,8 @@ class Preprocess:
     normalise: Normalise = "unit"
     clahe_clip_limit: float = 2.0
     clahe_grid: int = 8
+    region: Region = "frame"
+    margin: float = 0.0
 
     def __post_init__(self) -> None:
         problems: list[str] = []
@@ -362,6 +372,12 @@ class Preprocess:
             problems.append(f"clahe_clip_limit: {self.clahe_clip_limit} is not within (0, 100]")
         if not 1 <= self.clahe_grid <= 64:
             problems.append(f"clahe_grid: {self.clahe_grid} is not within 1 to 64")
+        if self.region not in ("frame", "lesion"):
+            problems.append(f"region: '{self.region}' is neither 'frame' nor 'lesion'")
+        if not 0.0 <= self.margin <= MARGIN_MAX:
+            problems.append(f"margin: {self.margin} is not within 0 to {MARGIN_MAX}")
+        if self.margin and self.region == "frame":
+            problems.append("margin: only for region 'lesion'")
         if problems:
             raise ConfigError(problems, where="preprocess")
 
@@ -401,9 +417,37 @@ class Preprocess:
         placed = None if mask is None else placement.apply_mask(mask)[None]
         return Prepared(image[None], placed, placement)
 
+    def run_colour(
+        self, pixels: npt.NDArray[Any], *, where: str = ""
+    ) -> tuple[npt.NDArray[np.uint8], Placement]:
+        """A tinted picture as (3,S,S) uint8, red, green, blue; no filter is applied to it.
+
+        Args:
+            pixels: (H, W) or (H, W, 3) uint8; grey is repeated.
+
+        Raises:
+            InputRefused: the picture is unusable (`check_usable`) or not of 8 bits.
+        """
+        check_usable(pixels, where=where)
+        if pixels.dtype != np.uint8:
+            raise InputRefused(
+                Reason.BAD_PIXEL_DESCRIPTION,
+                f"contrast pixels of type {pixels.dtype}",
+                where=where,
+                expected="uint8",
+                remedy="export the picture with 8 bits per value",
+            )
+        colour = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+        square, placement = letterbox(colour, self.size)
+        return np.ascontiguousarray(square.transpose(2, 0, 1)), placement
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values in a fixed order, fit for a record and for a cache digest."""
-        return asdict(self)
+        return without_younger(asdict(self), _SINCE)
+
+    @model_serializer(mode="wrap")
+    def _serialised(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_younger(handler(self), _SINCE)
 
 
 def _nearest(values: npt.NDArray[np.uint8], shape: tuple[int, int]) -> npt.NDArray[np.uint8]:

@@ -17,14 +17,17 @@ from pydantic import (
 )
 
 from renalkit.config import Settings, parse_settings, problems_of, read_toml, with_overrides
-from renalkit.domain.experiment import settings_digest
+from renalkit.domain.experiment import settings_digest, without_younger
+from renalkit.domain.image import Mode
 from renalkit.domain.prediction import Rule
 from renalkit.domain.splits import Plan
 from renalkit.errors import ConfigError
 from renalkit.learn.options import TrainOptions
+from renalkit.learn.prepared import Inputs
+from renalkit.metrics.calibrators import Calibration
 from renalkit.metrics.classification import OperatingPoint, ThresholdRule
 from renalkit.systems import get_system
-from renalkit.systems._contract import Params, System, Task
+from renalkit.systems._contract import Params, Shape, System, Task
 from renalkit.transforms.augment import AugmentRanges
 from renalkit.transforms.preprocess import Preprocess
 
@@ -60,7 +63,9 @@ class SystemSettings(Settings):
     """One system to train: the name users type, its parameters, and what differs for it.
 
     label: name in tables when one system appears twice. folds: only these folds (all when empty).
-    train: keys of [train] that differ for this system. size: input side that differs.
+    train: keys of [train] that differ for this system. size: input side that differs. modalities:
+    what it looks at, where it can choose (B, CEUS). features: facts of the study given to it as
+    numbers beside the picture; "perfusion" stands for all figures of the contrast curves.
     """
 
     name: str
@@ -70,6 +75,15 @@ class SystemSettings(Settings):
     folds: tuple[int, ...] = ()
     train: dict[str, Any] = Field(default_factory=dict)
     size: int | None = None
+    modalities: tuple[Mode, ...] | None = None
+    features: tuple[str, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _as_earlier(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        if not plain["features"]:
+            del plain["features"]
+        return without_younger(plain, {"modalities": None})
 
 
 CLINICAL = "clinical"
@@ -85,15 +99,34 @@ class ClinicalSettings(Settings):
     columns: tuple[str, ...] | None = None
 
 
+_YOUNGER: dict[str, Any] = {
+    "topk_share": 0.2,
+    "noisy_or_frames": 1.0,
+    "prior_correction": False,
+    "calibration": Calibration.NONE.value,
+}
+"""Statistics that runs of earlier versions do not name."""
+
+
 class StatisticsSettings(Settings):
     """How figures are made from predictions.
 
-    rule: frames to patients. threshold: chosen on the validation part of each fold, by
-    threshold_target, missed_cost and prevalence where the rule needs them (`OperatingPoint`).
-    bootstrap: resamples of patients. tolerance_px / tolerance_mm: of the surface Dice.
+    rule: frames to patients, with topk_share, noisy_or_frames and attention_temperature as
+    `Pooling` has them; 'validation' takes in each fold the rule with the lowest log-loss of its
+    validation patients, and a temperature that is not set is chosen there too. prior_correction:
+    scores for the class shares of training patients instead of those that sampler and loss
+    imposed. calibration: fitted on the validation patients of each fold. threshold: chosen on the
+    validation part of each fold, by threshold_target, missed_cost and prevalence where the rule
+    needs them (`OperatingPoint`). bootstrap: resamples of patients. tolerance_px / tolerance_mm:
+    of the surface Dice.
     """
 
-    rule: Rule = Rule.MEAN
+    rule: Rule | Literal["validation"] = Rule.MEAN
+    topk_share: Annotated[float, Field(gt=0, le=1)] = 0.2
+    noisy_or_frames: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    attention_temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    prior_correction: bool = False
+    calibration: Calibration = Calibration.NONE
     threshold: ThresholdRule = ThresholdRule.YOUDEN
     threshold_target: float | None = None
     missed_cost: float | None = None
@@ -125,7 +158,7 @@ class StatisticsSettings(Settings):
     def _as_earlier(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without what is not set, so that digests of runs older than these keys stay."""
         plain: dict[str, Any] = handler(self)
-        return {k: v for k, v in plain.items() if v is not None}
+        return without_younger({k: v for k, v in plain.items() if v is not None}, _YOUNGER)
 
 
 class Experiment(Settings):
@@ -192,10 +225,23 @@ class Job(Settings):
     input: Preprocess
     augment: AugmentRanges
     folds: tuple[int, ...]
+    modalities: tuple[Mode, ...] = (Mode.B,)
+    features: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
-        return settings_digest(self.model_dump(mode="json"))
+        since = {"modalities": ["B"], "features": []}
+        return settings_digest(without_younger(self.model_dump(mode="json"), since))
+
+    @property
+    def inputs(self) -> Inputs:
+        """What its network is given."""
+        return Inputs(self.modalities, self.features)
+
+    def shape(self, n_classes: int) -> Shape:
+        """What its network takes and gives."""
+        channels = self.inputs.channels
+        return Shape(channels, self.input.size, n_classes, self.modalities, self.features)
 
 
 def _job(experiment: Experiment, item: SystemSettings, where: str) -> Job:
@@ -224,8 +270,10 @@ def _job(experiment: Experiment, item: SystemSettings, where: str) -> Job:
             problems.append(
                 f"{where}.task: {item.name} does not do '{task.value}' (it does {known})"
             )
+        problems += _input_problems(experiment, item, system, task, where)
     if problems:
         raise ConfigError(problems)
+    modalities = item.modalities or (system.takes[0] if system else (Mode.B,))
     return Job(
         label=item.label or item.name,
         system=item.name,
@@ -235,7 +283,28 @@ def _job(experiment: Experiment, item: SystemSettings, where: str) -> Job:
         input=replace(experiment.input, size=item.size) if item.size else experiment.input,
         augment=experiment.augment,
         folds=item.folds,
+        modalities=modalities,
+        features=item.features,
     )
+
+
+def _input_problems(
+    experiment: Experiment, item: SystemSettings, system: System[Params], task: Task, where: str
+) -> list[str]:
+    """What a system cannot be given."""
+    problems: list[str] = []
+    if item.modalities is not None and item.modalities not in system.takes:
+        known = " or ".join("[" + ", ".join(t) + "]" for t in system.takes)
+        given = ", ".join(item.modalities)
+        problems.append(f"{where}.modalities: {item.name} takes {known}, not [{given}]")
+    if item.features and not system.features:
+        problems.append(f"{where}.features: {item.name} takes no numbers beside the picture")
+    if experiment.input.region == "lesion" and task.segments:
+        problems.append(
+            f"{where}.task: '{task.value}' with input.region 'lesion': the cut already says where "
+            "the lesion is; use region 'frame' or task 'classification'"
+        )
+    return problems
 
 
 class _Train(Settings):

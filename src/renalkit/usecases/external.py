@@ -18,7 +18,7 @@ import numpy as np
 
 from renalkit.domain.cohort import Cohort
 from renalkit.domain.prediction import SystemRef
-from renalkit.domain.sample import Sample, b_mode_samples
+from renalkit.domain.sample import Sample
 from renalkit.domain.splits import Fold, Plan, Split
 from renalkit.errors import CheckFailed, ConfigError, ModelRefused
 from renalkit.learn.data import prepare
@@ -35,11 +35,10 @@ from renalkit.store.predictions import load_predictions, save_predictions
 from renalkit.store.runs import RunFolder
 from renalkit.store.splits import load_split, save_split
 from renalkit.systems import get_system
-from renalkit.systems._contract import Shape
 from renalkit.usecases.check import check
 from renalkit.usecases.clinical_model import stored_clinical_job
 from renalkit.usecases.experiment import Experiment, Job, jobs_of
-from renalkit.usecases.parts import fold_digest, load_data
+from renalkit.usecases.parts import fold_digest, load_data, samples_of, usable
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.results import stored_experiment
 from renalkit.usecases.run import finish_run
@@ -130,7 +129,8 @@ def _set_up(request: ExternalRequest, progress: Progress) -> _Setting:
     task = {"classes": list(cohort.task.classes), "positive": cohort.task.positive}
     write_json(folder.cohort, {"name": cohort.name, "digest": cohort.digest, "task": task})
     save_split(folder.folds, split)
-    samples = tuple(s for s in b_mode_samples(cohort) if s.key.patient in outside)
+    every = samples_of(cohort, experiment.input.region)
+    samples = tuple(s for s in every if s.key.patient in outside)
     return _Setting(source, folder, experiment, jobs, cohort, samples, split)
 
 
@@ -203,12 +203,12 @@ def _folds(setting: _Setting, job: Job) -> list[Fold]:
 def _test_system(setting: _Setting, job: Job, progress: Progress) -> None:
     system = get_system(job.system)
     params = system.params(job.params)
-    shape = Shape(1, job.input.size, len(setting.cohort.task.classes))
+    shape = job.shape(len(setting.cohort.task.classes))
     own = setting.folder.system(job.label)
     for old in (setting.source.complexity(job.label), setting.source.timing(job.label)):
         if old.exists() and not (own / old.name).exists():
             write_json(own / old.name, read_json(old))
-    data = None
+    data, tested = None, list[Sample]()
     for fold in _folds(setting, job):
         digest = fold_digest(job, setting.cohort.digest, setting.split.digest, fold.index)
         target = setting.folder.fold(job.label, fold.index)
@@ -217,18 +217,20 @@ def _test_system(setting: _Setting, job: Job, progress: Progress) -> None:
         progress.stage(f"{job.label}: fold {fold.index + 1} of {len(setting.split.folds)}")
         if data is None:
             workers = setting.experiment.workers
-            data = prepare(setting.outside, job.input, setting.source.cache, workers, progress)
+            data = prepare(
+                setting.outside, job.input, setting.source.cache, workers, progress, job.inputs
+            )
+            there = usable(data, system, "test", np.arange(len(setting.outside)))
+            data, tested = data.take(there), [setting.outside[i] for i in there]
         before = setting.source.fold(job.label, fold.index)
         known = read_json(before.done)
         net = system.build(params, shape, job.task)
         load_weights(net, before.weights, known["weights_sha256"])
-        decoded = decode_all(
-            system, params, net, data.take(np.arange(len(setting.outside))), job.train
-        )
+        decoded = decode_all(system, params, net, data, job.train)
         ref = SystemRef(job.system, job.label, known["weights_sha256"])
         found = [
             prediction_of(sample, result, place, ref, fold.index)
-            for sample, result, place in zip(setting.outside, decoded, data.placements, strict=True)
+            for sample, result, place in zip(tested, decoded, data.placements, strict=True)
         ]
         write_bytes(target.weights, before.weights.read_bytes())
         save_predictions(target.test, found)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from renalkit.domain.cohort import Cohort
+from renalkit.domain.pairs import paired_samples
 from renalkit.domain.sample import Sample
 from renalkit.domain.splits import Fold
 from renalkit.errors import CheckFailed, ConfigError, InputRefused, Reason
+from renalkit.learn.prepared import PreparedSet
 from renalkit.store.cohorts import load_cohort
 from renalkit.store.files import sha256_bytes
+from renalkit.systems._contract import System
+from renalkit.transforms.preprocess import Region
 from renalkit.usecases.experiment import Experiment, Job
 
 Indices = npt.NDArray[np.int64]
@@ -57,6 +62,25 @@ def load_data(
         (*cohort.exclusions, *outside.exclusions),
     )
     return joined, frozenset(outside.patients)
+
+
+def samples_of(cohort: Cohort, region: Region) -> tuple[Sample, ...]:
+    """The frames an experiment is about, sorted by key.
+
+    All with a usable truth, each with its contrast partner; with region 'lesion' those on which the
+    lesion is outlined.
+    """
+    found = paired_samples(cohort)
+    return found if region == "frame" else tuple(s for s in found if s.box is not None)
+
+
+def usable(data: PreparedSet, system: System[Any], part: str, indices: Indices) -> Indices:
+    """The images of a part a system can be given: complete ones, and for the test part also those
+    with a modality missing where the system can answer then."""
+    there = data.complete
+    if part == "test" and system.missing:
+        there = np.asarray(data.present.any(axis=1))
+    return indices[there[indices]]
 
 
 def fold_digest(job: Job, cohort_digest: str, split_digest: str, fold: int) -> str:

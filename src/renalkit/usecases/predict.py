@@ -16,6 +16,7 @@ import numpy.typing as npt
 from renalkit import RESEARCH_ONLY
 from renalkit.domain.cohort import ClassTask
 from renalkit.domain.geometry import SpacingMm
+from renalkit.domain.image import Mode
 from renalkit.errors import ConfigError, InputRefused, ModelRefused, Reason, StoreError
 from renalkit.learn.outputs import Net
 from renalkit.learn.predictor import load_weights, predict_arrays
@@ -30,7 +31,7 @@ from renalkit.readers.walk import walk_files
 from renalkit.store.files import make_folder, read_json, write_bytes, write_json
 from renalkit.store.runs import FoldFolder, RunFolder
 from renalkit.systems import get_system
-from renalkit.systems._contract import Decoded, Shape
+from renalkit.systems._contract import Decoded
 from renalkit.transforms.preprocess import check_usable
 from renalkit.usecases.experiment import Job, jobs_of
 from renalkit.usecases.progress import Progress
@@ -93,7 +94,8 @@ def load_model(path: Path) -> Model:
     task = ClassTask(tuple(known["classes"]), known["positive"])
     system = get_system(job.system)
     params = system.params(job.params)
-    shape = Shape(channels=1, size=job.input.size, n_classes=len(task.classes))
+    _refuse_pairs(job)
+    shape = job.shape(len(task.classes))
     nets: list[Net] = []
     hashes: list[str] = []
     for fold in folds:
@@ -103,6 +105,19 @@ def load_model(path: Path) -> Model:
         nets.append(net)
         hashes.append(sha256)
     return Model(job, task, tuple(nets), tuple(hashes), _threshold(run, job.label))
+
+
+def _refuse_pairs(job: Job) -> None:
+    """Files hold neither the lesion's outline nor, told apart, the contrast frame of an instant."""
+    if job.modalities == (Mode.B,) and job.input.region == "frame" and not job.features:
+        return
+    raise ModelRefused(
+        f"a system that looks at {' and '.join(job.modalities)} of the {job.input.region}",
+        where=job.label,
+        expected="a system of whole B-mode frames",
+        remedy="make a cohort ('renalkit ceus cohort', or 'renalkit ingest' with outlines) and "
+        "give it to 'renalkit external'",
+    )
 
 
 def _threshold(run: RunFolder, label: str) -> float | None:

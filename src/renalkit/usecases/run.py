@@ -26,7 +26,7 @@ from renalkit.store.splits import load_split, read_nnunet, save_split, write_nnu
 from renalkit.usecases.check import CheckReport, check
 from renalkit.usecases.clinical_model import clinical_columns
 from renalkit.usecases.experiment import Experiment, Job, jobs_of, read_experiment
-from renalkit.usecases.parts import load_data, require_truth
+from renalkit.usecases.parts import load_data, require_truth, samples_of
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.results import stored_experiment
 
@@ -70,11 +70,12 @@ def prepare_run(request: RunRequest, progress: Progress) -> Prepared:
     progress.stage("reading the cohort")
     cohort, outside = load_data(experiment)
     clinical_columns(cohort, experiment.clinical.columns)
-    samples = b_mode_samples(cohort)
+    samples = samples_of(cohort, experiment.input.region)
     if not samples:
+        outlined = " and an outlined lesion" if experiment.input.region == "lesion" else ""
         raise InputRefused(
             Reason.BAD_ANNOTATION,
-            "no B-mode frame with a label or a mask",
+            f"no B-mode frame with a label or a mask{outlined}",
             where=cohort.name,
             expected="labels or masks for the task",
             remedy="look at 'renalkit cohort show' and ingest again with a label table",
@@ -185,7 +186,7 @@ def train_experiment(request: RunRequest, progress: Progress) -> dict[str, Any]:
         prepared.folder,
         prepared.cohort,
         prepared.split,
-        b_mode_samples(prepared.cohort),
+        samples_of(prepared.cohort, prepared.experiment.input.region),
         prepared.experiment.workers,
     )
     helpers = [_helper(request) for _ in range(request.processes - 1)]

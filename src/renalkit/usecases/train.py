@@ -17,11 +17,11 @@ from renalkit.domain.sample import Sample
 from renalkit.domain.splits import Fold, Split
 from renalkit.errors import InputRefused, Locked, Reason
 from renalkit.learn.complexity import complexity
-from renalkit.learn.data import PreparedSet, prepare
+from renalkit.learn.data import PreparedSet, feature_scale, prepare
 from renalkit.learn.devices import Stop, in_processes
 from renalkit.learn.loop import FoldTask, train_fold
 from renalkit.learn.options import TrainOptions
-from renalkit.learn.outputs import Net
+from renalkit.learn.outputs import FeatureNet, Net
 from renalkit.learn.predictor import (
     load_weights,
     predict_batches,
@@ -33,10 +33,10 @@ from renalkit.store.files import locked, write_bytes, write_json
 from renalkit.store.predictions import save_predictions
 from renalkit.store.runs import RunFolder
 from renalkit.systems import get_system
-from renalkit.systems._contract import Decoded, Params, Shape, System
+from renalkit.systems._contract import ClassBalance, Decoded, Params, Shape, System
 from renalkit.transforms.preprocess import Placement
 from renalkit.usecases.experiment import Job
-from renalkit.usecases.parts import fold_digest, part_indices
+from renalkit.usecases.parts import fold_digest, part_indices, usable
 from renalkit.usecases.progress import Progress
 
 Indices = npt.NDArray[np.int64]
@@ -61,7 +61,12 @@ class Training:
 
     def shape(self, job: Job) -> Shape:
         """What the job's network takes and gives."""
-        return Shape(channels=1, size=job.input.size, n_classes=self.n_classes)
+        return job.shape(self.n_classes)
+
+    def data(self, job: Job, progress: Progress) -> PreparedSet:
+        """The pictures the job's network is given."""
+        cache = self.folder.cache
+        return prepare(self.samples, job.input, cache, self.workers, progress, job.inputs)
 
     def digest(self, job: Job, fold: Fold) -> str:
         """What a finished fold must agree with to be kept."""
@@ -123,15 +128,26 @@ def _train_locked(training: Training, job: Job, fold: Fold, progress: Progress) 
     params = system.params(job.params)
     shape = training.shape(job)
     folder = training.folder.fold(job.label, fold.index)
-    data = prepare(training.samples, job.input, training.folder.cache, training.workers, progress)
-    parts = part_indices(training.samples, fold)
+    data = training.data(job, progress)
+    parts = {
+        name: usable(data, system, name, indices)
+        for name, indices in part_indices(training.samples, fold).items()
+    }
     options = replace(job.train, seed=job.train.seed * 1000 + fold.index)
     weights = None
     if options.class_weights == "inverse":
         weights = inverse_frequency(data.labels[parts["train"]], training.n_classes)
+    counts = class_counts(data.labels[parts["train"]], training.n_classes)
+
+    def build() -> Net:
+        net = system.build(params, shape, job.task)
+        if isinstance(net, FeatureNet) and shape.features:
+            net.standardise(*feature_scale(data.features[parts["train"]]))
+        return net
+
     task = FoldTask(
-        build=lambda: system.build(params, shape, job.task),
-        loss=system.loss(params, job.task, weights),
+        build=build,
+        loss=system.loss(params, job.task, ClassBalance(counts, weights)),
         data=data,
         train=parts["train"],
         validation=parts["validation"],
@@ -164,6 +180,7 @@ def _train_locked(training: Training, job: Job, fold: Fold, progress: Progress) 
             "best_epoch": history.best_epoch,
             "epochs": history.epochs,
             "images": {name: len(index) for name, index in parts.items()},
+            "class_images": list(counts),
             "patients": {n: len(getattr(fold, n)) for n in ("train", "validation", "test")},
             "train_seconds": round(history.seconds, 1),
             "threads": history.threads,
@@ -199,12 +216,18 @@ def _save_attention(
             write_bytes(folder / f"{prediction.key.text}.png", data.tobytes())
 
 
+def class_counts(labels: Indices, n_classes: int) -> tuple[int, ...]:
+    """Images per class, those of unknown class left out."""
+    found = np.bincount(labels[labels >= 0], minlength=n_classes)
+    return tuple(int(n) for n in found)
+
+
 def inverse_frequency(labels: Indices, n_classes: int) -> tuple[float, ...]:
     """Class weights by inverse frequency, mean 1 (P1's weight adjustment).
 
     Raises InputRefused when a class has no training image: its weight would be infinite.
     """
-    counts = np.bincount(labels[labels >= 0], minlength=n_classes).astype(float)
+    counts = np.array(class_counts(labels, n_classes), np.float64)
     if (counts == 0).any():
         raise InputRefused(
             Reason.UNKNOWN_LABEL,
@@ -245,4 +268,6 @@ def prediction_of(
         mask=mask,
         roi_origin=sample.roi_origin,
         mark_scores=mark_scores,
+        modality_weights=decoded.modality_weights,
+        modalities=decoded.modalities,
     )

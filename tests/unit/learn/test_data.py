@@ -93,9 +93,11 @@ def _set(labels: list[int], size: int = 32, seed: int = 0) -> PreparedSet:
         masks=masks,
         has_mask=np.ones(n, bool),
         labels=np.array(labels, np.int64),
-        levels=np.tile(np.array([0.0, 1.0], np.float32), (n, 1)),
+        levels=np.tile(np.array([0.0, 1.0], np.float32), (n, 1, 1)),
         placements=(Placement.fit((size, size), size),) * n,
         keys=tuple(SampleKey(f"p{i}", f"s{i}", "", 0, 0) for i in range(n)),
+        present=np.ones((n, 1), bool),
+        features=np.zeros((n, 0), np.float32),
     )
 
 
@@ -313,7 +315,7 @@ def test_steps_cover_everything_and_none_is_a_single_image(n: int, batch_size: i
 
 
 def _bytes(batch: data_module.Batch) -> tuple[bytes, bytes, bytes, bytes]:
-    image, targets = batch
+    image, targets, _ = batch
     parts = (image, targets.mask, targets.has_mask, targets.label)
     return tuple(p.numpy().tobytes() for p in parts)  # type: ignore[return-value]
 
@@ -341,14 +343,16 @@ def test_no_two_images_of_an_epoch_share_their_change() -> None:
     data = _set([0] * 8)
     same = replace(data, images=np.repeat(data.images[:1], 8, axis=0))
     images = torch.cat(
-        [i for i, _ in batches(same, np.arange(8), BatchPlan(0, 4, augment=AugmentRanges()), 0)]
+        [b.image for b in batches(same, np.arange(8), BatchPlan(0, 4, augment=AugmentRanges()), 0)]
     )
     assert len({image.numpy().tobytes() for image in images}) == 8
 
 
 def test_shapes_types_and_values() -> None:
     data = _set([0, 1, -1, 0])
-    ((image, targets),) = batches(data, np.arange(4), BatchPlan(0, 4, augment=AugmentRanges()), 0)
+    ((image, targets, _),) = batches(
+        data, np.arange(4), BatchPlan(0, 4, augment=AugmentRanges()), 0
+    )
     assert image.shape == targets.mask.shape == (4, 1, 32, 32)
     assert image.dtype == targets.mask.dtype == torch.float32
     assert set(targets.mask.unique().tolist()) <= {0.0, 1.0}
@@ -373,7 +377,7 @@ def test_l04_validation_is_not_augmented_and_draws_nothing(
     assert [_bytes(b) for b in plain_batches(data, np.arange(5), 2)] == untouched
     assert np.random.get_state()[1].tobytes() == state  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), torch_state)
-    shown = torch.cat([image for image, _ in plain_batches(data, np.arange(5), 2)])
+    shown = torch.cat([b.image for b in plain_batches(data, np.arange(5), 2)])
     assert np.array_equal(np.rint(shown.numpy() * 255).astype(np.uint8), data.images)
 
 

@@ -90,7 +90,7 @@ def test_the_shares_of_all_ranks_are_the_batch_of_one_device(count: int, threads
     for number, step in enumerate(steps):
         rows = [step_share(step, r, count) for r in range(count)]
         parts = [per_rank[r][number] for r in range(count) if rows[r].stop > rows[r].start]
-        image, targets = expected[number]
+        image, targets, _ = expected[number]
         assert torch.equal(torch.cat([p[0] for p in parts]), image)
         for name in ("mask", "has_mask", "label"):
             joined = torch.cat([getattr(p[1], name) for p in parts])

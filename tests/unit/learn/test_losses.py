@@ -9,13 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from renalkit.learn.losses import (
+    BalancedPlan,
     LossPlan,
+    balanced_loss,
     bce_loss,
+    class_balanced_weights,
     cross_entropy,
     dice_loss,
     joint_loss,
+    ordinal_entropy,
     segmentation_loss,
+    sigmoid_focal,
+    softmax_focal,
 )
+from renalkit.learn.nets.heads import OrdinalLayer
 from renalkit.learn.outputs import Outputs, Targets
 
 torch.set_num_threads(1)
@@ -156,3 +163,157 @@ def test_class_weights_reach_the_classification_part():
     heavy = joint_loss(LossPlan(False, True, class_weights=(0.5, 1.5)))(outputs, given_targets)
     a, b = math.log1p(math.exp(-2)), math.log1p(math.exp(2))
     assert float(heavy.total) == pytest.approx((0.5 * a + 1.5 * b) / 2, abs=1e-12)
+
+
+# ---- class-balanced losses (Cui et al. 2019; numbers of their code, torchvision and by hand) ---
+
+
+def of_one(loss, z, label, gamma=2.0):
+    logits = torch.tensor([z], dtype=torch.float64)
+    return float(loss(logits, torch.tensor([label]), gamma))
+
+
+@pytest.mark.parametrize(
+    ("beta", "counts", "raw", "normalised"),
+    [
+        (0.9999, (3573, 2720), (3.32834e-4, 4.19893e-4), (0.884343, 1.115657)),
+        (0.9999, (3659, 6135), None, (1.198853, 0.801147)),
+        (0.999, (5000, 50), None, (0.0936486, 1.9063514)),
+        (0.9, (10, 1), (0.153534, 1.0), (0.266198, 1.733802)),
+    ],
+)
+def test_class_balanced_weights_are_those_of_cui(beta, counts, raw, normalised):
+    assert class_balanced_weights(counts, beta) == pytest.approx(normalised, abs=5e-7)
+    if raw is not None:
+        found = class_balanced_weights(counts, beta, normalised=False)
+        assert found == pytest.approx(raw, rel=2e-6)
+
+
+def test_limits_of_the_class_balanced_weights():
+    assert class_balanced_weights((5, 500), 0.0) == (1.0, 1.0)
+    heavy = class_balanced_weights((10, 40), 1 - 1e-12)
+    assert heavy == pytest.approx((1.6, 0.4), rel=1e-6)
+    assert class_balanced_weights((7, 0, 7), 0.99) == pytest.approx((1.0, 0.0, 1.0))
+    for counts, beta in (((0, 0), 0.9), ((3, -1), 0.9), ((3, 3), 1.0), ((), 0.5)):
+        with pytest.raises(ValueError, match="class-balanced weights"):
+            class_balanced_weights(counts, beta)
+
+
+@pytest.mark.parametrize(
+    ("z", "sigmoid", "soft", "entropy"),
+    [
+        ((2.0, -1.0), 0.024461620344, 0.000109283324, 0.048587351574),
+        ((0.0, 0.0), 0.346573590280, 0.173286795140, 0.693147180560),
+        ((-3.0, 3.0), 5.532560882051, 5.972828662713, 6.002475685138),
+    ],
+)
+def test_focal_losses_have_the_known_values(z, sigmoid, soft, entropy):
+    assert of_one(sigmoid_focal, z, 0) == pytest.approx(sigmoid, abs=1e-12)
+    assert of_one(softmax_focal, z, 0) == pytest.approx(soft, abs=1e-12)
+    assert of_one(softmax_focal, z, 0, gamma=0.0) == pytest.approx(entropy, abs=1e-12)
+
+
+def test_without_focus_they_are_plain_entropies():
+    logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    label = torch.tensor([0, 1, 2, 2, 0, 1])
+    hot = torch.nn.functional.one_hot(label, 3).double()
+    binary = torch.nn.functional.binary_cross_entropy_with_logits(logits, hot, reduction="none")
+    torch.testing.assert_close(sigmoid_focal(logits, label, 0.0), binary.sum(1))
+    plain = torch.nn.functional.cross_entropy(logits, label, reduction="none")
+    torch.testing.assert_close(softmax_focal(logits, label, 0.0), plain)
+
+
+def test_the_focus_is_a_power_of_what_is_missing():
+    logits = torch.randn(5, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    label = torch.tensor([0, 1, 1, 0, 1])
+    p = torch.softmax(logits, 1).gather(1, label[:, None])[:, 0]
+    torch.testing.assert_close(softmax_focal(logits, label, 1.5), -((1 - p) ** 1.5) * p.log())
+    q = torch.sigmoid(logits)
+    pt = torch.where(torch.nn.functional.one_hot(label, 2).bool(), q, 1 - q)
+    expected = (-((1 - pt) ** 1.5) * pt.log()).sum(1)
+    torch.testing.assert_close(sigmoid_focal(logits, label, 1.5), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_far_logits_stay_finite_and_cost_what_they_must(dtype, gamma):
+    for loss in (sigmoid_focal, softmax_focal):
+        for z in (100.0, -100.0):
+            logits = torch.tensor([[z, -z]], dtype=dtype).requires_grad_()
+            found = loss(logits, torch.tensor([0]), gamma)
+            found.sum().backward()
+            assert bool(torch.isfinite(logits.grad).all())
+            wrong = 200.0
+            assert float(found.detach()) == pytest.approx(0.0 if z > 0 else wrong, abs=1e-6)
+
+
+def test_gradients_of_the_balanced_losses():
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    logits.requires_grad_()
+    label = torch.tensor([0, 2, 1, 1])
+    for loss in (sigmoid_focal, softmax_focal):
+        for gamma in (0.0, 2.0):
+            assert torch.autograd.gradcheck(loss, (logits, label, gamma))
+    assert torch.autograd.gradcheck(lambda x: ordinal_entropy(x, label), (logits,))
+
+
+def test_ordinal_entropy_is_the_binary_one_over_the_cuts():
+    head = OrdinalLayer(1, 4).double()
+    g = torch.tensor([[0.3], [-1.2], [2.0], [0.0]], dtype=torch.float64)
+    label = torch.tensor([0, 1, 2, 3])
+    above = g @ head.weight.T - head.thresholds()
+    truth = (label[:, None] > torch.arange(3)).double()
+    plain = torch.nn.functional.binary_cross_entropy_with_logits(above, truth, reduction="none")
+    torch.testing.assert_close(ordinal_entropy(head(g), label), plain.sum(1))
+
+
+def test_far_ordinal_logits_stay_finite():
+    head = OrdinalLayer(1, 4)
+    g = torch.tensor([[1e4], [-1e4]], requires_grad=True)
+    ordinal_entropy(head(g), torch.tensor([0, 3])).sum().backward()
+    assert bool(torch.isfinite(g.grad).all())
+    assert bool(torch.isfinite(head.cuts.grad).all())
+
+
+def balanced(plan, logits, label, branches=None):
+    given_targets = Targets(torch.zeros(len(label), 1, 1, 1), torch.ones(len(label)).bool(), label)
+    return balanced_loss(plan)(Outputs(None, logits, branch_logits=branches), given_targets)
+
+
+def test_the_balanced_loss_is_a_weighted_sum_over_images_by_their_number():
+    logits = torch.randn(4, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    label = torch.tensor([0, 1, -1, 1])
+    plan = BalancedPlan(class_weights=(0.4, 1.6))
+    each = sigmoid_focal(logits, label, 2.0)
+    expected = (0.4 * each[0] + 1.6 * each[1] + 1.6 * each[3]) / 3
+    found = balanced(plan, logits, label)
+    torch.testing.assert_close(found.total, expected)
+    assert found.segmentation is None
+    torch.testing.assert_close(found.classification, expected)
+    nothing = balanced(plan, logits.requires_grad_(), torch.full((4,), -1))
+    nothing.total.backward()
+    assert float(nothing.total.detach()) == 0
+
+
+def test_the_total_joins_the_fused_and_the_single_heads():
+    source = torch.Generator().manual_seed(4)
+    logits = torch.randn(3, 2, generator=source, dtype=torch.float64)
+    branches = torch.randn(3, 2, 2, generator=source, dtype=torch.float64)
+    label = torch.tensor([0, 1, 1])
+    plan = BalancedPlan()
+    parts = [balanced(plan, z, label).total for z in (logits, *branches.unbind(1))]
+    found = balanced(plan, logits, label, branches)
+    torch.testing.assert_close(found.total, parts[0] + 0.5 * parts[1] + 0.5 * parts[2])
+    torch.testing.assert_close(found.classification, parts[0])
+    other = balanced(BalancedPlan(fused_weight=2.0, branch_weight=0.1), logits, label, branches)
+    torch.testing.assert_close(other.total, 2 * parts[0] + 0.1 * (parts[1] + parts[2]))
+
+
+@pytest.mark.parametrize("per_image", ["sigmoid-focal", "softmax-focal", "ordinal"])
+def test_each_balanced_loss_falls_with_the_right_logit(per_image):
+    plan = BalancedPlan(per_image)
+    label = torch.tensor([1])
+    totals = [
+        float(balanced(plan, torch.tensor([[0.0, z, 0.0]]), label).total) for z in (-1.0, 0.0, 3.0)
+    ]
+    assert totals == sorted(totals, reverse=True)

@@ -98,7 +98,7 @@ def test_bytes_are_scaled_and_floats_taken_as_they_are() -> None:
 
 
 def test_a_prepared_set_brings_its_grey_levels() -> None:
-    levels = np.tile(np.array([0.25, 0.5], np.float32), (7, 1))
+    levels = np.tile(np.array([0.25, 0.5], np.float32), (7, 1, 1))
     data = PreparedSet(
         images=IMAGES,
         masks=np.zeros_like(IMAGES),
@@ -107,6 +107,8 @@ def test_a_prepared_set_brings_its_grey_levels() -> None:
         levels=levels,
         placements=(Placement.fit((16, 16), 16),) * 7,
         keys=tuple(SampleKey(f"p{i}", "s", "", 0, 0) for i in range(7)),
+        present=np.ones((7, 1), bool),
+        features=np.zeros((7, 0), np.float32),
     )
     net = Small()
     shifted = (IMAGES.astype(np.float32) * np.float32(1 / 255) - 0.25) / 0.5
@@ -243,7 +245,9 @@ def test_a_set_of_unequal_parts_is_refused() -> None:
             masks=IMAGES,
             has_mask=np.ones(7, bool),
             labels=np.zeros(1, np.int64),
-            levels=np.zeros((7, 2), np.float32),
+            levels=np.zeros((7, 1, 2), np.float32),
             placements=(Placement.fit((16, 16), 16),) * 7,
             keys=tuple(SampleKey(f"p{i}", "s", "", 0, 0) for i in range(7)),
+            present=np.ones((7, 1), bool),
+            features=np.zeros((7, 0), np.float32),
         )

@@ -101,4 +101,4 @@ def test_rows_survive_json(iou: float, loss: float) -> None:
 def test_csv_has_a_header_and_empty_cells() -> None:
     lines = history_csv(ROWS[:1]).splitlines()
     assert lines[0].split(",")[:3] == ["epoch", "lr", "train_loss"]
-    assert lines[1] == "1,0.001,1,,,5,0.1,0.1,0.5,,2"
+    assert lines[1] == "1,0.001,1,,,5,0.1,0.1,0.5,,2,,,"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from renalkit.systems import get_system
-from renalkit.systems._contract import Shape, Task
+from renalkit.systems._contract import ClassBalance, Shape, Task
 from renalkit.systems._decode import sigmoid, softmax
 
 torch.set_num_threads(1)
@@ -90,9 +90,9 @@ def test_loss_weighs_the_tasks_by_its_parameter():
 
     outputs = Outputs((torch.zeros(1, 1, 4, 4),), torch.tensor([[0.0, 3.0]]))
     targets = Targets(torch.ones(1, 1, 4, 4), torch.tensor([True]), torch.tensor([0]))
-    losses = SYSTEM.loss(SYSTEM.params({"segmentation_weight": 0.8}), Task.BOTH, None)(
-        outputs, targets
-    )
+    losses = SYSTEM.loss(
+        SYSTEM.params({"segmentation_weight": 0.8}), Task.BOTH, ClassBalance((4, 4))
+    )(outputs, targets)
     expected = 0.8 * losses.segmentation + 0.2 * losses.classification
     torch.testing.assert_close(losses.total, expected)
 

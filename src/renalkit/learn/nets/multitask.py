@@ -124,7 +124,8 @@ class MultitaskNet(Net):
         self.spec.check(image)
         masks = attention = None
         if self.segmentation is not None:
-            masks, _, attention = self.segmentation.compute(image)
+            found = self.segmentation.compute(image)
+            masks, attention = found.mask_logits, found.attention
         if self.classification is None:
             return Outputs(masks, None, attention)
         seen = image if masks is None else self._coupled(image, masks, guide)

@@ -5,10 +5,14 @@ import torch
 
 from renalkit.learn.nets.blocks import PLAIN, BlockStyle
 from renalkit.learn.nets.multitask import ATTENTION, MultitaskNet, MultitaskPlan
+from renalkit.learn.nets.repvgg import BLOCKS, WIDTHS, RepVGG, RepVGGPlan
+from renalkit.learn.nets.repvgg import Layout as RepLayout
 from renalkit.learn.nets.resnet import Layout, ResNet, ResNetPlan
 from renalkit.learn.nets.spec import NetSpec
 from renalkit.learn.nets.unet import NestedUNet, STUNet, TernausNet, UNet, UNetPlan
-from renalkit.systems import SYSTEMS, baselines, multitask_us
+from renalkit.learn.prepared import CHANNELS
+from renalkit.systems import SYSTEMS, baselines, get_system, multitask_us
+from renalkit.systems._contract import Shape, Task
 
 SEGMENT = NetSpec(channels=3, size=64)
 CLASSIFY = NetSpec(channels=3, size=64, n_classes=2, segments=False, classifies=True)
@@ -28,6 +32,28 @@ def residual(layout, *, separable=False):
     return lambda: ResNet(CLASSIFY, ResNetPlan(layout, separable=separable))
 
 
+def system_net(name, **params):
+    system = get_system(name)
+    taken = system.takes[0]
+    shape = Shape(sum(CHANNELS[mode] for mode in taken), 96, 2, taken)
+    return lambda: system.build(system.params(params), shape, Task.CLASSIFICATION)
+
+
+def repvgg(layout, *, merged):
+    spec = NetSpec(channels=3, size=224, n_classes=1000, segments=False, classifies=True)
+    return lambda: RepVGG(spec, "CEUS", RepVGGPlan(RepLayout(layout), deployed=merged))
+
+
+# With 1000 classes, as the authors of RepVGG count.
+PUBLISHED_REPVGG = {
+    "A0": (9_108_968, 8_309_384),
+    "A1": (14_092_264, 12_789_864),
+    "A2": (28_210_600, 25_499_944),
+    "B0": (15_817_960, 14_339_048),
+    "B1": (57_415_016, 51_829_480),
+}
+B3 = 10_696_232  # without its head; with 1000 classes 12,233,232, as published
+ATTENTION_BLOCK = 1536 * 96 + 96 + 96
 EXPECTED = {
     "AttentionNestedUNet, 3 channels, four heads": (nested(ATTENTION), 9_781_554),
     "NestedUNet, 3 channels, four heads": (nested(), 9_163_428),
@@ -50,6 +76,24 @@ EXPECTED = {
         lambda: MultitaskNet(BOTH, MultitaskPlan()),
         9_781_554 + 1_443_202 + 64 * 49,  # the stem sees one channel more: the mask
     ),
+    "MUF-Net, EfficientNet-B3 twice, 2 classes": (
+        system_net("mufnet-2022"),
+        2 * B3 + ATTENTION_BLOCK + 3 * (1536 + 1) * 2,
+    ),
+    "MUF-Net, EfficientNet-B3 shared, 2 classes": (
+        system_net("mufnet-2025", share_backbone=True),
+        B3 + ATTENTION_BLOCK + 3 * (1536 + 1) * 2,
+    ),
+    "EfficientNet-B3, 2 classes": (system_net("ceus-net"), B3 + (1536 + 1) * 2),
+    "RepVGG-A0, 2 classes, while learning": (system_net("repvgg-ceus"), 9_108_968 - 998 * 1281),
+    **{
+        f"RepVGG-{name}, 1000 classes, {state}": (
+            repvgg(name.lower(), merged=state == "merged"),
+            PUBLISHED_REPVGG[name][state == "merged"],
+        )
+        for name in PUBLISHED_REPVGG
+        for state in ("while learning", "merged")
+    },
 }
 
 
@@ -67,6 +111,26 @@ def test_cards_state_exactly_these_counts():
     assert stated == {name: expected for name, (_, expected) in EXPECTED.items()}
     assert multitask_us.CARD.parameters
     assert baselines.UNET_CARD.parameters
+
+
+def test_efficientnet_b3_has_the_published_count_with_its_1000_classes():
+    assert B3 + (1536 + 1) * 1000 == 12_233_232
+
+
+def test_repvgg_has_the_published_widths_and_stages():
+    assert WIDTHS["a0"] == (0.75, 0.75, 0.75, 2.5)
+    assert WIDTHS["a2"] == (1.5, 1.5, 1.5, 2.75)
+    assert WIDTHS["a1"] == WIDTHS["b0"] == (1, 1, 1, 2.5)
+    assert WIDTHS["b1"] == (2, 2, 2, 4)
+    assert BLOCKS == {"a": (2, 4, 14, 1), "b": (4, 6, 16, 1)}
+    millions = {n: tuple(round(c / 1e6, 3) for c in both) for n, both in PUBLISHED_REPVGG.items()}
+    assert millions == {
+        "A0": (9.109, 8.309),
+        "A1": (14.092, 12.790),
+        "A2": (28.211, 25.500),
+        "B0": (15.818, 14.339),
+        "B1": (57.415, 51.829),
+    }
 
 
 def test_attention_adds_cbam_and_projections_to_the_plain_nested_net():
