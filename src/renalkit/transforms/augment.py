@@ -361,7 +361,8 @@ def elastic_field(
         )
         fine = cv2.resize(coarse, (enlarged, enlarged), interpolation=cv2.INTER_CUBIC)
         plane[:] = np.asarray(fine)[cut, cut]
-    longest = float(np.asarray(cv2.magnitude(field[0], field[1])).max())
+    # Not cv2.magnitude: its last bit depends on where the arrays lie in memory.
+    longest = math.sqrt(float((field[0] * field[0] + field[1] * field[1]).max()))
     field *= np.float32(amplitude_px / longest)
     return field
 

@@ -238,3 +238,14 @@ def test_record_with_other_keys_is_refused():
 def test_refuses_what_does_not_fit(image, mask):
     with pytest.raises(ValueError, match="expected"):
         Augmentation(SIZE, flip=True).apply(image, mask)
+
+
+def test_elastic_fields_do_not_depend_on_where_they_lie_in_memory():
+    rng = np.random.default_rng(0)
+    for seed in range(100):
+        between = [np.empty(int(rng.integers(1, 3000)), np.uint8)]
+        fields = []
+        for _ in range(8):
+            between.append(np.empty(int(rng.integers(1, 3000)), np.uint8))
+            fields.append(elastic_field(64, 16.0, 3.0, seed))
+        assert len({field.tobytes() for field in fields}) == 1
