@@ -2,7 +2,8 @@
 
 Weights come from a local file whose sha256 is known beforehand; nothing is downloaded. The
 networks carry the parameter names of torchvision and timm (`conv1`, `layer1.0.conv1`,
-`features.0`), so only wrappers and the classifier of the 1000 classes have to be dealt with.
+`features.0`) or say which names a published file has for theirs; wrappers and the classifier of the
+1000 classes are dealt with here.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import io
 import pickle
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -25,7 +26,7 @@ from renalkit.errors import ModelRefused
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 PREFIXES = ("module.", "model.", "backbone.", "encoder.")
-FOREIGN_HEADS = ("fc.", "classifier.", "head.", "pre_logits.")
+FOREIGN_HEADS = ("fc.", "_fc.", "classifier.", "head.", "linear.", "pre_logits.")
 OWN_HEADS = ("fc.", "classifier.", "decoder.", "last.", "head.")
 COUNTER = "num_batches_tracked"
 # What the parsers raise on damaged bytes: torch's restricted unpickler lets inner errors out.
@@ -160,18 +161,33 @@ def fit_first_convolution(weight: Tensor, channels: int) -> tuple[Tensor, str]:
     return weight, "as is"
 
 
-def load_encoder(net: nn.Module, path: Path, sha256: str, *, first_conv: str) -> Loaded:
+def own_names(name: str) -> tuple[str, ...]:
+    """The names a published file has for ours where they agree."""
+    return (name,)
+
+
+def load_encoder(
+    net: nn.Module,
+    path: Path,
+    sha256: str,
+    *,
+    first_conv: str,
+    published: Callable[[str], tuple[str, ...]] = own_names,
+) -> Loaded:
     """Start the encoder of a network from a weight file; heads and decoder keep their weights.
 
-    first_conv: name of the module whose input channels are fitted, such as 'conv1'.
+    first_conv: name of the module whose input channels are fitted, such as 'conv1'. published: the
+    names a file may have for one of the network's.
 
     Raises:
         ModelRefused: as `read_weights`; names that are missing or unexpected; wrong shapes. The
             network is unchanged then.
     """
     where = path.name
-    given = read_weights(path, sha256)
     own = net.state_dict()
+    renamed = {foreign: name for name in own for foreign in published(name)}
+    found = read_weights(path, sha256)
+    given = {renamed.get(name, name): value for name, value in found.items()}
     wanted = {name for name in own if not name.startswith(OWN_HEADS)}
     left_out = {name for name in given if name.startswith(FOREIGN_HEADS)}
     offered = set(given) - left_out

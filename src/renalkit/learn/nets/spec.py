@@ -17,6 +17,8 @@ MIN_SIZE = 32
 class NetSpec:
     """Input channels, side in pixels, number of classes and the results asked for.
 
+    multiple: the side must be a multiple of this many pixels; 1 for networks that pad.
+
     Raises ConfigError (all problems at once) when no network can have this shape.
     """
 
@@ -25,16 +27,17 @@ class NetSpec:
     n_classes: int = 2
     segments: bool = True
     classifies: bool = False
+    multiple: int = SIZE_MULTIPLE
 
     def __post_init__(self) -> None:
         problems: list[str] = []
         if self.channels < 1:
             problems.append(f"channels: {self.channels}; a network needs at least 1")
-        if self.size < MIN_SIZE or self.size % SIZE_MULTIPLE:
-            below = max(MIN_SIZE, self.size // SIZE_MULTIPLE * SIZE_MULTIPLE)
-            near = sorted({below, max(MIN_SIZE, below + SIZE_MULTIPLE * (self.size > below))})
+        if self.size < MIN_SIZE or self.size % self.multiple:
+            below = max(MIN_SIZE, self.size // self.multiple * self.multiple)
+            near = sorted({below, max(MIN_SIZE, below + self.multiple * (self.size > below))})
             problems.append(
-                f"size: {self.size} is not a multiple of {SIZE_MULTIPLE} from {MIN_SIZE} on; "
+                f"size: {self.size} is not a multiple of {self.multiple} from {MIN_SIZE} on; "
                 f"nearest: {' or '.join(str(size) for size in near)}"
             )
         if self.classifies and self.n_classes < 2:
