@@ -333,7 +333,8 @@ def table(found: Mapping[str, Any]) -> str:
         answered = " | ".join(f"{tracked[n]['answered']} of {tracked[n]['n']}" for n in names)
         lines += [f"| bias | {bias} |", f"| answered | {answered} |"]
     pooled = found["pooled"]
-    held = ", ".join(f"{n} {number(pooled[n].get('coverage'))}" for n in COVERED)
+    shares = {n: pooled[n].get("coverage") for n in COVERED}
+    held = ", ".join(f"{n} {number(share)}" for n, share in shares.items() if share is not None)
     lines += ["", f"Coverage of both regions together: {held}."]
     lines += ["", "| mass over cortex | PE, % | WiAUC, % | mTT, % |", "| --- | --- | --- | --- |"]
     for way, cells in found["ratios"].items():

@@ -109,7 +109,7 @@ def map_png(maps: ParametricMaps, name: str, masks: Mapping[str, Mask] | None = 
     def fill(canvas: Canvas) -> None:
         _map(canvas.subplots(), maps, name, masks or {})
 
-    return _png(3.6, 0.1 + _map_height(maps, 3.4), fill)
+    return _png(3.6, 0.2 + _map_height(maps, 3.6), fill)
 
 
 def figure_rows(perfusion: Perfusion) -> list[tuple[Any, ...]]:
