@@ -70,7 +70,8 @@ class ClockReading:
     offset_s: clock minus frame time, at best agreement; None without frame times. rate: seconds on
     the clock per second of frame time, None when the clip is too short to say. agreement: share of
     the read frames that fit offset_s. agrees: None when there was nothing to compare; words: said
-    for a person.
+    for a person. times_wrong: the clock runs on all the while, but not with the frame times: they
+    are wrong, or frames are missing. One that stood still or was set again says nothing of them.
     """
 
     box: Box | None
@@ -82,6 +83,7 @@ class ClockReading:
     agreement: float | None
     agrees: bool | None
     words: str
+    times_wrong: bool = False
 
     @property
     def injection_s(self) -> float | None:
@@ -232,6 +234,7 @@ class ClockReader:
 
 
 _SLACK_S = 0.05
+_FEWEST_CHANGES = 5
 _LEAST_AGREEMENT, _LEAST_AGREEMENT_UNKNOWN = 0.95, 0.85
 
 
@@ -276,7 +279,8 @@ def check_clock(
     agrees, words = _verdict(times[read], shown[read], step, agreement, rate)
     if agrees is not None and read.mean() < 0.5:
         words += f"; read in only {read.mean():.0%} of the frames"
-    return ClockReading(clock.box, "", kept, step, offset, rate, agreement, agrees, words)
+    wrong = agrees is False and _runs_otherwise(times[read], shown[read], step)
+    return ClockReading(clock.box, "", kept, step, offset, rate, agreement, agrees, words, wrong)
 
 
 def _unread(box: Box | None, reason: str, n_frames: int) -> ClockReading:
@@ -321,6 +325,22 @@ def _rate(
     if half == 0 or float(np.median(span)) < 5.0 * step:
         return None
     return float(np.median((shown[half:] - shown[: len(shown) - half]) / span))
+
+
+def _runs_otherwise(
+    times: npt.NDArray[np.float64], shown: npt.NDArray[np.float64], step: float
+) -> bool:
+    """Whether a clock that never goes back gains or loses more than a step on the frame times.
+
+    Before its first and after its last change it may have been stopped; that is left out.
+    """
+    steps = np.diff(shown)
+    changes = np.flatnonzero(steps)
+    if changes.size < _FEWEST_CHANGES or (steps < 0).any():
+        return False
+    ahead = (shown - times)[changes[0] + 1 : changes[-1] + 1]
+    few = max(1, ahead.size // 6)
+    return bool(abs(np.median(ahead[-few:]) - np.median(ahead[:few])) > step + _SLACK_S)
 
 
 def _verdict(

@@ -244,7 +244,10 @@ def _analyse(
         )
     result = analysis_json(cine.clip, found, request.settings)
     result["clip"] |= {"kind": cine.clip.source.kind, "timing": cine.timing}
-    result["warnings"] = [*(d.words for d in defects), *result["warnings"]]
+    said = [d.words for d in defects]
+    if cine.timing == "pts" and not (found.clock.agrees or found.clock.times_wrong):
+        said.append("frame times are those a player would use, and no clock in the picture says so")
+    result["warnings"] = [*said, *result["warnings"]]
     return result | {"use": RESEARCH_ONLY}
 
 

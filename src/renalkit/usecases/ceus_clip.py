@@ -232,7 +232,7 @@ class _Work:
         warnings: list[str] = []
         frames = sample(self.clip.pixels, _CANDIDATES)
         drawn = static_overlays(frames.frames)
-        clock = find_clock(frames.frames)
+        clock = find_clock(frames.frames) if self.settings.clock else NoClock("left out as asked")
         reference, reason = self._reference(drawn)
         if self.outliner is not None and not any(name != CORTEX for name in self.regions):
             self.regions = {**self.regions, LESION: (self._outlined(reference, self.outliner),)}
@@ -281,7 +281,7 @@ class _Work:
         """When the agent was given, on the clock of the frame times: as the user says, else as
         the burned-in clock says where it runs with the frame times."""
         given, read = self.settings.injection_s, clock.injection_s
-        if clock.agrees is False:
+        if clock.agrees is False and not clock.times_wrong:
             warnings.append(f"the burned-in clock is not believed: {clock.words}")
         if given is not None and read is not None and abs(given - read) > _CLOCK_SLACK_S:
             warnings.append(f"injection given at {given:g} s, by the clock at {read:.1f} s")
@@ -415,18 +415,26 @@ class _Work:
         flash = find_flashes(times, level)
         if flash.any():
             said.append(f"{int(flash.sum())} frames at high power (flash) left out of curves")
-        if self.clip.times_s is None:
-            said.append("frame times are not known: no arrival, no phases and no perfusion figures")
+        reading = check_clock(on.clock, shown, self.clip.times_s)
+        known = None if reading.times_wrong else self.clip.times_s
+        if known is None:
+            why = "not known"
+            if reading.times_wrong:
+                why = (
+                    f"not believed ({reading.words}; frames may be missing; 'clock=false' if what "
+                    "is read is no contrast clock)"
+                )
+            said.append(f"frame times are {why}: no arrival, no phases and no perfusion figures")
         return _Measured(
             area=area,
             masks=masks,
             track=replace(track, box=_moved(track.box, area.x, area.y)),
             sharpness=sharp,
             flash=flash,
-            times_s=self.clip.times_s,
-            clock=check_clock(on.clock, shown, self.clip.times_s),
+            times_s=known,
+            clock=reading,
             all_curves=meter.curves(track.kept & ~flash),
-            mapper=mapper,
+            mapper=None if known is None else mapper,
             warnings=tuple(said),
         )
 
@@ -505,7 +513,7 @@ class _Work:
         self, found: _Measured, lead: str, injection: float | None, warnings: list[str]
     ) -> tuple[Arrival, PhaseLabels | None]:
         if found.times_s is None:
-            return Arrival(None, "frame times are not known"), None
+            return Arrival(None, "frame times are not known or not believed"), None
         assert found.curves is not None
         curve = found.curves.get(CORTEX) or found.curves[lead]
         arrival = find_arrival(curve.times_s, curve.power, curve.kept)

@@ -96,13 +96,15 @@ class CeusSettings(Settings):
     """Settings of the analysis of one contrast cine.
 
     dynamic_range_db: of the contrast picture; without it figures stay in grey levels. injection_s:
-    time of the injection in the frame times, for cines without a clock that can be read. contrast:
-    where the contrast pane lies; found by the picture when not said. carry: how outlines move
-    between outlined frames. maps: fit parametric maps too.
+    time of the injection in the frame times, for cines without a clock that can be read. clock:
+    read the burned-in clock; false where what looks like one shows something else. contrast: where
+    the contrast pane lies; found by the picture when not said. carry: how outlines move between
+    outlined frames. maps: fit parametric maps too.
     """
 
     dynamic_range_db: float | None = Field(default=None, ge=10, le=150)
     injection_s: float | None = Field(default=None, ge=-3600, le=3600)
+    clock: bool = True
     contrast: Literal["left", "right", "top", "bottom"] | None = None
     carry: Literal["nearest", "blend"] = "nearest"
     maps: bool = True

@@ -28,6 +28,7 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One patient with a cine of 60 frames in 60 s."""
     folder = tmp_path_factory.mktemp("bad") / "phantom"
     words = ["phantom", "ceus", "-o", str(folder), "-n", "1", "--seconds", "60", "--fps", "1"]
+    words += ["--rows", "450", "--cols", "600"]
     done = CliRunner().invoke(app, [*words, "--seed", "5", "--workers", "1", "--uncompressed"])
     assert done.exit_code == 0, done.output
     return folder
@@ -90,15 +91,61 @@ def test_D61_without_frame_times_there_are_no_phases_and_no_figures(
     assert not list((tmp_path / "out").rglob("figures.csv"))
 
 
-def test_a_clock_that_runs_otherwise_is_not_believed(phantom: Path, tmp_path: Path) -> None:
-    def slow(data: Dataset) -> None:
+def step_of(ms: str) -> Callable[[Dataset], None]:
+    def change(data: Dataset) -> None:
         untimed(data)
-        data.FrameTime = "2000"
+        data.FrameTime = ms
 
-    found = analysed(changed(phantom, tmp_path / "a.dcm", slow), phantom, tmp_path / "out")
+    return change
+
+
+@pytest.mark.parametrize("ms", ["2000", "400"])
+def test_frame_times_that_a_running_clock_contradicts_give_no_figures(
+    phantom: Path, tmp_path: Path, ms: str
+) -> None:
+    cine = changed(phantom, tmp_path / "a.dcm", step_of(ms))
+    found = analysed(cine, phantom, tmp_path / "out")
+    assert found["clock"]["agrees"] is False
+    assert (found["injection_s"], found["phases"], found["perfusion"]) == (None, None, None)
+    assert any("frame times are not believed" in words for words in found["warnings"])
+    # A user who knows better may leave the clock out.
+    found = analysed(cine, phantom, tmp_path / "told", "clock=false")
+    assert "frame times are not believed" not in " ".join(found["warnings"])
+    assert found["perfusion"] is not None
+
+
+def test_frames_missing_from_the_middle_give_no_figures(phantom: Path, tmp_path: Path) -> None:
+    def gap(data: Dataset) -> None:
+        pixels = data.pixel_array
+        data.PixelData = np.concatenate([pixels[:25], pixels[32:]]).tobytes()
+        data.NumberOfFrames = len(pixels) - 7
+        data.PhotometricInterpretation = "RGB"
+        step_of("1000")(data)
+
+    found = analysed(changed(phantom, tmp_path / "a.dcm", gap), phantom, tmp_path / "out")
+    assert (found["phases"], found["perfusion"]) == (None, None)
+    assert any("frames may be missing" in words for words in found["warnings"])
+
+
+def test_a_clock_set_again_is_not_believed_and_said(phantom: Path, tmp_path: Path) -> None:
+    def again(data: Dataset) -> None:
+        pixels = data.pixel_array.copy()
+        x, y, width, height = clock_box(phantom, tmp_path)
+        here = (slice(None), slice(y, y + height), slice(x, x + width))
+        pixels[here] = np.concatenate([pixels[here][:30], pixels[here][:30]])
+        data.PixelData, data.PhotometricInterpretation = pixels.tobytes(), "RGB"
+
+    found = analysed(changed(phantom, tmp_path / "a.dcm", again), phantom, tmp_path / "out")
     assert found["clock"]["agrees"] is False
     assert found["injection_s"] is None
-    assert any("clock is not believed" in words for words in found["warnings"])
+    assert found["phases"]["by"] == "arrival"
+    assert any("burned-in clock is not believed" in words for words in found["warnings"])
+
+
+def clock_box(phantom: Path, folder: Path) -> tuple[int, ...]:
+    """Where the clock was found in the cine as it is."""
+    cine = changed(phantom, folder / "as-it-is.dcm", lambda data: None)
+    return tuple(analysed(cine, phantom, folder / "as-it-is")["clock"]["box"])
 
 
 def frames_only(first: int, last: int) -> Callable[[Dataset], None]:
@@ -115,7 +162,7 @@ def frames_only(first: int, last: int) -> Callable[[Dataset], None]:
 
 def test_a_cine_without_a_bolus_gives_no_figures(phantom: Path, tmp_path: Path) -> None:
     cine = changed(phantom, tmp_path / "a.dcm", still_agent)
-    with pytest.raises(InputRefused, match="which of the two is the contrast picture"):
+    with pytest.raises(InputRefused, match=r"cannot be told: .*(contrast picture is|colour flow)"):
         analysed(cine, phantom, tmp_path / "refused")
     found = analysed(cine, phantom, tmp_path / "out", f"contrast={contrast_side(phantom)}")
     assert found["arrival"]["time_s"] is None
