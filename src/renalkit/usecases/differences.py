@@ -7,7 +7,7 @@ from math import isfinite
 import numpy as np
 import numpy.typing as npt
 
-from renalkit.domain.prediction import Prediction, Rule, Unit, aggregate
+from renalkit.domain.prediction import Prediction
 from renalkit.domain.sample import SampleKey, b_mode_samples
 from renalkit.domain.splits import Split
 from renalkit.errors import ConfigError, StatisticUndefined
@@ -24,6 +24,7 @@ from renalkit.metrics.multiplicity import holm
 from renalkit.store.splits import load_split
 from renalkit.usecases.folds import classes_by_fold, difference_over_folds, masks_by_fold
 from renalkit.usecases.lesions import lesions_found
+from renalkit.usecases.patients import Patients, patients_of
 from renalkit.usecases.results import (
     CASE_SCORES,
     Json,
@@ -33,7 +34,6 @@ from renalkit.usecases.results import (
     estimate_json,
     on_folds,
     positive_class,
-    thresholds_of,
 )
 
 Floats = npt.NDArray[np.float64]
@@ -162,21 +162,22 @@ def _recall(results: RunResults, pair: _Pair) -> list[Json]:
     return [] if found is None else [{"metric": "recall", "n_lesions": len(both)} | found]
 
 
-def _patients(results: RunResults, system: SystemResults) -> dict[tuple[int, str], Prediction]:
-    found = aggregate(system.pooled, Unit.PATIENT, Rule(results.statistics.rule))
+def _by_patient(said: Patients) -> dict[tuple[int, str], Prediction]:
     return {
-        (-1 if p.fold is None else p.fold, p.key.patient): p for p in found if p.target is not None
+        (-1 if p.fold is None else p.fold, p.key.patient): p
+        for p in said.pooled
+        if p.target is not None
     }
 
 
 def _classes(results: RunResults, pair: _Pair) -> list[Json]:
-    one, two = (_patients(results, s) for s in pair)
+    said = [patients_of(results, s) for s in pair]
+    one, two = (_by_patient(s) for s in said)
     shared = sorted(one.keys() & two.keys())
     if not shared:
         return []
     positive = positive_class(results)
-    rule = Rule(results.statistics.rule)
-    cuts = [thresholds_of(results, s.validation, rule) for s in pair]
+    cuts = [s.thresholds for s in said]
     groups = [patient for _, patient in shared]
     truth = np.array([one[k].target for k in shared], dtype=np.intp)
     right = [

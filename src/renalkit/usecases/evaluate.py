@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from renalkit.domain.cohort import Cohort, study_label
-from renalkit.domain.prediction import Prediction, Rule, Unit, aggregate
+from renalkit.domain.prediction import Prediction, Unit
 from renalkit.domain.sample import b_mode_samples
 from renalkit.domain.splits import Plan
 from renalkit.metrics.auc_inference import auc_estimate, mean_auc
@@ -46,6 +46,7 @@ from renalkit.usecases.folds import classes_by_fold, masks_by_fold, spread
 from renalkit.usecases.images import write_images
 from renalkit.usecases.lesions import write_lesions
 from renalkit.usecases.parts import load_data
+from renalkit.usecases.patients import decided_per_fold, patients_of
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.reader_ceiling import keep_outlines, write_reader_ceiling
 from renalkit.usecases.reader_results import write_readers
@@ -63,7 +64,6 @@ from renalkit.usecases.results import (
     read_results,
     share_of_rows,
     stored_experiment,
-    thresholds_of,
     undefined_json,
 )
 from renalkit.usecases.subgroups import write_subgroups
@@ -134,23 +134,21 @@ def _empty_reference(cases: Sequence[Case], plan: BootstrapPlan) -> Json:
 
 
 def _classification(results: RunResults, system: SystemResults) -> Json | None:
-    test = [p for p in system.test if p.scores is not None]
-    pooled = [p for p in system.pooled if p.scores is not None]
-    if not test:
+    if all(p.scores is None for p in system.test):
         return None
-    rule = Rule(results.statistics.rule)
-    validation = [p for p in system.validation if p.scores is not None]
-    thresholds = thresholds_of(results, validation, rule)
-    patients = aggregate(pooled, Unit.PATIENT, rule)
-    return {
-        "patient": _unit_figures(results, patients, thresholds, Unit.PATIENT),
-        "frame": _unit_figures(results, tuple(pooled), thresholds, Unit.FRAME),
+    said = patients_of(results, system)
+    found: Json = {
+        "patient": _unit_figures(results, said.pooled, said.thresholds, Unit.PATIENT),
+        "frame": _unit_figures(results, said.frames, said.frame_thresholds, Unit.FRAME),
         "fold_mean": {n: spread(v) for n, v in classes_by_fold(results, system).items()},
         "thresholds": [
             {"fold": fold, "value": t.value, "rule": t.rule, "n": t.source_n}
-            for fold, t in sorted(thresholds.items())
+            for fold, t in sorted(said.thresholds.items())
         ],
     }
+    if decided_per_fold(results.statistics):
+        found["ways"] = [way.as_json() for way in said.ways]
+    return found
 
 
 def _unit_figures(

@@ -13,12 +13,13 @@ from statistics import fmean
 import numpy as np
 import numpy.typing as npt
 
-from renalkit.domain.prediction import Prediction, Rule, Unit, aggregate
+from renalkit.domain.prediction import Prediction
 from renalkit.domain.splits import Plan, Split
 from renalkit.errors import StatisticUndefined
 from renalkit.metrics.bootstrap import Auc
 from renalkit.metrics.classification import Threshold
 from renalkit.metrics.comparisons import corrected_t_test
+from renalkit.usecases.patients import patients_of
 from renalkit.usecases.results import (
     CASE_SCORES,
     Json,
@@ -27,7 +28,6 @@ from renalkit.usecases.results import (
     called_class,
     estimate_json,
     positive_class,
-    thresholds_of,
 )
 
 Floats = npt.NDArray[np.float64]
@@ -60,14 +60,12 @@ def masks_by_fold(system: SystemResults) -> dict[str, dict[int, float]]:
 
 def classes_by_fold(results: RunResults, system: SystemResults) -> dict[str, dict[int, float]]:
     """Figures per patient of each fold, called at the fold's own threshold."""
-    rule = Rule(results.statistics.rule)
-    thresholds = thresholds_of(results, system.validation, rule)
-    patients = [p for p in aggregate(system.test, Unit.PATIENT, rule) if p.target is not None]
+    said = patients_of(results, system)
     found: dict[str, dict[int, float]] = {}
     for fold in system.folds:
-        part = [p for p in patients if p.fold == fold]
+        part = [p for p in said.test if p.fold == fold and p.target is not None]
         if part:
-            for name, value in _figures(part, thresholds, positive_class(results)).items():
+            for name, value in _figures(part, said.thresholds, positive_class(results)).items():
                 found.setdefault(name, {})[fold] = value
     return found
 

@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from renalkit.domain.prediction import Rule, Unit, aggregate
+from renalkit.domain.prediction import Unit
 from renalkit.errors import ConfigError, StatisticUndefined
 from renalkit.metrics.auc_inference import delong
 from renalkit.metrics.classification import BinaryConfusion, Floats, binary_confusion
 from renalkit.metrics.mrmc import Figure, Generalise, MrmcPlan, model_against_readers
 from renalkit.metrics.reader_study import Match, majority_vote, model_at_reader
+from renalkit.usecases.patients import patients_of
 from renalkit.usecases.reader_arms import area_difference, call_differences
 from renalkit.usecases.reader_figures import adjust, calls_json, roc_json
 from renalkit.usecases.reading_cases import (
@@ -35,7 +36,6 @@ from renalkit.usecases.results import (
     called_class,
     estimate_json,
     positive_class,
-    thresholds_of,
     undefined_json,
 )
 
@@ -74,15 +74,15 @@ def system_calls(results: RunResults, plan: ReaderPlan) -> tuple[SystemCalls, ..
 
 
 def _calls(results: RunResults, system: SystemResults, plan: ReaderPlan) -> SystemCalls:
-    rule = Rule(results.statistics.rule)
+    said = patients_of(results, system)
     wanted = results.task.index(positive_of(results.cohort, plan.positive))
-    thresholds = thresholds_of(results, system.validation, rule)
     scores: dict[str, float] = {}
     calls: dict[str, bool] = {}
-    for p in aggregate(system.pooled, Unit.PATIENT, rule):
+    for p in said.pooled:
         if p.scores is not None:
             scores[p.key.patient] = p.scores[wanted]
-            calls[p.key.patient] = called_class(p, thresholds, positive_class(results)) == wanted
+            called = called_class(p, said.thresholds, positive_class(results))
+            calls[p.key.patient] = called == wanted
     return SystemCalls(system.job.label, scores, calls)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from renalkit.domain.cohort import ClassTask, Cohort
 from renalkit.domain.geometry import MaskRLE
-from renalkit.domain.prediction import Prediction, Rule, Unit, aggregate
+from renalkit.domain.prediction import Prediction, Unit
 from renalkit.domain.sample import Sample, SampleKey, b_mode_samples
 from renalkit.errors import StatisticUndefined, StoreError
 from renalkit.metrics.bootstrap import BootstrapPlan, Statistic, cluster_bootstrap, mean_of_rows
@@ -268,16 +268,14 @@ def positive_class(results: RunResults) -> int | None:
     return 1 if task.positive is None else task.index(task.positive)
 
 
-def thresholds_of(
-    results: RunResults, validation: Sequence[Prediction], rule: Rule
-) -> dict[int, Threshold]:
+def thresholds_of(results: RunResults, validation: Sequence[Prediction]) -> dict[int, Threshold]:
     """Per fold, from the patients of its validation part; empty for several classes."""
     positive = positive_class(results)
     if positive is None:
         return {}
     found: dict[int, Threshold] = {}
     by_fold: dict[int, list[Prediction]] = defaultdict(list)
-    for p in aggregate(validation, Unit.PATIENT, rule):
+    for p in validation:
         if p.target is not None and p.fold is not None:
             by_fold[p.fold].append(p)
     for fold, part in by_fold.items():

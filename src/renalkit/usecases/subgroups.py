@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from renalkit.domain.cohort import Cohort
-from renalkit.domain.prediction import Rule, Unit, aggregate
+from renalkit.domain.prediction import Unit
 from renalkit.domain.profile import GRADES, Variable, patient_classes, patient_variables
 from renalkit.errors import StatisticUndefined
 from renalkit.metrics.auc_inference import delong
@@ -25,6 +25,7 @@ from renalkit.metrics.multiplicity import holm
 from renalkit.metrics.subgroups import Interaction, equal_aucs_of_groups, equal_ranks_of_groups
 from renalkit.store.cohorts import table_text
 from renalkit.store.files import write_json, write_text
+from renalkit.usecases.patients import patients_of
 from renalkit.usecases.results import (
     Json,
     RunResults,
@@ -33,7 +34,6 @@ from renalkit.usecases.results import (
     called_class,
     estimate_json,
     positive_class,
-    thresholds_of,
     undefined_json,
 )
 
@@ -165,16 +165,14 @@ class _Level:
 
 
 def _said(results: RunResults, system: SystemResults) -> _Said:
-    rule = Rule(results.statistics.rule)
-    thresholds = thresholds_of(results, system.validation, rule)
+    found = patients_of(results, system)
     positive = positive_class(results)
-    found = aggregate(system.pooled, Unit.PATIENT, rule)
-    known = [p for p in found if p.target is not None]
+    known = [p for p in found.pooled if p.target is not None]
     scores = np.array([p.scores for p in known], dtype=np.float64)
     return _Said(
         np.array([p.key.patient for p in known], dtype=np.str_),
         np.array([p.target for p in known], dtype=np.intp),
-        np.array([called_class(p, thresholds, positive) for p in known], dtype=np.intp),
+        np.array([called_class(p, found.thresholds, positive) for p in known], dtype=np.intp),
         scores.reshape(len(known), len(results.task.classes)),
     )
 

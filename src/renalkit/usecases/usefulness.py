@@ -1,19 +1,20 @@
 """Can the scores of a classifying system be taken as probabilities, and would acting on them help?
 
-Patients of the tested parts, their scores as the system gave them: nothing is recalibrated. Two
+Patients of the tested parts. Nothing is fitted here: where the settings ask for calibration inside
+the folds or for a correction of class shares, both states are measured, before and after. Two
 classes: the probability of the positive class. Several classes: the most probable class and whether
 it was right (top label), without a decision curve, for there is no one intervention to decide on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import numpy as np
 import numpy.typing as npt
 
-from renalkit.domain.prediction import Rule, Unit, aggregate
+from renalkit.domain.prediction import Prediction, Unit
 from renalkit.errors import StatisticUndefined
 from renalkit.metrics.bootstrap import mean_of_rows
 from renalkit.metrics.calibration import (
@@ -28,6 +29,7 @@ from renalkit.metrics.calibration import (
 )
 from renalkit.metrics.decision import decision_curve
 from renalkit.store.files import write_json
+from renalkit.usecases.patients import Patients, patients_of, rescaled
 from renalkit.usecases.results import (
     Json,
     RunResults,
@@ -77,34 +79,48 @@ def usefulness_of(results: RunResults) -> Json:
 
 
 def _of_system(results: RunResults, system: SystemResults) -> Json:
-    pooled = [p for p in system.pooled if p.scores is not None]
-    known = [
-        p
-        for p in aggregate(pooled, Unit.PATIENT, Rule(results.statistics.rule))
-        if p.target is not None
-    ]
+    said = patients_of(results, system)
+    known = [p for p in said.pooled if p.target is not None]
     head: Json = {"label": system.job.label, "patients": len(known), "note": ""}
     if len(known) < LEAST_PATIENTS:
         return head | {"note": f"{len(known)} patients of known class, fewer than {LEAST_PATIENTS}"}
+    truth, chances = _chances(results, known)
+    patients = [p.key.patient for p in known]
+    smaller = min(int(truth.sum()), int((~truth).sum()))
+    head["positive"] = int(truth.sum())
+    several = positive_class(results) is None
+    if smaller == 0:
+        words = "every call has the same outcome" if several else "one class only"
+        return head | {"note": f"{words} among {len(known)} patients"}
+    found = head | {
+        "calibration": _calibration(results, truth, chances, patients),
+        "decision": {"note": _NO_DECISION}
+        if several
+        else _decision(results, truth, chances, patients),
+    }
+    return found | _before(results, said)
+
+
+def _before(results: RunResults, said: Patients) -> Json:
+    """Calibration of the same patients as it was before scores were changed, where they were."""
+    if not rescaled(results.statistics):
+        return {}
+    known = [p for p in said.before if p.target is not None]
+    truth, chances = _chances(results, known)
+    if truth.all() or not truth.any():
+        return {}
+    patients = [p.key.patient for p in known]
+    return {"before": _calibration(results, truth, chances, patients)}
+
+
+def _chances(results: RunResults, known: Sequence[Prediction]) -> tuple[Bools, Floats]:
+    """Of patients: positive or not, or whether the call was right, and the score that says so."""
     targets = np.array([p.target for p in known], dtype=np.intp)
     scores = np.array([p.scores for p in known], dtype=np.float64)
     positive = positive_class(results)
     if positive is None:
-        truth, chances = top_label(targets, scores)
-    else:
-        truth, chances = targets == positive, scores[:, positive]
-    patients = [p.key.patient for p in known]
-    smaller = min(int(truth.sum()), int((~truth).sum()))
-    head["positive"] = int(truth.sum())
-    if smaller == 0:
-        words = "one class only" if positive is not None else "every call has the same outcome"
-        return head | {"note": f"{words} among {len(known)} patients"}
-    return head | {
-        "calibration": _calibration(results, truth, chances, patients),
-        "decision": {"note": _NO_DECISION}
-        if positive is None
-        else _decision(results, truth, chances, patients),
-    }
+        return top_label(targets, scores)
+    return targets == positive, scores[:, positive]
 
 
 def _calibration(results: RunResults, truth: Bools, chances: Floats, patients: list[str]) -> Json:

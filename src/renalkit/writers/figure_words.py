@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from renalkit.writers.source import ReportSource, estimate, metric_name
+from renalkit.writers.source import Json, ReportSource, estimate, metric_name
 from renalkit.writers.wording import Estimate, count, listed, percent_level, plain, plural
 
 _FIGURES = ("auc", "accuracy", "sensitivity", "specificity", "ppv", "npv", "f1")
@@ -22,7 +22,17 @@ def scoring(source: ReportSource) -> str:
     rule = source.metrics.get("statistics")
     if not rule or not source.classifying:
         return ""
-    words = f"Scores of images became scores of patients by the rule '{rule['rule']}'."
+    words = f"Scores of images became scores of patients {_rule_words(rule)}."
+    if rule.get("prior_correction"):
+        words += (
+            " Before that they were set from the class shares that sampling and loss had imposed "
+            "to those of the training patients of each fold (odds times one factor per class)."
+        )
+    if rule.get("calibration"):
+        words += (
+            f" Scores of patients were calibrated ({rule['calibration']}) by a map fitted on the "
+            "validation patients of each fold."
+        )
     if source.positive is not None:
         extra = [
             f"{plain(k)} {rule[k]:g}"
@@ -35,6 +45,24 @@ def scoring(source: ReportSource) -> str:
             "to its tested part."
         )
     return words
+
+
+def _rule_words(rule: Json) -> str:
+    """The rule with its numbers."""
+    name = str(rule["rule"])
+    if name == "validation":
+        return (
+            "by the rule with the lowest log-loss of patients in the validation part of each fold"
+        )
+    numbers = {
+        "topk": f" (largest {rule.get('topk_share', 0.2):g} of the images)",
+        "noisy-or": f" (images counted as {rule.get('noisy_or_frames', 1):g}; 0: as many as are)",
+    }
+    temperature = rule.get("attention_temperature")
+    if name == "attention":
+        chosen = "chosen in validation" if temperature is None else f"{temperature:g}"
+        numbers[name] = f" (temperature {chosen})"
+    return f"by the rule '{name}'{numbers.get(name, '')}"
 
 
 def methods_used(found: Iterable[Estimate]) -> str:
@@ -106,7 +134,9 @@ def calibration(source: ReportSource) -> str:
     found = source.usefulness
     if found is None or not any("calibration" in s for s in found["systems"]):
         return ""
-    words = f"Calibration was measured without recalibration, over {found['bins']}"
+    changed = any("before" in s for s in found["systems"])
+    how = "before and after scores were changed" if changed else "without recalibration"
+    words = f"Calibration was measured {how}, over {found['bins']}"
     curves = any("points" in s.get("decision", {}) for s in found["systems"])
     return f"{words}, and net benefit by decision curves." if curves else f"{words}."
 

@@ -29,6 +29,7 @@ from renalkit.writers.figures import (
     spread,
 )
 from renalkit.writers.overlays import gallery
+from renalkit.writers.patient_scores import ways_table
 from renalkit.writers.source import (
     ESTIMATE_HEAD,
     Json,
@@ -366,6 +367,9 @@ def classification(source: ReportSource) -> Section | None:
         blocks.append(_confusion_figure(source, own, unit))
     blocks.append(Heading("Folds and thresholds"))
     blocks.append(_classification_folds(source))
+    ways = ways_table(source, systems)
+    if ways:
+        blocks.append(ways)
     thresholds = _threshold_table(source, systems)
     blocks.append(
         thresholds

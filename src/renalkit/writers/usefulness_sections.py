@@ -54,15 +54,38 @@ def usefulness(source: ReportSource) -> Section:
     if measured:
         blocks.append(
             Paragraph(
-                "Scores were taken as the systems gave them and not recalibrated. They are the "
-                f"probabilities of {found['probability_of']}, of tested patients pooled over the "
-                "folds; each fold's scores come from its own model.",
+                f"{_made(measured)} They are the probabilities of {found['probability_of']}, "
+                "of tested patients pooled over the folds; each fold's scores come from its own "
+                "model.",
                 "note",
             )
         )
-        blocks += _calibration(measured, found, order)
+        blocks += _calibration(_states(measured), found, order)
         blocks += _decision(measured, order, str(found["probability_of"]))
     return Section("usefulness", _TITLE, tuple(blocks))
+
+
+def _made(systems: Sequence[Json]) -> str:
+    """Whether these are the scores of the systems themselves."""
+    if any("before" in s for s in systems):
+        return (
+            "Scores were changed inside the folds, by what their training and validation parts say "
+            "alone (table of patients' scores); before and after stand side by side."
+        )
+    return "Scores were taken as the systems gave them and not recalibrated."
+
+
+def _states(systems: Sequence[Json]) -> list[Json]:
+    """Each system before and after its scores were changed, where they were; `of`: its name."""
+    found: list[Json] = []
+    for s in systems:
+        if "before" in s:
+            before: Json = {"label": f"{s['label']}, before", "calibration": s["before"]}
+            found.append({**s, "of": s["label"], **before})
+            found.append({**s, "of": s["label"], "label": f"{s['label']}, after"})
+        else:
+            found.append(s)
+    return found
 
 
 def _place(label: str, order: Sequence[str]) -> int:
@@ -143,7 +166,8 @@ def _curves(systems: Sequence[Json], bins: str, order: Sequence[str]) -> Figure:
         label, found = str(s["label"]), s["calibration"]["reliability"]["bins"]
         observed = tuple(estimate(b, "observed") for b in found)
         predicted = tuple(float(b["predicted"]) for b in found)
-        panels.append(Reliability(label, predicted, observed, _place(label, order)))
+        place = _place(str(s.get("of", label)), order)
+        panels.append(Reliability(label, predicted, observed, place))
         for b, e in zip(found, observed, strict=True):
             numbers = [b["low"], b["high"], int(b["n"]), b["predicted"], e.value, e.low, e.high]
             rows.append([label, *numbers])

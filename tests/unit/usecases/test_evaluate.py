@@ -25,6 +25,7 @@ from renalkit.store.splits import save_split
 from renalkit.usecases.differences import comparisons_of
 from renalkit.usecases.evaluate import _classification, _segmentation, cohort_counts
 from renalkit.usecases.experiment import Experiment, jobs_of
+from renalkit.usecases.patients import patients_of
 from renalkit.usecases.progress import Silent
 from renalkit.usecases.results import (
     RunResults,
@@ -32,7 +33,6 @@ from renalkit.usecases.results import (
     pool,
     stored_experiment,
     system_results,
-    thresholds_of,
 )
 
 TASK = ClassTask(("benign", "malignant"), "malignant")
@@ -151,7 +151,7 @@ def test_patients_and_frames_are_never_mixed() -> None:
 def test_l05_thresholds_do_not_see_tested_labels() -> None:
     results = _results()
     system = results.systems[0]
-    before = thresholds_of(results, system.validation, results.statistics.rule)
+    before = patients_of(results, system).thresholds
     turned = tuple(replace(p, target=1 - (p.target or 0)) for p in system.test)
     other = _classification(results, replace(system, test=turned, pooled=turned))
     assert other is not None

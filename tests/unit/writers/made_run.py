@@ -200,10 +200,11 @@ def make_run(
     attention: bool = False,
     facts: bool = False,
     plan: Plan = Plan.KFOLD,
+    statistics: Sequence[str] = (),
 ) -> MadeRun:
     """Everything `renalkit run` leaves before the report, made in a second or two.
 
-    facts: so that there is a clinical model.
+    facts: so that there is a clinical model. statistics: more lines of that table.
     """
     cohort_path = root / "cohorts" / "phantom"
     cohort = make_cohort(cohort_path, n_patients, size, classes, facts=facts)
@@ -216,6 +217,7 @@ def make_run(
         "folds = 3",
         "[statistics]",
         "bootstrap = 200",
+        *statistics,
     ]
     for name, task, _ in SYSTEMS:
         text += ["[[systems]]", f'name = "{name}"', f'task = "{task}"']
