@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -146,3 +148,24 @@ def test_plain_values_go_into_json(perfusion):
     assert found["comparisons"][0]["ratios"]["PE"]["value"] == pytest.approx(0.5, rel=0.1)
     assert found["options"]["method"] == "lognormal"
     assert any("refused" in region for region in found["regions"].values())
+
+
+def test_names_of_short_phases_stand_above_one_another(page):
+    phases = (("baseline", 0.0, 3.0), ("cortical", 3.0, 6.0), ("medullary", 6.0, 90.0))
+    drawing = page_svg(replace(page, phases=phases)).markup
+    lines = [
+        re.search(rf'<text[^>]*?y="([\d.]+)"[^>]*> ?{name}</text>', drawing)[1]
+        for name, *_ in phases
+    ]
+    assert len(set(lines)) == len(lines)
+
+
+def test_only_the_surroundings_of_the_regions_are_shown(page):
+    tall = np.zeros(SHAPE, np.bool_)
+    tall[5:55, 30:36] = True
+    pictures = (replace(page.contrast, masks={}), replace(page.contrast, masks={"lesion": tall}))
+    whole, cut = (
+        int.from_bytes(page_png(replace(page, bmode=None, contrast=one, maps=None))[20:24])
+        for one in pictures
+    )
+    assert cut > whole
