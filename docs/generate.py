@@ -37,7 +37,7 @@ from renalkit.readers.contract import Limits, Outcome
 from renalkit.readers.folder_table import Columns
 from renalkit.store import predictions
 from renalkit.systems import SYSTEMS
-from renalkit.systems._contract import Card, Claim
+from renalkit.systems._contract import Claim, System
 from renalkit.usecases.compare import PRESETS
 from renalkit.usecases.experiment import Experiment, SystemSettings
 from renalkit.writers.dicom_out import codes as dicom_code_list
@@ -330,17 +330,22 @@ def presets() -> str:
 
 def systems() -> str:
     """One section per system from its Card and its Params."""
-    return "\n\n".join(
-        _system(s.name, s.card, sorted(t.value for t in s.tasks), s.params_type) for s in SYSTEMS
-    )
+    return "\n\n".join(_system(s) for s in SYSTEMS)
 
 
-def _system(name: str, card: Card, tasks: Sequence[str], params: type[BaseModel]) -> str:
+def _system(system: System[Any]) -> str:
+    card, params = system.card, system.params_type
+    tasks = ", ".join(sorted(task.value for task in system.tasks))
+    looks = " or ".join(" with ".join(modes) for modes in system.takes)
     parts = [
-        f"## `{name}`: {card.title}",
+        f"## `{system.name}`: {card.title}",
         card.summary,
-        f"Tasks: {', '.join(tasks)}. Reference: {card.reference}",
+        f"Tasks: {tasks}. Looks at: {looks}. Reference: {card.reference}",
     ]
+    if system.missing:
+        parts.append("Answers from one modality where the other is missing, and says so.")
+    if system.features:
+        parts.append("Numbers beside the picture, such as perfusion figures, can be given to it.")
     rows = [
         [_code(k.name), k.kind, _code(k.default), params.model_fields[k.name].description or ""]
         for k in keys_of(params)

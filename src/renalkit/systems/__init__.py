@@ -6,12 +6,17 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from renalkit.errors import ConfigError
-from renalkit.systems import baselines, multitask_us
+from renalkit.systems import baselines, mufnet, multitask_us, repvgg_ceus
 from renalkit.systems._contract import System
 
 ENTRY_POINT_GROUP = "renalkit.systems"
 
-SYSTEMS: tuple[System[Any], ...] = (*multitask_us.SYSTEMS, *baselines.SYSTEMS)
+SYSTEMS: tuple[System[Any], ...] = (
+    *multitask_us.SYSTEMS,
+    *mufnet.SYSTEMS,
+    *repvgg_ceus.SYSTEMS,
+    *baselines.SYSTEMS,
+)
 
 
 def all_systems() -> tuple[System[Any], ...]:

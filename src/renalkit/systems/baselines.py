@@ -7,11 +7,11 @@ features, a classification net a light U-Net decoder over its stages.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
+from renalkit.domain.image import Mode
 from renalkit.systems._contract import (
     Card,
     Claim,
@@ -25,6 +25,7 @@ from renalkit.systems._contract import (
     Task,
 )
 from renalkit.systems._decode import decode as decode_arrays
+from renalkit.systems._start import ImageNetStart
 
 if TYPE_CHECKING:
     from renalkit.learn.nets.resnet import Layout
@@ -60,23 +61,8 @@ class NestedUNetParams(UNetParams):
     inference_head: Literal["last", "average"] = "last"
 
 
-class ImageNetParams(BaselineParams):
+class ImageNetParams(BaselineParams, ImageNetStart):
     """Choices of a network whose encoder can start from ImageNet weights in a local file."""
-
-    init_weights: Path | None = Field(
-        default=None, description="local .safetensors, .pth or .pt file; nothing is downloaded"
-    )
-    init_sha256: str | None = Field(
-        default=None, pattern="^[0-9a-f]{64}$", description="checked before the file is opened"
-    )
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if (self.init_weights is None) != (self.init_sha256 is None):
-            raise ValueError("init_weights and init_sha256 are given together or not at all")
-        if self.init_weights is not None and self.width != 1.0:
-            raise ValueError("init_weights fit width 1.0 only")
-        return self
 
 
 class TernausNetParams(ImageNetParams):
@@ -332,6 +318,7 @@ RESNEXT50_CARD = _residual_card(
 )
 
 ALL_TASKS = frozenset(Task)
+ONE_MODALITY = ((Mode.B,), (Mode.CEUS,))
 
 UNET = System(
     UNET_CARD.name,
@@ -343,6 +330,7 @@ UNET = System(
     loss,
     decode,
     guide_share,
+    takes=ONE_MODALITY,
 )
 NESTED_UNET = System(
     NESTED_CARD.name,
@@ -354,6 +342,7 @@ NESTED_UNET = System(
     loss,
     decode,
     guide_share,
+    takes=ONE_MODALITY,
 )
 TERNAUSNET = System(
     TERNAUS_CARD.name,
@@ -365,6 +354,7 @@ TERNAUSNET = System(
     loss,
     decode,
     guide_share,
+    takes=ONE_MODALITY,
 )
 RESNET18 = System(
     RESNET18_CARD.name,
@@ -376,6 +366,7 @@ RESNET18 = System(
     loss,
     decode,
     guide_share,
+    takes=ONE_MODALITY,
 )
 RESNET34 = System(
     RESNET34_CARD.name,
@@ -387,6 +378,7 @@ RESNET34 = System(
     loss,
     decode,
     guide_share,
+    takes=ONE_MODALITY,
 )
 RESNEXT50 = System(
     RESNEXT50_CARD.name,
@@ -398,6 +390,7 @@ RESNEXT50 = System(
     loss,
     decode,
     guide_share,
+    takes=ONE_MODALITY,
 )
 STUNET = System(
     STUNET_CARD.name,
@@ -409,5 +402,6 @@ STUNET = System(
     loss,
     decode,
     guide_share,
+    takes=ONE_MODALITY,
 )
 SYSTEMS = (UNET, NESTED_UNET, TERNAUSNET, RESNET18, RESNET34, RESNEXT50, STUNET)
