@@ -6,6 +6,7 @@ part of a fold and applied to its tested patients; how well that worked is measu
 `renalkit.metrics.calibration`.
 
 Sources: Saerens, Latinne and Decaestecker 2002, Neural Comput 14:21 (other shares of classes);
+Charoenphakdee, Vongkulbhisal, Chairatanakul and Sugiyama 2021, CVPR (focal loss);
 Platt 1999, in Advances in Large Margin Classifiers (slope, intercept and targets that are never 0
 or 1); Guo et al. 2017, ICML (temperature); Alexandari et al. 2020, ICML (slope with a bias per
 class); Zadrozny and Elkan 2002, KDD (isotonic); Niculescu-Mizil and Caruana 2005, ICML (isotonic
@@ -42,9 +43,8 @@ def imposed_shares(
     Let images n_c of class c be drawn with probability s_c (n_c / n for 'plain', 1 / k for
     'balanced' and 'oversample') and weigh w_c in the loss. The mean loss is a sum over c of
     s_c w_c E[-log q_c(x) | c]; pointwise its minimum is q_c(x) proportional to s_c w_c f(x | c),
-    which is the posterior of a population with shares proportional to s_c w_c. Exact for
-    cross-entropy with enough capacity; for a focal loss, which is not proper, the shares are right
-    and the spread is not: calibrate as well.
+    which is the posterior of a population with shares proportional to s_c w_c. So for
+    cross-entropy and its sums over cuts; of a focal loss first take `focal_posterior`.
 
     Raises: StatisticUndefined for a class without images or weights that are not above 0.
     """
@@ -63,6 +63,52 @@ def imposed_shares(
         )
     drawn = n if sampling == "plain" else np.ones_like(n)
     return drawn * w / float((drawn * w).sum())
+
+
+def effective_number_weights(images: Sequence[float], beta: float) -> Floats:
+    """(k,) weights (1 - beta) / (1 - beta^n_c) of a class-balanced loss, scaled to sum to k.
+
+    Cui et al. 2019, CVPR, eq. 8.
+
+    >>> effective_number_weights((3659, 6135), 0.9999).round(4).tolist()
+    [1.1989, 0.8011]
+    """
+    raw = -1 / np.expm1(np.asarray(images, dtype=np.float64) * np.log(beta))
+    return raw * len(raw) / float(raw.sum())
+
+
+def focal_posterior(probabilities: npt.ArrayLike, gamma: float, per_logit: bool) -> Floats:
+    """(n, k) class posterior behind the softmax scores (n, k) of a network trained by a focal loss.
+
+    A focal loss is not proper: its minimum states less than the posterior. Of a loss of the softmax
+    P_c is proportional to q_c / ((1 - q_c)^g - g (1 - q_c)^(g - 1) q_c log q_c), g = gamma
+    (Charoenphakdee et al. 2021, CVPR). per_logit: of a loss of every logit z_c against
+    its own yes or no, that holds for each sigmoid by itself; the softmax leaves z_c open by a shift
+    for all classes, found from the posteriors' sum of 1. gamma 0 changes nothing in the first case.
+    """
+    q = np.clip(np.asarray(probabilities, dtype=np.float64), LEAST_SCORE, 1 - LEAST_SCORE)
+    if not per_logit:
+        found = _unfocused(q, 1 - q, gamma)
+        return found / found.sum(axis=1, keepdims=True)
+    z = np.log(q)
+
+    def alone(shift: Floats) -> Floats:
+        v, rest = special.expit(z + shift), special.expit(-z - shift)
+        yes, no = _unfocused(v, rest, gamma), _unfocused(rest, v, gamma)
+        return yes / (yes + no)
+
+    low, high = np.full((len(z), 1), -60.0), np.full((len(z), 1), 60.0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        above = alone(middle).sum(axis=1, keepdims=True) > 1
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    found = alone((low + high) / 2)
+    return found / found.sum(axis=1, keepdims=True)
+
+
+def _unfocused(v: Floats, rest: Floats, gamma: float) -> Floats:
+    """v / phi(v) with rest = 1 - v."""
+    return v / (rest ** (gamma - 1) * (rest - gamma * v * np.log(v)))
 
 
 def with_shares(

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from math import isfinite
 
 import numpy as np
+import numpy.typing as npt
 
 from renalkit.domain.prediction import Pooling, Prediction, Rule, Unit, aggregate
 from renalkit.domain.sample import b_mode_samples
@@ -22,7 +23,9 @@ from renalkit.errors import StoreError
 from renalkit.metrics.calibrators import (
     Calibration,
     Calibrator,
+    effective_number_weights,
     fit_calibrator,
+    focal_posterior,
     imposed_shares,
     with_shares,
 )
@@ -30,7 +33,7 @@ from renalkit.metrics.classification import Threshold
 from renalkit.metrics.pooling import TEMPERATURES, PoolingChoice, choose_pooling
 from renalkit.store.files import read_json
 from renalkit.store.splits import load_split
-from renalkit.usecases.experiment import CLINICAL, StatisticsSettings
+from renalkit.usecases.experiment import CLINICAL, Job, StatisticsSettings
 from renalkit.usecases.results import (
     Json,
     RunResults,
@@ -43,10 +46,15 @@ from renalkit.usecases.results import (
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """Shares of the classes that training imposed, and those of its patients."""
+    """Shares of the classes that training imposed, and those of its patients.
+
+    gamma: of the focal loss that is undone first, 0 without one; per_logit: its kind.
+    """
 
     imposed: tuple[float, ...]
     wanted: tuple[float, ...]
+    gamma: float = 0.0
+    per_logit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +225,10 @@ def _calibrated(patients: Sequence[Prediction], calibrator: Calibrator) -> list[
 def _corrected(frames: Sequence[Prediction], shares: Shares | None) -> list[Prediction]:
     if shares is None or not frames:
         return list(frames)
-    found = with_shares(np.array([p.scores for p in frames]), shares.imposed, shares.wanted)
+    scores = np.array([p.scores for p in frames], dtype=np.float64)
+    if shares.gamma or shares.per_logit:
+        scores = focal_posterior(scores, shares.gamma, shares.per_logit)
+    found = with_shares(scores, shares.imposed, shares.wanted)
     return _with_scores(frames, found.tolist())
 
 
@@ -230,8 +241,8 @@ def _with_scores(
 def _shares(results: RunResults, system: SystemResults, fold: int) -> Shares:
     """Of the training part of a fold: what sampler and loss imposed, and the patients' own.
 
-    Images of each class and weights of the loss are those done.json names, where it does; else
-    those of the cohort and of the settings.
+    Images of each class are those done.json names, where it does; else those of the cohort. What
+    the loss did to the classes is told by the system's parameters beta, focal and gamma.
     """
     job, most = system.job, system.job.train.frames_per_patient
     inside = load_split(results.folder.folds).folds[fold].train
@@ -257,9 +268,20 @@ def _shares(results: RunResults, system: SystemResults, fold: int) -> Shares:
         )
     done = read_json(results.folder.fold(job.label, fold).done)
     images = np.array(done.get("class_images") or of_cohort, dtype=np.float64)
-    weights = done.get("loss_weights")
-    if weights is None and job.train.class_weights == "inverse":
-        weights = (1 / images).tolist()
     drawn = shown if most else images
-    imposed = imposed_shares(drawn.tolist(), job.train.sampling, weights)
-    return Shares(tuple(imposed.tolist()), tuple((patients / patients.sum()).tolist()))
+    imposed = imposed_shares(drawn.tolist(), job.train.sampling, _loss_weights(job, images))
+    focal = job.params.get("focal") if job.params.get("head", "softmax") == "softmax" else None
+    return Shares(
+        tuple(imposed.tolist()),
+        tuple((patients / patients.sum()).tolist()),
+        gamma=float(job.params["gamma"]) if focal else 0.0,
+        per_logit=focal == "sigmoid",
+    )
+
+
+def _loss_weights(job: Job, images: npt.NDArray[np.float64]) -> list[float] | None:
+    """What a class weighed in the loss: by [train], else by the system's class-balanced loss."""
+    if job.train.class_weights == "inverse":
+        return (1 / images).tolist()
+    beta = float(job.params.get("beta", 0.0))
+    return effective_number_weights(images.tolist(), beta).tolist() if beta else None

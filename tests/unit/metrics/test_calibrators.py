@@ -15,7 +15,9 @@ from renalkit.metrics.calibration import recalibration
 from renalkit.metrics.calibrators import (
     NEEDS,
     Calibration,
+    effective_number_weights,
     fit_calibrator,
+    focal_posterior,
     imposed_shares,
     isotonic,
     with_shares,
@@ -88,6 +90,63 @@ def test_double_rebalancing_is_undone_in_a_simulated_population(sampling: str, w
     assert abs(large.value) < 0.06
     before = recalibration(new_y, said[:, 1]).in_the_large
     assert before.high < -0.5, "without correction the disease is predicted far too often"
+
+
+def focal_minimum(posterior: np.ndarray, gamma: float, per_logit: bool) -> np.ndarray:
+    """Softmax scores of the network that minimises the expected focal loss at this posterior."""
+
+    def loss(z: np.ndarray) -> float:
+        if per_logit:
+            yes = special.expit(-z) ** gamma * np.logaddexp(0, -z)
+            no = special.expit(z) ** gamma * np.logaddexp(0, z)
+            return float((posterior * yes + (1 - posterior) * no).sum())
+        log_q = special.log_softmax(z)
+        return float(
+            -(posterior * (1 - np.exp(log_q)) ** gamma * log_q).sum() + 1e-9 * (z**2).sum()
+        )
+
+    found = optimize.minimize(
+        loss, np.zeros(posterior.size), method="BFGS", options={"gtol": 1e-10}
+    )
+    return special.softmax(found.x)
+
+
+@pytest.mark.parametrize("per_logit", [False, True])
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("posterior", [(0.3, 0.7), (0.05, 0.95), (0.5, 0.3, 0.15, 0.05)])
+def test_what_a_focal_loss_hides_is_found_again(posterior, gamma, per_logit) -> None:
+    known = np.array(posterior)
+    said = focal_minimum(known, gamma, per_logit)
+    assert focal_posterior([said], gamma, per_logit)[0] == pytest.approx(known, abs=2e-4)
+    if gamma == 2.0 and not per_logit:
+        assert said.max() < known.max() - 0.05, "it says less than it knows"
+
+
+def test_the_double_balance_of_p2_is_undone_in_a_simulated_population() -> None:
+    """Class-balanced draws, class-balanced weights and a sigmoid focal loss, as P2 has them."""
+    rng = np.random.default_rng(5)
+    n = np.array([3659, 6135])
+    x = np.concatenate([rng.normal(0, 1, n[0]), rng.normal(1.5, 1, n[1])])
+    y = np.repeat([0, 1], n)
+    drawn = np.concatenate([rng.choice(np.flatnonzero(y == c), 10_000) for c in (0, 1)])
+    weights = effective_number_weights(n.tolist(), 0.9999)
+    assert weights == pytest.approx([1.1989, 0.8011], abs=1e-4)
+    sign, w = 2.0 * y[drawn] - 1, weights[y[drawn]]
+
+    def loss(b: np.ndarray) -> float:
+        u = sign * (b[0] + b[1] * x[drawn])
+        return float((w * special.expit(-u) ** 2 * np.logaddexp(0, -u)).mean())
+
+    b = optimize.minimize(loss, np.zeros(2)).x
+    new_y = (rng.random(20_000) < 0.55).astype(int)
+    new_x = rng.normal(1.5 * new_y, 1)
+    said = two(special.expit(2 * (b[0] + b[1] * new_x)))  # softmax of the logits z and -z
+    shares = imposed_shares(n.tolist(), "balanced", weights)
+    found = with_shares(focal_posterior(said, 2.0, True), shares, [0.45, 0.55])
+    posterior = special.expit(1.5 * new_x - 1.5**2 / 2 + np.log(0.55 / 0.45))
+    assert np.abs(found[:, 1] - posterior).max() < 0.03
+    assert np.abs(with_shares(said, shares, [0.45, 0.55])[:, 1] - posterior).max() > 0.05
+    assert np.abs(said[:, 1] - posterior).max() > 0.15
 
 
 # ---------------------------------------------------------------- maps

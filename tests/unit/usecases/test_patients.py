@@ -273,8 +273,9 @@ def _with_folder(results: RunResults, folder: Path, done: dict[str, Any]) -> Run
 
 def _of(results: RunResults, **train: Any) -> SystemResults:
     system = results.systems[0]
-    options = replace(system.job.train, **train)
-    return replace(system, job=system.job.model_copy(update={"train": options}))
+    params = train.pop("params", {})
+    changed = {"train": replace(system.job.train, **train), "params": params}
+    return replace(system, job=system.job.model_copy(update=changed))
 
 
 @pytest.mark.parametrize(
@@ -286,7 +287,16 @@ def _of(results: RunResults, **train: Any) -> SystemResults:
         ({"sampling": "plain"}, {"class_images": [300, 100]}, 0.25),
         ({"sampling": "plain", "class_weights": "inverse"}, {"class_images": [300, 100]}, 0.5),
         ({"sampling": "balanced", "class_weights": "inverse"}, {"class_images": [300, 100]}, 0.75),
-        ({"sampling": "balanced"}, {"loss_weights": [0.5, 2.0]}, 0.8),
+        (
+            {"sampling": "balanced", "params": {"beta": 0.9999}},
+            {"class_images": [6135, 3659]},
+            0.59943,
+        ),
+        (
+            {"sampling": "plain", "class_weights": "inverse", "params": {"beta": 0.9999}},
+            {"class_images": [300, 100]},
+            0.5,
+        ),
         ({"sampling": "plain", "frames_per_patient": 2}, {"class_images": [300, 100]}, 1 / 3),
     ],
 )
@@ -294,11 +304,12 @@ def test_the_double_balance_is_undone_for_every_frame(
     train: dict[str, Any], done: dict[str, Any], imposed: float, tmp_path: Path
 ) -> None:
     results = _with_folder(_results(prior_correction=True), tmp_path, done)
-    system = _of(results, **train)
+    system = _of(results, **dict(train))
     found = patients_of(results, system)
     (way, _) = found.ways
     assert way.shares is not None
-    assert way.shares.imposed[1] == pytest.approx(imposed)
+    assert way.shares.imposed[1] == pytest.approx(imposed, abs=1e-5)
+    imposed = way.shares.imposed[1]
     assert way.shares.wanted == pytest.approx((2 / 3, 1 / 3))
     factor = ((1 / 3) / (2 / 3)) / (imposed / (1 - imposed))
     p = _scores(system.test)
@@ -312,6 +323,23 @@ def test_the_double_balance_is_undone_for_every_frame(
     assert _scores(found.pooled) == pytest.approx(_scores(by_hand))
     uncorrected = aggregate(system.test, Unit.PATIENT)
     assert _scores(found.before) == pytest.approx(_scores(uncorrected))
+
+
+@pytest.mark.parametrize("focal", ["sigmoid", "softmax"])
+def test_a_focal_loss_is_undone_before_the_shares(focal: str, tmp_path: Path) -> None:
+    results = _with_folder(_results(prior_correction=True), tmp_path, {})
+    system = _of(
+        results, sampling="plain", params={"focal": focal, "gamma": 2.0, "head": "softmax"}
+    )
+    found = patients_of(results, system)
+    before = special.logit(_scores(system.test))
+    after = {p.key: special.logit((p.scores or ())[1]) for p in found.frames}
+    slopes = [after[p.key] / b for p, b in zip(system.test, before, strict=True) if abs(b) < 1]
+    known = 1 / 0.7473 if focal == "sigmoid" else 2 / 0.7473
+    assert slopes == pytest.approx([known] * len(slopes), rel=0.01)
+    other = {"focal": focal, "gamma": 2.0, "head": "ordinal"}
+    plain = patients_of(results, _of(results, sampling="plain", params=other))
+    assert _scores(plain.pooled) == pytest.approx(_scores(plain.before))
 
 
 def test_the_clinical_model_was_never_balanced(tmp_path: Path) -> None:
@@ -336,9 +364,9 @@ def test_correction_and_calibration_together_are_calibrated_in_the_large(tmp_pat
     results = _with_folder(
         _results(n=240, overdone=1.0, prior_correction=True, calibration="temperature"),
         tmp_path,
-        {"loss_weights": [0.5, 1.5]},
+        {"class_images": [300, 100]},
     )
-    system = _of(results, sampling="balanced")
+    system = _of(results, sampling="balanced", class_weights="inverse")
     frames = tuple(
         replace(p, scores=(1 - q, q))
         for p, q in zip(
