@@ -277,12 +277,12 @@ def clip_frames(count: int, rows: int = 48, cols: int = 64) -> np.ndarray:
 def encoded(
     path: Path, *, codec: str = "mpeg4", kind: str | None = None, count: int = 20,
     stamps: list[int] | None = None, size: tuple[int, int] = (48, 64), options: dict | None = None,
-    streams: int = 1, sound: bool = False,
+    streams: int = 1, sound: bool = False, container: dict | None = None,
 ) -> Path:  # fmt: skip
     """A video written with PyAV; stamps are presentation times in 1/100 s."""
     from fractions import Fraction
 
-    with av.open(str(path), "w", format=kind) as container:
+    with av.open(str(path), "w", format=kind, options=container or {}) as container:
         video = []
         for _ in range(streams):
             stream = container.add_stream(codec, rate=25, options=options or {})
@@ -363,6 +363,21 @@ def _fewer_declared(data: bytes) -> bytes:
     return data[:at] + struct.pack("<I", declared) + data[at + 4 :]
 
 
+def _stream(offset: int, value: int) -> Callable[[bytes], bytes]:
+    """AVI with a number of its stream header changed (20 scale, 24 rate, 32 frames)."""
+
+    def change(data: bytes) -> bytes:
+        at = data.find(b"strh") + 8 + offset
+        return data[:at] + struct.pack("<I", value) + data[at + 4 :]
+
+    return change
+
+
+def _fragmented(folder: Path) -> Path:
+    """MP4 written in pieces, as recorders do; nothing says how many frames it has."""
+    return encoded(folder / "a.mp4", container={"movflags": "frag_keyframe+empty_moov"})
+
+
 def _v(variant: str, build: Callable[[Path], Path], verdict: str) -> Row:
     row, _, variant = variant.partition(" ")
     outcome, _, reason = verdict.partition(" ")
@@ -378,6 +393,8 @@ VIDEO_ROWS: tuple[Row, ...] = (
     _v("Vd01 mp4 cut at 99", _changed("a.mp4", _cut(0.99)), "refused truncated"),
     _v("Vd01 avi cut at 30", _changed("a.avi", _cut(0.3), codec="mjpeg"), "refused truncated"),
     _v("Vd01 avi cut at 99", _changed("a.avi", _cut(0.99), codec="mjpeg"), "refused truncated"),
+    _v("Vd01 wmv cut at 30", _changed("a.wmv", _cut(0.3), codec="wmv2", kind="asf"),
+       "refused truncated"),
     _v("Vd01 moov missing", _changed("a.mp4", _without_moov), "refused truncated"),
     _v("Vd01 declares too many", _changed("a.avi", _fewer_declared, codec="mjpeg"),
        "refused bad-video"),
@@ -389,11 +406,23 @@ VIDEO_ROWS: tuple[Row, ...] = (
     _v("Vd01 garbage", file("a.mp4", lambda: noise(30, 30).tobytes()), "refused format-refused"),
     _v("Vd02 mp4", _made("a.mp4"), "used"),
     _v("Vd02 avi mjpeg", _made("a.avi", codec="mjpeg"), "used"),
-    _v("Vd02 wmv", _made("a.wmv", codec="wmv2", kind="asf"), "used-with-warning bad-video"),
+    _v("Vd02 wmv", _made("a.wmv", codec="wmv2", kind="asf"), "used"),
     _v("Vd02 avi named mp4", _made("a.mp4", codec="mjpeg", kind="avi"), "used"),
     _v("Vd02 variable rate", _made("a.mp4", stamps=[t * 4 + (t > 9) * 50 for t in range(20)]),
        "used-with-warning converted"),
+    _v("Vd02 no rate", _changed("a.avi", _stream(24, 0), codec="mjpeg"),
+       "used-with-warning no-timing"),
+    _v("Vd02 million per second", _changed("a.avi", _stream(24, 10**6), codec="mjpeg"),
+       "used-with-warning no-timing"),
+    _v("Vd02 ten hours", _made("a.mp4", stamps=[t * 180_000 for t in range(20)]),
+       "used-with-warning no-timing"),
+    _v("Vd02 negative times", _made("a.mp4", stamps=[t * 4 - 20 for t in range(20)]),
+       "refused bad-video"),
+    _v("Vd02 declares two billion", _changed("a.avi", _stream(32, 2**31 - 1), codec="mjpeg"),
+       "refused too-large"),
+    _v("Vd02 fragmented", _fragmented, "used-with-warning bad-video"),
     _v("Vd02 b frames", _made("a.mp4", options={"bf": "2"}), "used"),
+    _v("Vd02 h264 b frames", _made("a.mp4", codec="libx264", options={"bf": "3"}), "used"),
     _v("Vd02 rotated", _changed("a.mp4", _rotated), "used"),
     _v("Vd02 two video streams", _made("a.mp4", streams=2), "refused bad-video"),
     _v("Vd02 sound only", _made("a.mp4", streams=0, sound=True), "refused bad-video"),

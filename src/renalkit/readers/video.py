@@ -11,8 +11,6 @@ Shapes: (T,H,W) or (T,H,W,3), uint8. times_s counts from the first frame.
 from __future__ import annotations
 
 import importlib
-import os
-import stat
 import struct
 from collections.abc import Generator, Mapping
 from pathlib import Path
@@ -20,23 +18,24 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from renalkit.errors import DecodeFailed, Reason
+from renalkit.errors import Reason
 from renalkit.readers.contract import Limits
 from renalkit.readers.still_headers import check_size
 from renalkit.readers.stills import Array, Info, limits_from
+from renalkit.readers.video_container import (
+    Container,
+    bad_video,
+    check_container,
+    opened_video,
+)
 
-_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
-_MOV_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
-_PLAYLISTS = (b"#extm3u", b"ffconcat", b"concat:", b"http:", b"https:", b"file ", b"[playlist]",
-              b"rtsp:", b"subfile", b"<asx", b"<smil", b"<mpd")  # fmt: skip
 _CODEC_ERRORS = (OSError, ValueError, LookupError, RuntimeError, EOFError, ArithmeticError,
                  TypeError, AttributeError, struct.error)  # fmt: skip
+_LEAST_STEP_S, _MOST_STEP_S = 0.001, 30.0
+_NO_RATE = "the file gives no frame rate: no time is used"
 _SHUFFLED = "frame times do not increase: no time is used"
-
-
-def _bad(reason: Reason, found: str, expected: str = "", remedy: str = "") -> DecodeFailed:
-    advice = remedy or "export the clip again as MP4 or AVI, or as DICOM"
-    return DecodeFailed(reason, found, expected=expected, remedy=advice)
+_ODD_RATE = "frame times that no examination has ({:g} s between frames): no time is used"
+_NO_END = "the file does not say how many frames it has: a cut end would not be noticed"
 
 
 def decode_video(path: Path, options: Mapping[str, Any]) -> tuple[Array, Info]:
@@ -78,7 +77,9 @@ def decode_video_part(path: Path, options: Mapping[str, Any]) -> tuple[Array, In
         _under_way[(str(path), 0)] = _frames_of(path, limits, limits.clip_bytes)
     frames = _under_way.pop((str(path), first), None)
     if frames is None:
-        raise _bad(Reason.DECODER_KILLED, "a decoder that lost its place", "one part after another")
+        raise bad_video(
+            Reason.DECODER_KILLED, "a decoder that lost its place", "one part after another"
+        )
     found: list[Array] = []
     info = _taken(frames, found, int(options["bytes"]))
     if info is None:
@@ -106,135 +107,51 @@ def _taken(
 
 def _frames_of(path: Path, limits: Limits, most_bytes: int) -> Generator[Array, None, Info]:
     """Every frame (H,W) or (H,W,3), turned as the file says; at the end what is known."""
-    with _opened(path, limits) as file:
-        demuxer = _recognised(file)
-        if demuxer == "mov":
-            _check_boxes(file)
-        elif demuxer == "avi":
-            _check_riff(file)
+    with opened_video(path, limits) as file:
+        told = check_container(file)
         file.seek(0)
-        return (yield from _decoded(file, demuxer, limits, most_bytes))
-
-
-def _opened(path: Path, limits: Limits) -> BinaryIO:
-    """A regular file of allowed size, open for reading."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise _bad(Reason.UNREADABLE, f"cannot be opened ({error.strerror})") from error
-    file = os.fdopen(handle, "rb")
-    facts = os.fstat(handle)
-    problem = None
-    if not stat.S_ISREG(facts.st_mode):
-        problem = _bad(Reason.SPECIAL_FILE, "not a regular file")
-    elif facts.st_size == 0:
-        problem = _bad(Reason.EMPTY, "empty file")
-    elif facts.st_size > limits.file_bytes:
-        problem = _bad(
-            Reason.TOO_LARGE, f"{facts.st_size} bytes", f"at most {limits.file_bytes} bytes"
-        )
-    if problem is not None:
-        file.close()
-        raise problem
-    return file
-
-
-def _recognised(file: BinaryIO) -> str:
-    """The one demuxer to use, by content."""
-    head = file.read(4096)
-    words = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if words.startswith(_PLAYLISTS):
-        raise _bad(Reason.REMOTE_REFERENCE, "a playlist that names other files", "the video itself")
-    if head[4:8] in _MOV_BOXES:
-        return "mov"
-    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        return "avi"
-    if head.startswith(_ASF):
-        return "asf"
-    raise _bad(Reason.FORMAT_REFUSED, "no MP4, MOV, AVI or WMV by its content")
-
-
-def _check_boxes(file: BinaryIO) -> None:
-    """Every top-level box lies in the file, there is one moov, and it refers to no other file."""
-    size = file.seek(0, os.SEEK_END)
-    at, kinds = 0, set[bytes]()
-    while at + 8 <= size:
-        file.seek(at)
-        length, kind = struct.unpack(">I4s", file.read(8))
-        if length == 1:
-            body = file.read(8)
-            length = struct.unpack(">Q", body)[0] if len(body) == 8 else 0
-        elif length == 0:
-            length = size - at
-        if length < 8 or at + length > size:
-            raise _bad(Reason.TRUNCATED, "a part of the video leaves the file: it is cut")
-        if kind == b"moov":
-            file.seek(at)
-            _check_references(file.read(min(length, 64 << 20)))
-        kinds.add(kind)
-        at += length
-    if b"moov" not in kinds:
-        raise _bad(Reason.TRUNCATED, "video without its index (moov): the recording was cut off")
-
-
-def _check_references(moov: bytes) -> None:
-    at = moov.find(b"dref")
-    while at >= 0:
-        # dref: version and flags, count; then the first entry: size, type, version and flags.
-        entry = moov[at + 12 : at + 24]
-        if len(entry) == 12 and not struct.unpack(">I", entry[8:12])[0] & 1:
-            raise _bad(
-                Reason.REMOTE_REFERENCE, "frames that lie in another file", "the video itself"
-            )
-        at = moov.find(b"dref", at + 4)
-    if b"rmra" in moov:
-        raise _bad(Reason.REMOTE_REFERENCE, "a reference movie", "the video itself")
-
-
-def _check_riff(file: BinaryIO) -> None:
-    size = file.seek(0, os.SEEK_END)
-    file.seek(4)
-    declared = struct.unpack("<I", file.read(4))[0] + 8
-    if declared > size:
-        raise _bad(Reason.TRUNCATED, f"{size} bytes of a video of {declared}: it is cut")
+        return (yield from _decoded(file, told, limits, most_bytes))
 
 
 def _decoded(
-    file: BinaryIO, demuxer: str, limits: Limits, most_bytes: int
+    file: BinaryIO, told: Container, limits: Limits, most_bytes: int
 ) -> Generator[Array, None, Info]:
     try:
         # The extra may be missing, and everything else must work without it.
         av = importlib.import_module("av")
     except ImportError as error:
-        raise _bad(
+        raise bad_video(
             Reason.FORMAT_REFUSED,
             "videos need PyAV, which is not installed",
             remedy="install renalkit with the extra 'video', then read the files again",
         ) from error
     try:
         with av.open(
-            file, format=demuxer, options={"protocol_whitelist": "file"}, metadata_errors="replace"
+            file,
+            format=told.demuxer,
+            options={"protocol_whitelist": "file"},
+            metadata_errors="replace",
         ) as container:
-            return (yield from _frames(container, demuxer, limits, most_bytes))
+            return (yield from _frames(container, told, limits, most_bytes))
     except (*_CODEC_ERRORS, av.FFmpegError) as error:  # FFmpegError is not always one of them
-        raise _bad(
+        raise bad_video(
             Reason.BAD_VIDEO, f"frames cannot be decoded ({type(error).__name__}): it is damaged"
         ) from error
 
 
 def _frames(
-    container: Any, demuxer: str, limits: Limits, most_bytes: int
+    container: Any, told: Container, limits: Limits, most_bytes: int
 ) -> Generator[Array, None, Info]:
     streams = container.streams.video
     if len(streams) != 1:
-        raise _bad(Reason.BAD_VIDEO, f"{len(streams)} video streams", "one video stream")
+        raise bad_video(Reason.BAD_VIDEO, f"{len(streams)} video streams", "one video stream")
     stream = streams[0]
     declared, codec = int(stream.frames), stream.codec_context
     size = (int(codec.height), int(codec.width))
     check_size(*size, 0, limits)
     most = min(limits.frames, most_bytes // (size[0] * size[1] * 3))
     if declared > most:
-        raise _bad(
+        raise bad_video(
             Reason.TOO_LARGE, f"{declared} frames", f"at most {most} frames of this size",
             "cut the clip to the part that shows the lesion",
         )  # fmt: skip
@@ -245,22 +162,24 @@ def _frames(
     colour = False
     for frame in container.decode(stream):
         if frame.is_corrupt:
-            raise _bad(Reason.BAD_VIDEO, f"frame {len(stamps)} is damaged")
+            raise bad_video(Reason.BAD_VIDEO, f"frame {len(stamps)} is damaged")
         if (frame.height, frame.width) != size or len(stamps) >= most:
-            raise _bad(Reason.BAD_VIDEO, "frames that change their size or do not end")
+            raise bad_video(Reason.BAD_VIDEO, "frames that change their size or do not end")
         turn = round(frame.rotation)
         rotation = turn if rotation is None else rotation
         if turn != rotation or turn % 90:
-            raise _bad(Reason.BAD_VIDEO, "frames that are rotated by odd or different angles")
+            raise bad_video(Reason.BAD_VIDEO, "frames that are rotated by odd or different angles")
         stamps.append(frame.pts)
         pixels = _pixels(frame.to_ndarray(format="rgb24"))
         colour |= pixels.ndim == 3
         yield np.rot90(pixels, turn // 90)
     if rotation is None or (declared and len(stamps) != declared):
-        raise _bad(Reason.BAD_VIDEO, f"{len(stamps)} frames decoded", f"{declared} as declared")
-    times = _times(stamps, stream.time_base)
+        raise bad_video(
+            Reason.BAD_VIDEO, f"{len(stamps)} frames decoded", f"{declared} as declared"
+        )
+    times, why = _times(stamps, stream.time_base) if told.rate else (None, _NO_RATE)
     info: Info = {
-        "source_format": {"mov": "mp4"}.get(demuxer, demuxer),
+        "source_format": {"mov": "mp4"}.get(told.demuxer, told.demuxer),
         "codec": str(codec.name),
         "colour": colour,
         "lossy": True,
@@ -269,13 +188,21 @@ def _frames(
         "variable_rate": times is not None and _varies(times),
         "rotation_deg": rotation,
         "notes": [f"turned by {rotation} degrees as the file says"] if rotation else [],
-        "warnings": [],
+        "warnings": [(Reason.NO_TIMING.value, why)] if why else [],
     }
-    _warn(info, container, declared)
-    aspect = codec.sample_aspect_ratio
-    if aspect and aspect != 1:
-        info["warnings"].append((Reason.CONVERTED.value, "pixels are not square in this video"))
+    if info["variable_rate"]:
+        _warn(info, Reason.CONVERTED, "variable frame rate: each frame keeps its time")
+    if container.streams.audio:
+        _warn(info, Reason.CONVERTED, "the sound track was left out")
+    if not declared and not (told.whole and told.demuxer == "asf"):
+        _warn(info, Reason.BAD_VIDEO, _NO_END)
+    if codec.sample_aspect_ratio not in (None, 0, 1):
+        _warn(info, Reason.CONVERTED, "pixels are not square in this video")
     return info
+
+
+def _warn(info: Info, reason: Reason, words: str) -> None:
+    info["warnings"].append((reason.value, words))
 
 
 def _pixels(rgb: Array) -> Array:
@@ -293,30 +220,22 @@ def _stacked(frames: list[Array]) -> Array:
     return np.stack([np.repeat(f[..., None], 3, axis=2) if f.ndim == 2 else f for f in frames])
 
 
-def _times(stamps: list[int | None], base: Any) -> list[float] | None:
-    """Seconds since the first frame; None when a stamp is missing or time does not advance."""
+def _times(stamps: list[int | None], base: Any) -> tuple[list[float] | None, str]:
+    """Seconds since the first frame; None, with the reason, when they cannot be believed."""
     known = [s for s in stamps if s is not None]
     if len(known) != len(stamps) or not base or float(base) <= 0:
-        return None
+        return None, _SHUFFLED
     times = [(s - known[0]) * float(base) for s in known]
-    advances = all(b > a for a, b in zip(times, times[1:], strict=False))
-    return times if advances else None
+    steps = np.diff(times)
+    if (steps <= 0).any():
+        return None, _SHUFFLED
+    usual = float(np.median(steps)) if steps.size else _LEAST_STEP_S
+    if not _LEAST_STEP_S <= usual <= _MOST_STEP_S:
+        return None, _ODD_RATE.format(usual)
+    return times, ""
 
 
 def _varies(times: list[float]) -> bool:
     steps = np.diff(np.asarray(times))
     # Containers round times to their own clock (1 ms in AVI and WMV).
     return bool(steps.size and steps.max() - steps.min() > 0.002)
-
-
-def _warn(info: Info, container: Any, declared: int) -> None:
-    warnings: list[tuple[str, str]] = info["warnings"]
-    if info["times_s"] is None:
-        warnings.append((Reason.NO_TIMING.value, _SHUFFLED))
-    elif info["variable_rate"]:
-        warnings.append((Reason.CONVERTED.value, "variable frame rate: each frame keeps its time"))
-    if container.streams.audio:
-        warnings.append((Reason.CONVERTED.value, "the sound track was left out"))
-    if not declared:
-        words = "the file does not say how many frames it has: a cut end would not be noticed"
-        warnings.append((Reason.BAD_VIDEO.value, words))

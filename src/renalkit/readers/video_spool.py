@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from renalkit.errors import InputRefused, Reason
 from renalkit.readers.contract import Decoder, Limits
+from renalkit.readers.dicom_served import changed_during_read
 from renalkit.readers.stills import Info, decode_options
 from renalkit.store.spool import FrameSpool
 
@@ -33,11 +33,7 @@ def spool_video(path: Path, decoder: Decoder, limits: Limits, frames: FrameSpool
         if part.info["done"]:
             break
     if _stamp(path) != before:
-        raise InputRefused(
-            Reason.CHANGED_DURING_READ,
-            "a file that changed while it was read",
-            remedy="read it again when nothing writes to it",
-        )
+        raise changed_during_read()
     return part.info
 
 

@@ -14,6 +14,8 @@ from renalkit.readers.contract import Limits
 from renalkit.readers.decode_worker import DecodeWorker
 from renalkit.readers.stills import decode_options
 from renalkit.readers.video import decode_video
+from renalkit.readers.video_spool import spool_video
+from renalkit.store.spool import FrameSpool
 
 pytest.importorskip("av")
 sys.path.insert(0, str(Path(__file__).parents[2] / "corpus"))
@@ -37,7 +39,7 @@ def _peak(pid):
 
 
 def test_corpus_size():
-    assert len(ROWS) == 43
+    assert len(ROWS) == 51
     assert {r.id for r in ROWS} == {"Vd01", "Vd02", "Vd03"}
     assert len({r.name for r in ROWS}) == len(ROWS)
 
@@ -93,12 +95,52 @@ def test_Vd02_rotation_is_applied(tmp_path):
 
 
 def test_Vd01_every_cut_is_noticed(tmp_path, worker):
-    for name, how in (("a.mp4", {}), ("a.avi", {"codec": "mjpeg"})):
+    wmv = {"codec": "wmv2", "kind": "asf"}
+    for name, how in (("a.mp4", {}), ("a.avi", {"codec": "mjpeg"}), ("a.wmv", wmv)):
         data = corpus.encoded(tmp_path / name, **how).read_bytes()
         for share in np.linspace(0.002, 0.998, 25):
             (tmp_path / name).write_bytes(data[: int(len(data) * share)])
             with pytest.raises(DecodeFailed):
                 worker.run("video", tmp_path / name, {})
+
+
+@pytest.mark.parametrize("part_bytes", [1, 64 * 48 * 3 * 4, 1 << 30])
+def test_a_video_in_parts_is_the_video_as_a_whole(tmp_path, worker, part_bytes):
+    path = _row("Vd02-rotated").build(tmp_path)
+    whole, info = decode_video(path, {})
+    frames, done = FrameSpool(tmp_path / "disk"), False
+    while not done:
+        part = worker.run("video-part", path, {"first": frames.shape[0], "bytes": part_bytes})
+        assert part.pixels.nbytes < part_bytes + 3 * whole[0].nbytes
+        for frame in part.pixels:
+            frames.append(frame)
+        done = part.info.pop("done")
+    assert np.array_equal(np.stack([frames[i] for i in range(len(whole))]), whole)
+    assert part.info == {**info, "warnings": [list(w) for w in info["warnings"]]}
+
+
+def test_parts_follow_one_another(tmp_path, worker):
+    path = _row("Vd02-mp4").build(tmp_path)
+    worker.run("video-part", path, {"first": 0, "bytes": 1})
+    with pytest.raises(DecodeFailed, match="lost its place"):
+        worker.run("video-part", path, {"first": 2, "bytes": 1})
+
+
+def test_Vd01_damage_is_met_in_the_part_where_it_lies(tmp_path, worker):
+    path = _row("Vd01-avi-flips-0").build(tmp_path)
+    frames = FrameSpool(tmp_path / "disk")
+    with pytest.raises(DecodeFailed):
+        spool_video(path, worker, Limits(), frames)
+
+
+def test_Vd02_a_long_video_goes_to_disk(tmp_path, worker):
+    path = _row("Vd02-mp4").build(tmp_path)
+    whole, info = decode_video(path, {})
+    frames = FrameSpool(tmp_path / "disk")
+    assert spool_video(path, worker, Limits(decoded_bytes=1), frames)["times_s"] == info["times_s"]
+    assert np.array_equal(np.stack([frames[i] for i in range(len(whole))]), whole)
+    with pytest.raises(DecodeFailed, match="at most 19 frames"):
+        spool_video(path, worker, Limits(clip_bytes=whole.nbytes - 1), FrameSpool(tmp_path))
 
 
 @pytest.mark.slow
