@@ -66,8 +66,8 @@ class Net(nn.Module):
         )
 
     def cam_layers(self) -> Mapping[str, nn.Module]:
-        """The layer whose (b,n,y,x) output an activation map is made of, per modality; empty
-        where there is none."""
+        """The layer whose (b,n,y,x) output an activation map is made of, per modality (a network
+        of one picture may call it 'picture'); empty where there is none."""
         return {}
 
 

@@ -15,7 +15,9 @@ from renalkit.domain.sample import SampleKey
 from renalkit.errors import ModelRefused
 from renalkit.learn.cam import activation_maps, randomised
 from renalkit.learn.outputs import FeatureNet, Guide, Net, Outputs
-from renalkit.learn.prepared import PreparedSet
+from renalkit.learn.prepared import Inputs, PreparedSet
+from renalkit.systems import get_system
+from renalkit.systems._contract import Shape, Task
 from renalkit.transforms.preprocess import Placement
 
 N, SIDE = 6, 16
@@ -356,3 +358,71 @@ def test_a_randomised_network_has_other_weights_and_settled_statistics():
     assert not first.training
     with pytest.raises(ModelRefused, match="another architecture"):
         randomised(net, lambda: Pooled(n_logits=2), data, 1)
+
+
+NARROW = {"width": 0.125}
+EXACT = ("resnet18", "multitask-us", "bmode-net", "ceus-net", "mufnet-2022", "repvgg-ceus")
+"""Systems whose scores are linear in the mean over places: their CAM makes the logit."""
+
+
+def built(name: str, **params: object) -> tuple[Net, PreparedSet]:
+    """A narrow network of a system and pictures of the modalities it takes."""
+    system = get_system(name)
+    given = NARROW | params
+    if "backbone" in system.params_type.model_fields:
+        given = {"backbone": "efficientnet-b0", "norm_momentum": 0.9} | given
+    inputs = Inputs(system.takes[0])
+    shape = Shape(inputs.channels, 64, 3, inputs.modalities)
+    torch.manual_seed(5)
+    net = system.build(system.params(given), shape, Task.CLASSIFICATION)
+    small = pictures(inputs.channels, len(inputs.modalities))
+    images = np.random.default_rng(2).integers(0, 256, (N, inputs.channels, 64, 64))
+    with torch.no_grad():  # statistics of normalisation that let something through
+        net.train()(torch.from_numpy(images).float() / 255)
+    placements = (Placement.fit((64, 64), 64),) * N
+    return net, replace(small, images=images.astype(np.uint8), placements=placements)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_the_cam_of_a_system_makes_its_logit(name: str):
+    net, data = built(name)
+    found, slopes = explained(net, data, "cam"), explained(net, data)
+    head = net.classification.fc if name == "multitask-us" else net.fc
+    both = sum(m.mean((1, 2)) for m in found.signed.values())
+    bias = head.bias.detach().numpy()[TARGETS]
+    np.testing.assert_allclose(both + bias, found.logits, rtol=1e-3, atol=1e-4)
+    assert set(found.maps) in ({"picture"}, {"B"}, {"CEUS"}, {"B", "CEUS"})
+    for key, values in found.signed.items():
+        assert found.maps[key].shape == (N, 64, 64)
+        assert slopes.signed[key].shape == values.shape
+        if len(found.maps) == 1:  # in a fused network the weights depend on the maps as well
+            places = values[0].size
+            np.testing.assert_allclose(slopes.signed[key] * places, values, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("fusion", ["adaptive", "concat", "gated", "cross_attention"])
+@pytest.mark.parametrize("share", [False, True])
+def test_every_fusion_has_a_map_per_modality(fusion: str, share: bool):
+    net, data = built("mufnet-2025", fusion=fusion, share_backbone=share, fusion_width=16)
+    found = explained(net, data, "grad-cam++")
+    assert list(found.signed) == ["B", "CEUS"]
+    assert not np.allclose(found.signed["B"], found.signed["CEUS"])
+    if fusion in ("gated", "cross_attention"):
+        with pytest.raises(ModelRefused, match="use the method grad-cam"):
+            explained(net, data, "cam")
+
+
+def test_ordered_classes_are_explained_by_their_log_probability():
+    net, data = built("ceus-net", head="ordinal")
+    found = explained(net, data)
+    assert (found.logits < 0).all()
+    with pytest.raises(ModelRefused, match="use the method grad-cam"):
+        explained(net, data, "cam")
+
+
+def test_a_classifier_that_sees_a_crop_has_no_map_on_the_image():
+    system = get_system("multitask-us")
+    params = system.params(NARROW | {"coupling": "mask_crop"})
+    assert not system.build(params, Shape(1, 64, 2), Task.BOTH).cam_layers()
+    assert system.build(params, Shape(1, 64, 2), Task.CLASSIFICATION).cam_layers()
+    assert not system.build(params, Shape(1, 64, 2), Task.SEGMENTATION).cam_layers()

@@ -240,6 +240,15 @@ def test_a_contrast_network_has_the_outline_of_the_other_pane(
     assert found["cohort"]["n_patients"] == N - 1
 
 
+def test_a_layer_of_no_named_modality_is_that_of_the_picture(
+    run: RunFolder, tmp_path: Path
+) -> None:
+    asked = {"system": run.path / "resnet18", "method": "cam", "patients": 4, "folds": (0,)}
+    found = explain(request(run, tmp_path, **asked), Silent())
+    assert {tuple(f["maps"]) for f in found["frames"]} == {("B",)}
+    assert found["cohort"]["modalities"]["B"]["evidence"]["all"]["value"] in (1.0, None)
+
+
 @pytest.mark.parametrize(
     ("changed", "error", "words"),
     [

@@ -5,12 +5,13 @@ Shape legend: b images, c input channels, s side in pixels, k classes, h heads.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from renalkit.learn.nets.blocks import BlockStyle
 from renalkit.learn.nets.resnet import ResNet, ResNetPlan
@@ -115,6 +116,11 @@ class MultitaskNet(Net):
             self.classification = ResNet(
                 replace(spec, channels=spec.channels + extra, segments=False), plan.classification
             )
+
+    def cam_layers(self) -> Mapping[str, nn.Module]:
+        """The classifier's; none where it sees a crop, whose places are not those of the image."""
+        crops = self.segmentation is not None and self.plan.coupling is Coupling.MASK_CROP
+        return {} if self.classification is None or crops else self.classification.cam_layers()
 
     def forward(self, image: Tensor, guide: Guide | None = None) -> Outputs:
         """image (b,c,s,s); the guide counts in training only.

@@ -7,7 +7,7 @@ Shape legend: b images, c input channels, s side in pixels, k classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -167,6 +167,10 @@ class ResNet(Net):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def cam_layers(self) -> Mapping[str, nn.Module]:
+        """The last stage, of whichever modality the picture is."""
+        return {"picture": self.layer4} if self.spec.classifies else {}
 
     def forward(self, image: Tensor, guide: Guide | None = None) -> Outputs:
         """image (b,c,s,s); the guide is not used."""
