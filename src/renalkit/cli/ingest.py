@@ -49,6 +49,12 @@ def ingest(
         str | None, typer.Option(help="Classes in order, e.g. benign,malignant.")
     ] = None,
     positive: Annotated[str | None, typer.Option(help="The positive class.")] = None,
+    ordered: Annotated[
+        bool, typer.Option("--ordered", help="The classes are grades, named in rising order.")
+    ] = False,
+    target: Annotated[
+        str, typer.Option(help="What is told apart: label, histology or grade.")
+    ] = "label",
     groups: Annotated[
         str, typer.Option(help="busi only: 'manifest' takes the packed groups as patients.")
     ] = "none",
@@ -88,6 +94,8 @@ def ingest(
         labels=labels,
         classes=classes,
         positive=positive,
+        ordered=ordered,
+        target=target,
         groups=groups,
         annotations=annotations,
         masks=masks,

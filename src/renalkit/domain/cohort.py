@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 from renalkit.domain.study import Study, checked_key
 
@@ -13,17 +14,27 @@ from renalkit.domain.study import Study, checked_key
 class ClassTask:
     """The question asked of every lesion: its classes in order, and which one is positive.
 
-    positive is None for more than two classes (then figures are macro-averaged).
+    positive is None for more than two classes (then figures are macro-averaged). ordered: the three
+    or more classes are grades, in rising order, and an error of one is smaller than one of two.
     """
 
     classes: tuple[str, ...]
     positive: str | None = None
+    ordered: bool = False
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
             raise ValueError(f"a task needs two or more different classes, got {self.classes}")
         if self.positive is not None and self.positive not in self.classes:
             raise ValueError(f"positive class '{self.positive}' is not among {self.classes}")
+        if self.ordered and (len(self.classes) < 3 or self.positive is not None):
+            raise ValueError("ordered classes are three or more, none of them the positive one")
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """As JSON values; without `ordered` where it is not, as earlier versions wrote it."""
+        found: dict[str, Any] = {"classes": list(self.classes), "positive": self.positive}
+        return found | ({"ordered": True} if self.ordered else {})
 
     def index(self, label: str) -> int:
         """Position of a label; ValueError names the known classes."""
@@ -100,7 +111,9 @@ class Cohort:
     @property
     def digest(self) -> str:
         """Content digest of pixels, lesions and labels; independent of order and of paths."""
-        total = hashlib.sha256(repr((self.task.classes, self.task.positive)).encode())
+        task = self.task
+        order = ("ordered",) if task.ordered else ()
+        total = hashlib.sha256(repr((task.classes, task.positive, *order)).encode())
         for study in self.studies:
             total.update(study_digest(study).encode())
         for item in self.exclusions:

@@ -476,6 +476,8 @@ def _head(cohort: Cohort, account: Sequence[AccountLine], files_sha256: str) -> 
     ]
     if cohort.task.positive is not None:
         lines.append(f"positive = {_toml(cohort.task.positive)}")
+    if cohort.task.ordered:
+        lines.append("ordered = true")
     lines += [
         "",
         "[counts]",
@@ -614,7 +616,7 @@ def load_cohort(folder: Path) -> Cohort:
         task = head["task"]
         cohort = Cohort(
             head["name"],
-            ClassTask(tuple(task["classes"]), task.get("positive")),
+            ClassTask(tuple(task["classes"]), task.get("positive"), task.get("ordered") is True),
             tuple(studies),
             tuple(
                 Exclusion(study, patient, reason, label or None)

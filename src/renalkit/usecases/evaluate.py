@@ -45,6 +45,7 @@ from renalkit.usecases.differences import comparisons_of
 from renalkit.usecases.folds import classes_by_fold, masks_by_fold, spread
 from renalkit.usecases.images import write_images
 from renalkit.usecases.lesions import write_lesions
+from renalkit.usecases.ordinal_figures import ordinal_figures
 from renalkit.usecases.parts import load_data
 from renalkit.usecases.patients import decided_per_fold, patients_of
 from renalkit.usecases.progress import Progress
@@ -214,7 +215,10 @@ def _several_classes(
         )
         for k in present
     }
-    return {"auc": area, "accuracy": accuracy, "f1": f1, "recall": recall, "rocs": curves, **none}
+    found = {"auc": area, "accuracy": accuracy, "f1": f1, "recall": recall, "rocs": curves, **none}
+    if results.task.ordered:
+        found["ordinal"] = ordinal_figures((truth, called, scores), groups, classes, plan, unit)
+    return found
 
 
 def _two_classes(
@@ -326,7 +330,7 @@ def evaluate_results(results: RunResults, cohort_path: Path | None, progress: Pr
         "schema": 1,
         "cohort_digest": results.cohort.digest,
         "split_digest": load_split(folder.folds).digest,
-        "task": {"classes": list(results.task.classes), "positive": results.task.positive},
+        "task": results.task.plain,
         "statistics": results.statistics.model_dump(mode="json"),
         "cohort": cohort_counts(results.cohort, cohort_path or results.experiment.cohort),
         "systems": systems,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from renalkit import __version__
-from renalkit.domain.cohort import Cohort
+from renalkit.domain.cohort import ClassTask, Cohort
 from renalkit.domain.study import Defect, Study
 from renalkit.errors import ConfigError, InputRefused, Reason, RenalkitError, StoreError
 from renalkit.readers.busi import read_busi
@@ -58,6 +58,7 @@ from renalkit.usecases.ingest_layouts import (
     task_of,
 )
 from renalkit.usecases.ingest_staging import Staging, plain_text
+from renalkit.usecases.ingest_target import Target, asked_of, one_scale
 from renalkit.usecases.progress import Progress, Silent
 
 KEY_NAME = "project.key"
@@ -70,6 +71,7 @@ _KINDS = {"p": "patient", "s": "study", "f": "file"}
 class IngestRequest:
     """What the user asked for. classes: of the task, in order; empty takes those of the source.
 
+    ordered: these are grades in rising order. target: what becomes the class of a lesion.
     masks: where the masks of pictures are. keep: a list of the frames to take; every: without a
     list, the step between frames taken. covariates: further columns of the label table to keep.
     contrast: take dual cines apart into paired panes of chosen frames.
@@ -83,6 +85,8 @@ class IngestRequest:
     masks: Beside | None = None
     classes: tuple[str, ...] = ()
     positive: str | None = None
+    ordered: bool = False
+    target: Target = Target.LABEL
     groups: str = "none"
     options: ReadOptions = field(default_factory=ReadOptions)
     key_file: Path | None = None
@@ -90,6 +94,11 @@ class IngestRequest:
     every: int = 1
     covariates: tuple[str, ...] = ()
     contrast: ContrastOptions | None = None
+
+    @property
+    def label_classes(self) -> tuple[str, ...]:
+        """What the label column may hold; empty where the classes are of another fact."""
+        return self.classes if self.target is Target.LABEL else ()
 
     @property
     def keys_folder(self) -> Path:
@@ -133,8 +142,7 @@ class IngestReport:
             "layout": self.layout,
             "cohort": self.cohort.name,
             "digest": self.cohort.digest,
-            "classes": list(self.cohort.task.classes),
-            "positive": self.cohort.task.positive,
+            **self.cohort.task.plain,
             "patients": flow.included_patients,
             "studies": flow.included_studies,
             "images": flow.included_images,
@@ -190,6 +198,8 @@ def request_of(
     labels: Path | None = None,
     classes: str | None = None,
     positive: str | None = None,
+    ordered: bool = False,
+    target: str = "label",
     groups: str = "none",
     annotations: Path | None = None,
     masks: str | None = None,
@@ -208,6 +218,7 @@ def request_of(
         problems.append("--classes: two or more different names, separated by commas")
     if layout not in ("auto", *Layout):
         problems.append(f"--layout: '{layout}' is not one of auto, {', '.join(Layout)}")
+    problems += _target_problems(target, ordered, classes)
     place = None
     try:
         place = Beside(masks) if masks is not None else None
@@ -245,6 +256,8 @@ def request_of(
         masks=place,
         classes=names,
         positive=positive,
+        ordered=ordered,
+        target=Target(target),
         groups=groups,
         options=ReadOptions(keep_pixels=keep_pixels, allow_headerless=allow_headerless),
         key_file=key,
@@ -253,6 +266,14 @@ def request_of(
         covariates=tuple(c.strip() for c in covariates.split(",")) if covariates else (),
         contrast=contrast,
     )
+
+
+def _target_problems(target: str, ordered: bool, classes: str | None) -> list[str]:
+    if target not in tuple(Target):
+        return [f"--target: '{target}' is not one of {', '.join(Target)}"]
+    if ordered and not classes and target != Target.GRADE:
+        return ["--ordered: name the grades in rising order by --classes"]
+    return []
 
 
 def run_ingest(request: IngestRequest, progress: Progress | None = None) -> IngestReport:
@@ -313,7 +334,7 @@ class _Ingest:
         passed_by = [w for w in walked if isinstance(w, FileReport)]
         given = (request.labels, request.annotations, request.masks, request.covariates)
         sources = Sources(request.source, files, *given)
-        layout = find_layout(request.layout, sources, request.classes)
+        layout = find_layout(request.layout, sources, request.label_classes)
         _check_options(layout, sources, request)
         identities = self._identities([*files, *(r.path for r in passed_by)])
         picks = self._picks(identities)
@@ -373,7 +394,7 @@ class _Ingest:
         parts += [*picks.fingerprint, repr(request.covariates)]
         parts += [] if request.contrast is None else request.contrast.fingerprint
         if layout is Layout.IMAGES:
-            parts.append(repr(picture_layout(sources, request.classes)))
+            parts.append(repr(picture_layout(sources, request.label_classes)))
         for place in (sources.table, request.annotations):
             parts += [_hash(p) for p in annotation_paths(place)] if place is not None else ["none"]
         parts += sorted(" ".join(i) for i in identities.values())
@@ -416,7 +437,7 @@ class _Ingest:
             groups = "manifest" if request.groups == "manifest" else "none"
             yield from read_busi(sources.files, context, groups)
         elif layout is Layout.IMAGES:
-            where = picture_layout(sources, request.classes)
+            where = picture_layout(sources, request.label_classes)
             foreign = foreign_files(sources, where)
             for path, words in foreign.items():
                 reason = (Defect(Reason.NOT_RECOGNISED, words),)
@@ -457,7 +478,7 @@ class _Ingest:
             return StudyLabels()
         request = self.request
         known = (sources.table, request.annotations, sources.files, sources.root)
-        return read_labels(*known, self.pseudonyms, request.classes, request.covariates)
+        return read_labels(*known, self.pseudonyms, request.label_classes, request.covariates)
 
     def _cohort(
         self,
@@ -479,6 +500,9 @@ class _Ingest:
                 study = labelled or study
             if result.exclude_because is not None:
                 reasons[study.key] = result.exclude_because
+            study, why = asked_of(study, self.request.target)
+            if why is not None:
+                reasons.setdefault(study.key, why)
             studies.append(study)
         if not studies:
             raise InputRefused(
@@ -488,7 +512,9 @@ class _Ingest:
                 expected=f"files in the layout '{layout.value}'",
                 remedy="the guide to ingest says what to do for each reason; or state --layout",
             )
-        task = task_of(layout, self.request.classes, _labels_of(studies), self.request.positive)
+        if self.request.target is Target.GRADE:
+            one_scale(studies)
+        task = self._task(layout, _labels_of(studies))
         for study in studies:
             foreign = sorted(_labels_of([study]) - set(task.classes))
             if foreign:
@@ -498,6 +524,12 @@ class _Ingest:
             return cohort.without(reasons)
         except ValueError as error:
             raise RenalkitError(f"the studies do not make a cohort: {error}") from error
+
+    def _task(self, layout: Layout, found: set[str]) -> ClassTask:
+        request = self.request
+        graded = request.target is Target.GRADE and len(request.classes or found) > 2
+        ordered = request.ordered or graded
+        return task_of(layout, request.classes, found, request.positive, ordered=ordered)
 
     def _account(
         self, reports: Sequence[FileReport], identities: dict[Path, tuple[str, str]]

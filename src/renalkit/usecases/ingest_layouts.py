@@ -316,12 +316,17 @@ _CLASSES_FROM = (
 
 
 def task_of(
-    layout: Layout, classes: Sequence[str], found: Iterable[str], positive: str | None
+    layout: Layout,
+    classes: Sequence[str],
+    found: Iterable[str],
+    positive: str | None,
+    *,
+    ordered: bool = False,
 ) -> ClassTask:
     """The task: the classes asked for, else those the source holds.
 
-    Raises ConfigError: fewer than two classes, an unknown positive class, or two classes without
-    one that is called malignant and none named positive.
+    Raises ConfigError: fewer than two classes, an unknown positive class, two classes without one
+    that is called malignant and none named positive, or an order of fewer than three.
     """
     given = tuple(classes) or (BUSI_CLASSES if layout is Layout.BUSI else tuple(sorted(set(found))))
     if len(given) < 2:
@@ -332,6 +337,6 @@ def task_of(
         if positive is None:
             raise ConfigError([f"--positive: which of {' and '.join(given)} is the positive class"])
     try:
-        return ClassTask(given, positive)
+        return ClassTask(given, positive, ordered)
     except ValueError as error:
-        raise ConfigError([f"--classes, --positive: {error}"]) from error
+        raise ConfigError([f"--classes, --positive, --ordered: {error}"]) from error

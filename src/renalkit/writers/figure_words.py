@@ -15,6 +15,12 @@ from renalkit.writers.wording import Estimate, count, listed, percent_level, pla
 _FIGURES = ("auc", "accuracy", "sensitivity", "specificity", "ppv", "npv", "f1")
 _OUTLINES = ("dice", "iou", "hd95", "assd", "nsd")
 _PLACES = ("site", "scanner")
+_ORDINAL = {
+    "kappa_quadratic": "weighted kappa",
+    "grade_error": "error in grades",
+    "rps": "ranked probability score",
+    "cut_auc": "AUC over cuts",
+}
 
 
 def scoring(source: ReportSource) -> str:
@@ -78,10 +84,15 @@ def classification_intervals(source: ReportSource) -> str:
         used = methods_used(estimate(p, name) for p in patients)
         if used:
             by_method.setdefault(used, []).append(metric_name(name))
+    for name, words in _ORDINAL.items():
+        used = methods_used(estimate(p.get("ordinal"), name) for p in patients)
+        if used:
+            by_method.setdefault(used, []).append(words)
     if not by_method:
         return ""
     parts = [f"{listed(names)}: {method}" for method, names in by_method.items()]
-    return f"Intervals of figures per patient: {'; '.join(parts)}."
+    order = " Classes are ordered." if source.metrics["task"].get("ordered") else ""
+    return f"Intervals of figures per patient: {'; '.join(parts)}.{order}"
 
 
 def segmentation_intervals(source: ReportSource) -> str:

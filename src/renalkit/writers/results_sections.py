@@ -28,6 +28,7 @@ from renalkit.writers.figures import (
     roc,
     spread,
 )
+from renalkit.writers.ordinal_tables import ordinal_tables
 from renalkit.writers.overlays import gallery
 from renalkit.writers.patient_scores import ways_table
 from renalkit.writers.source import (
@@ -361,6 +362,7 @@ def classification(source: ReportSource) -> Section | None:
         recall = _recall_table(own, unit)
         if recall:
             blocks.append(recall)
+        blocks += ordinal_tables(own, unit)
         drawing = _roc_figure(source, own, unit)
         if drawing:
             blocks.append(drawing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -116,6 +117,27 @@ def test_a_task_has_two_different_classes(classes: tuple[str, ...]) -> None:
         ClassTask(("a", "b"), "c")
     with pytest.raises(ValueError, match="not one of a, b"):
         ClassTask(("a", "b")).index("c")
+
+
+def test_only_three_or_more_classes_without_a_positive_one_are_ordered() -> None:
+    grades = ClassTask(("G1", "G2", "G3"), ordered=True)
+    assert grades.plain == {"classes": ["G1", "G2", "G3"], "positive": None, "ordered": True}
+    assert TASK.plain == {"classes": ["benign", "malignant"], "positive": "malignant"}
+    for classes, positive in ((("low", "high"), None), (("G1", "G2", "G3"), "G3")):
+        with pytest.raises(ValueError, match="ordered classes are three or more"):
+            ClassTask(classes, positive, ordered=True)
+
+
+def test_the_digest_of_a_cohort_without_order_is_that_of_earlier_versions() -> None:
+    three = ClassTask(("a", "b", "c"))
+    assert (
+        Cohort("c", TASK, ()).digest
+        == sha256(repr((TASK.classes, "malignant")).encode()).hexdigest()
+    )
+    assert (
+        Cohort("c", three, ()).digest == sha256(repr((("a", "b", "c"), None)).encode()).hexdigest()
+    )
+    assert Cohort("c", replace(three, ordered=True), ()).digest != Cohort("c", three, ()).digest
 
 
 STUDIES = st.lists(

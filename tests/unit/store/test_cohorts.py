@@ -215,6 +215,29 @@ def test_a_cohort_comes_back_equal_with_its_pixels(tmp_path: Path) -> None:
         assert np.array_equal(a.clips[0].frame(0).pixels, b.clips[0].frame(0).pixels)
 
 
+def test_an_order_of_classes_comes_back_and_leaves_other_heads_alone(tmp_path: Path) -> None:
+    plain = cohort()
+    grades = Cohort("c", ClassTask(("benign", "malignant", "normal"), ordered=True), plain.studies)
+    save_cohort(tmp_path / "grades", grades)
+    back = load_cohort(tmp_path / "grades")
+    assert back == grades
+    assert back.task.ordered
+    assert "ordered = true" in (tmp_path / "grades" / "cohort.toml").read_text()
+    save_cohort(tmp_path / "plain", plain)
+    assert "ordered" not in (tmp_path / "plain" / "cohort.toml").read_text()
+    assert not load_cohort(tmp_path / "plain").task.ordered
+
+
+@pytest.mark.parametrize("value", ["false", '"yes"', "1"])
+def test_a_changed_order_is_found(tmp_path: Path, value: str) -> None:
+    grades = ClassTask(("benign", "malignant", "normal"), ordered=True)
+    save_cohort(tmp_path, Cohort("c", grades, cohort().studies))
+    head = tmp_path / "cohort.toml"
+    head.write_text(head.read_text().replace("ordered = true", f"ordered = {value}"))
+    with pytest.raises(StoreError, match="digest"):
+        load_cohort(tmp_path)
+
+
 def test_saving_is_independent_of_order_and_repeats(tmp_path: Path) -> None:
     first = cohort()
     save_cohort(tmp_path / "a", first, ACCOUNT)

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
 
+from renalkit.domain.cohort import ClassTask, study_label
 from renalkit.domain.study import Side
 from renalkit.errors import (
     ConfigError,
@@ -530,6 +531,8 @@ def test_capital_letters_do_not_change_what_a_class_means(tmp_path: Path) -> Non
         ({"classes": "benign,benign"}, "--classes"),
         ({"groups": "all"}, "--groups"),
         ({"labels": Path("/absent/labels.csv")}, "--labels"),
+        ({"target": "stage"}, "--target: 'stage' is not one of label, histology, grade"),
+        ({"ordered": True}, "--ordered: name the grades in rising order"),
     ],
 )
 def test_options_that_cannot_be_are_all_named(
@@ -538,6 +541,59 @@ def test_options_that_cannot_be_are_all_named(
     (tmp_path / "in").mkdir()
     with pytest.raises(ConfigError, match=words):
         request_of(source=tmp_path / "in", output=tmp_path / "out", **more)  # type: ignore[arg-type]
+
+
+def graded_folder(root: Path, grades: Sequence[str], systems: Sequence[str]) -> Path:
+    """A picture per patient; every third lesion is benign and has no grade."""
+    (root / "images").mkdir(parents=True)
+    rows = ["patient,image,label,histology,grade,grade_system"]
+    for n, (grade, system) in enumerate(zip(grades, systems, strict=True)):
+        picture(10 * n).save(root / "images" / f"{n}.png")
+        label, histology = (
+            ("malignant", "ccRCC" if n % 2 else "pRCC") if grade else ("benign", "AML")
+        )
+        rows.append(f"p{n:02d},{n}.png,{label},{histology},{grade},{system}")
+    (root / "labels.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def test_grades_are_ordered_classes_and_histology_is_not(tmp_path: Path) -> None:
+    grades = ["1", "G2", "", "III", "2", "4", ""]
+    systems = ["ISUP" if g else "" for g in grades]
+    source = graded_folder(tmp_path / "in", grades, systems)
+    report = take(source, tmp_path / "grade", target="grade")
+    cohort = load_cohort(tmp_path / "grade")
+    assert cohort.task == ClassTask(("G1", "G2", "G3", "G4"), ordered=True)
+    assert report.as_json()["ordered"] is True
+    assert sorted(str(study_label(s)) for s in cohort.studies) == ["G1", "G2", "G2", "G3", "G4"]
+    assert dict(cohort.flow.excluded) == {"no grade is known": 2}
+    assert take(source, tmp_path / "grade", target="grade").recalled > 0
+    three = take(source, tmp_path / "three", target="grade", classes="G2,G3,G4").cohort
+    assert three.task == ClassTask(("G2", "G3", "G4"), ordered=True)
+    assert dict(three.flow.excluded)["class 'G1' is not part of the task"] == 1
+
+    histology = take(source, tmp_path / "histology", target="histology").cohort
+    assert histology.task == ClassTask(("AML", "ccRCC", "pRCC"))
+    assert histology.flow.included_patients == 7
+    plain = take(source, tmp_path / "label").cohort
+    assert plain.task == ClassTask(("benign", "malignant"), "malignant")
+    stated = take(
+        source, tmp_path / "stated", target="histology", classes="AML,pRCC,ccRCC", ordered=True
+    )
+    assert stated.cohort.task.ordered, "whoever says that these rise is believed"
+
+
+def test_grades_that_make_no_order_are_refused(tmp_path: Path) -> None:
+    mixed = graded_folder(tmp_path / "mixed", ["1", "2", "3"], ["ISUP", "FUHRMAN", "ISUP"])
+    with pytest.raises(ConfigError, match="FUHRMAN and WHO_ISUP are not one scale"):
+        take(mixed, tmp_path / "out", target="grade")
+    two = graded_folder(tmp_path / "two", ["1", "2", "2"], ["ISUP"] * 3)
+    with pytest.raises(ConfigError, match="--positive: which of G1 and G2"):
+        take(two, tmp_path / "out2", target="grade")
+    assert take(two, tmp_path / "out2", target="grade", positive="G2").cohort.task.positive == "G2"
+    none = picture_folder(tmp_path / "none")
+    with pytest.raises(ConfigError, match="no class was found"):
+        take(none, tmp_path / "out3", target="grade")
 
 
 def test_source_output_and_key_are_kept_apart(tmp_path: Path) -> None:

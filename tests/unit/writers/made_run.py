@@ -90,7 +90,13 @@ def _study(patient: Patient, number: int, size: int, *, facts: bool) -> Study:
 
 
 def make_cohort(
-    folder: Path, n_patients: int, size: int, classes: Sequence[str], *, facts: bool = False
+    folder: Path,
+    n_patients: int,
+    size: int,
+    classes: Sequence[str],
+    *,
+    facts: bool = False,
+    ordered: bool = False,
 ) -> Cohort:
     """Save a phantom cohort with two exclusions and an account."""
     normal = 0.2 if "normal" in classes else 0.0
@@ -103,7 +109,7 @@ def make_cohort(
         )
     )
     positive = "malignant" if len(classes) == 2 else None
-    cohort = Cohort("phantom", ClassTask(tuple(classes), positive), studies, gone)
+    cohort = Cohort("phantom", ClassTask(tuple(classes), positive, ordered), studies, gone)
     n_images = sum(len(s.clips) for s in studies)
     account = [AccountLine(f"{i:064x}", f"{i:064x}", "used") for i in range(2 * n_images + 1)]
     account += [
@@ -201,13 +207,15 @@ def make_run(
     facts: bool = False,
     plan: Plan = Plan.KFOLD,
     statistics: Sequence[str] = (),
+    ordered: bool = False,
 ) -> MadeRun:
     """Everything `renalkit run` leaves before the report, made in a second or two.
 
     facts: so that there is a clinical model. statistics: more lines of that table.
+    ordered: the classes are in rising order.
     """
     cohort_path = root / "cohorts" / "phantom"
-    cohort = make_cohort(cohort_path, n_patients, size, classes, facts=facts)
+    cohort = make_cohort(cohort_path, n_patients, size, classes, facts=facts, ordered=ordered)
     toml = root / "experiment.toml"
     text = [
         'name = "made-run"',
@@ -232,8 +240,8 @@ def make_run(
     )
     split = make_split(patient_facts(cohort, {}), plan, 0, SplitOptions(folds=3))
     save_split(run.folds, split)
-    task = {"classes": list(cohort.task.classes), "positive": cohort.task.positive}
-    write_json(run.cohort, {"name": cohort.name, "digest": cohort.digest, "task": task})
+    known = {"name": cohort.name, "digest": cohort.digest, "task": cohort.task.plain}
+    write_json(run.cohort, known)
     samples = b_mode_samples(cohort)
     jobs = {job.label: job for job in jobs_of(experiment)}
     for place, system in enumerate(SYSTEMS):
