@@ -111,7 +111,7 @@ def test_a_video_in_parts_is_the_video_as_a_whole(tmp_path, worker, part_bytes):
     frames, done = FrameSpool(tmp_path / "disk"), False
     while not done:
         part = worker.run("video-part", path, {"first": frames.shape[0], "bytes": part_bytes})
-        assert part.pixels.nbytes < part_bytes + 3 * whole[0].nbytes
+        assert part.pixels.nbytes <= 3 * (part_bytes + whole[0].nbytes)  # grey beside colour
         for frame in part.pixels:
             frames.append(frame)
         done = part.info.pop("done")
