@@ -24,6 +24,7 @@ from renalkit.metrics.multiplicity import holm
 from renalkit.store.splits import load_split
 from renalkit.usecases.folds import classes_by_fold, difference_over_folds, masks_by_fold
 from renalkit.usecases.lesions import lesions_found
+from renalkit.usecases.ordinal_figures import LOWER, ordinal_statistics
 from renalkit.usecases.patients import Patients, patients_of
 from renalkit.usecases.results import (
     CASE_SCORES,
@@ -49,9 +50,9 @@ def comparisons_of(results: RunResults, reference: str | None) -> Json:
     Differences are reference minus other; `better` says which sign favours the reference. Masks:
     paired bootstrap of patients over frames with a lesion, signed ranks of the patients' means
     beside it; recall in the same way over lesions. AUC of two classes: paired DeLong over patients;
-    of several classes and accuracy: paired bootstrap of patients. `over_folds`: the difference of
-    the folds' figures. p_holm: adjusted over the other systems, measure and test by measure and
-    test.
+    of several classes, accuracy and measures of ordered classes: paired bootstrap of patients.
+    `over_folds`: the difference of the folds' figures. p_holm: adjusted over the other systems,
+    measure and test by measure and test.
 
     Raises ConfigError for a reference that is no system of the run.
     """
@@ -180,12 +181,11 @@ def _classes(results: RunResults, pair: _Pair) -> list[Json]:
     cuts = [s.thresholds for s in said]
     groups = [patient for _, patient in shared]
     truth = np.array([one[k].target for k in shared], dtype=np.intp)
-    right = [
-        mean_of_rows(
-            np.array([float(called_class(p[k], cut, positive) == p[k].target) for k in shared])
-        )
+    called = [
+        np.array([called_class(p[k], cut, positive) for k in shared], dtype=np.intp)
         for p, cut in zip((one, two), cuts, strict=True)
     ]
+    right = [mean_of_rows((c == truth).astype(np.float64)) for c in called]
     rows: list[Json] = []
     area = _areas(results, truth, (one, two), shared)
     if area is not None:
@@ -193,6 +193,25 @@ def _classes(results: RunResults, pair: _Pair) -> list[Json]:
     accuracy = _paired(results, right[0], right[1], groups)
     if accuracy is not None:
         rows.append({"metric": "accuracy"} | accuracy)
+    if results.task.ordered:
+        scores = [np.array([p[k].scores for k in shared]) for p in (one, two)]
+        rows += _ordered(results, truth, (called, scores), groups)
+    return rows
+
+
+def _ordered(
+    results: RunResults,
+    truth: npt.NDArray[np.intp],
+    said: tuple[list[npt.NDArray[np.intp]], list[Floats]],
+    groups: list[str],
+) -> list[Json]:
+    """Calls and scores of ordered classes, of both systems."""
+    one, two = (ordinal_statistics(truth, c, s) for c, s in zip(*said, strict=True))
+    rows: list[Json] = []
+    for name, measure in one.items():
+        found = _paired(results, measure, two[name], groups)
+        if found is not None:
+            rows.append({"metric": name, "better": "lower" if name in LOWER else "higher"} | found)
     return rows
 
 

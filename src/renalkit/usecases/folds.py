@@ -19,6 +19,7 @@ from renalkit.errors import StatisticUndefined
 from renalkit.metrics.bootstrap import Auc
 from renalkit.metrics.classification import Threshold
 from renalkit.metrics.comparisons import corrected_t_test
+from renalkit.usecases.ordinal_figures import ordinal_statistics
 from renalkit.usecases.patients import patients_of
 from renalkit.usecases.results import (
     CASE_SCORES,
@@ -65,21 +66,24 @@ def classes_by_fold(results: RunResults, system: SystemResults) -> dict[str, dic
     for fold in system.folds:
         part = [p for p in said.test if p.fold == fold and p.target is not None]
         if part:
-            for name, value in _figures(part, said.thresholds, positive_class(results)).items():
+            for name, value in _figures(results, part, said.thresholds).items():
                 found.setdefault(name, {})[fold] = value
     return found
 
 
 def _figures(
-    part: Sequence[Prediction], thresholds: dict[int, Threshold], positive: int | None
+    results: RunResults, part: Sequence[Prediction], thresholds: dict[int, Threshold]
 ) -> dict[str, float]:
+    positive = positive_class(results)
     truth = np.array([p.target for p in part], dtype=np.intp)
     called = np.array([called_class(p, thresholds, positive) for p in part], dtype=np.intp)
+    scores = np.array([p.scores for p in part])
     right = truth == called
-    found = {
-        "auc": _area(truth, np.array([p.scores for p in part]), positive),
-        "accuracy": float(right.mean()),
-    }
+    found = {"auc": _area(truth, scores, positive), "accuracy": float(right.mean())}
+    if results.task.ordered:
+        once, codes = np.ones((1, len(truth))), np.arange(len(truth), dtype=np.intp)
+        for name, measure in ordinal_statistics(truth, called, scores).items():
+            found[name] = float(measure.prepare(codes, len(truth))(once)[0])
     if positive is not None:
         for name, rows in (("sensitivity", truth == positive), ("specificity", truth != positive)):
             found[name] = float(right[rows].mean()) if rows.any() else float("nan")

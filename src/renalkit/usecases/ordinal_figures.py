@@ -10,13 +10,27 @@ import numpy.typing as npt
 from renalkit.domain.prediction import Unit
 from renalkit.metrics.agreement import KappaWeights, cohen_kappa
 from renalkit.metrics.auc_inference import auc_estimate, mean_auc
-from renalkit.metrics.bootstrap import BootstrapPlan, mean_of_rows
+from renalkit.metrics.bootstrap import BootstrapPlan, Statistic, mean_of_rows
 from renalkit.metrics.classification import confusion_matrix
 from renalkit.metrics.ordinal import QuadraticKappa, absolute_errors, ranked_probability_scores
 from renalkit.usecases.results import Json, bootstrapped, figure, undefined_json
 
 Floats = npt.NDArray[np.float64]
 Classes = npt.NDArray[np.intp]
+
+
+LOWER = ("grade_error", "rps")
+"""Measures of ordered classes of which less is better."""
+
+
+def ordinal_statistics(truth: Classes, called: Classes, scores: Floats) -> dict[str, Statistic]:
+    """The measures that compare systems, by name; scores (n, k)."""
+    k = scores.shape[1]
+    return {
+        "kappa_quadratic": QuadraticKappa(truth, called, k),
+        "grade_error": mean_of_rows(absolute_errors(truth, called, k)),
+        "rps": mean_of_rows(ranked_probability_scores(truth, scores)),
+    }
 
 
 def ordinal_figures(
@@ -35,6 +49,8 @@ def ordinal_figures(
     n, k = len(set(groups)), len(classes)
     independent = unit is Unit.PATIENT
     patients = None if independent else np.asarray(groups)
+    measures = ordinal_statistics(truth, called, scores)
+    found = {name: bootstrapped(measures[name], groups, plan) for name in LOWER}
     if independent:
         matrix = confusion_matrix(truth, called, k)
         kappa = figure(
@@ -43,7 +59,7 @@ def ordinal_figures(
             plan.level,
         )
     else:
-        kappa = bootstrapped(QuadraticKappa(truth, called, k), groups, plan)
+        kappa = bootstrapped(measures["kappa_quadratic"], groups, plan)
     above = np.cumsum(scores[:, ::-1], axis=1)[:, ::-1]
     parts = [((truth >= g).astype(np.int64), above[:, g]) for g in range(1, k)]
     if all(0 < int(t.sum()) < t.size for t, _ in parts):
@@ -52,8 +68,7 @@ def ordinal_figures(
         mean = undefined_json(n, Unit.PATIENT, "a cut has no case on one side", plan.level)
     return {
         "kappa_quadratic": kappa,
-        "grade_error": bootstrapped(mean_of_rows(absolute_errors(truth, called, k)), groups, plan),
-        "rps": bootstrapped(mean_of_rows(ranked_probability_scores(truth, scores)), groups, plan),
+        **found,
         "cut_auc": mean,
         "cuts": [
             {

@@ -64,7 +64,7 @@ def _drawn(source: ReportSource, reference: str, rows: Sequence[Json]) -> Figure
             place=source.place(row["label"]),
         )
         for row in rows
-        if not row.get("length_unit")
+        if row.get("better") != "lower"
     ]
     csv_rows = [
         (
@@ -77,13 +77,13 @@ def _drawn(source: ReportSource, reference: str, rows: Sequence[Json]) -> Figure
         )
         for row in rows
     ]
-    lengths = any(row.get("length_unit") for row in rows)
+    others = any(row.get("better") == "lower" for row in rows)
     return Figure(
         "comparisons",
         f"Paired differences of {reference}.",
         intervals(items, f"Difference ({reference} minus the other)", reference=0.0),
         "Point and interval, in the colour of the other system; the line marks no difference."
-        + (" Distances are in the table only." if lengths else ""),
+        + (" Measures of which less is better are in the table only." if others else ""),
         csv=csv_text(("system", "against", "metric", *ESTIMATE_HEAD, "p", "p_holm"), csv_rows),
         description="Paired differences with intervals",
     )
@@ -124,7 +124,7 @@ def _pooled(reference: str, rows: Sequence[Json]) -> Table:
         )
     better = "above 0 favours the former"
     if any(row.get("better") == "lower" for row in rows):
-        better += ", of distances below 0"
+        better += ", of distances and errors below 0"
     caption = (
         f"Difference: {reference} minus the other, on the same cases of the folds both have, "
         f"pooled over them; {better}. p is two-sided; Holm: adjusted over the other systems, for "

@@ -65,8 +65,9 @@ class ReportSource:
     """A whole run. Absent parts are None or empty and the report says so.
 
     check, record, comparisons, images, reader_ceiling, characteristics, subgroups, usefulness,
-    readers: JSON of the run. settings: resolved experiment. jobs: resolved settings of each system
-    by label. toml: the experiment as given. folds: per fold its name and the patients of its parts.
+    readers, reproduction: JSON of the run. settings: resolved experiment. jobs: resolved settings
+    of each system by label. toml: the experiment as given. folds: per fold its name and the
+    patients of its parts.
     cards: by system name. layers: complexity.json by label. pictures: chosen cases by label;
     without_pictures: why there are none. mapped: labels of systems with maps of attention.
     authors: what reporting.toml says.
@@ -85,6 +86,7 @@ class ReportSource:
     coefficients: Json | None = None
     usefulness: Json | None = None
     readers: Json | None = None
+    reproduction: Json | None = None
     settings: Json = field(default_factory=lambda: {})
     jobs: Mapping[str, Json] = field(default_factory=lambda: {})
     settings_digest: str = ""
@@ -208,6 +210,9 @@ METRIC_NAMES: Mapping[str, str] = {
     "ppv": "PPV",
     "npv": "NPV",
     "f1": "F1",
+    "kappa_quadratic": "Weighted kappa",
+    "grade_error": "Error in grades",
+    "rps": "RPS",
     "seconds_per_image": "Seconds per image",
 }
 

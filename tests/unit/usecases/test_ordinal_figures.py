@@ -84,9 +84,21 @@ def test_an_ordered_run_is_stored_reported_and_verified(
     assert patient["ordinal"]["grade_error"]["value"] == pytest.approx(
         (matrix * apart).sum() / matrix.sum()
     )
+    means = system["classification"]["fold_mean"]
+    assert {"kappa_quadratic", "grade_error", "rps"} < set(means)
+    rows = read_json(RunFolder(made.run).comparisons)["rows"]
+    own = {r["metric"]: r for r in rows if r["label"] == "resnet18"}
+    assert (own["grade_error"]["better"], own["kappa_quadratic"]["better"]) == ("lower", "higher")
+    for name in ("kappa_quadratic", "grade_error", "rps"):
+        row, known = own[name], patient["ordinal"][name]["value"]
+        assert row["value"] == pytest.approx(known)
+        apart = row["reference_value"] - known
+        assert row["difference"]["value"] == pytest.approx(apart)
+        assert row["over_folds"]["folds"]
     html = write_report(made.run, None, Silent()).read_text(encoding="utf-8")
     words = " ".join(re.sub(r"<[^>]*>", " ", html).split())
     for text in ("Ordered classes per patient", "Each cut of the order per patient"):
         assert text in words
     assert "malignant or above" in words
+    assert "of distances and errors below 0" in words
     assert "Classes are ordered." in words
