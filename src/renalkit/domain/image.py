@@ -84,13 +84,21 @@ class Source:
     """Where pixels came from, without naming it: hash of the file, keyed path, first frame.
 
     keyed_path is an HMAC of the path relative to the import folder, so that it can be looked up
-    by who holds the key and by nobody else.
+    by who holds the key and by nobody else. partner_sha256: hash of the file that shows the same
+    instant in the other mode; empty when the file itself holds both, or there is none.
     """
 
     file_sha256: str
     keyed_path: str
     kind: str
     first_frame: int = 0
+    partner_sha256: str = ""
+
+    @property
+    def files(self) -> frozenset[str]:
+        """Hashes of the files that together hold this instant: two clips with the same ones are
+        panes of one examination."""
+        return frozenset({self.file_sha256, self.partner_sha256} - {""})
 
 
 def check_frames(shape: tuple[int, ...], *, what: str) -> None:

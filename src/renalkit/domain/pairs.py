@@ -1,8 +1,8 @@
 """Which B-mode and contrast pictures show the same lesion at the same instant?
 
-Two clips of one study are panes of one cine when they come from the same file and one is B-mode,
-the other contrast. Their frames are paired by their number in that file, so pairing is data and
-not order.
+Two clips of one study are panes of one cine when they come from the same file, or from two files
+that name each other as partners, and one is B-mode, the other contrast. Their frames are paired by
+their number in that file, so pairing is data and not order.
 """
 
 from __future__ import annotations
@@ -116,15 +116,17 @@ def panes(study: Study) -> tuple[tuple[int, int], ...]:
     Raises:
         ValueError: a cine has more than one pane of a kind.
     """
-    of_file: dict[str, dict[Mode, int]] = {}
+    of_files: dict[frozenset[str], dict[Mode, int]] = {}
     for number, clip in enumerate(study.clips):
         if clip.mode not in (Mode.B, Mode.CEUS):
             continue
-        kinds = of_file.setdefault(clip.source.file_sha256, {})
+        kinds = of_files.setdefault(clip.source.files, {})
         if clip.mode in kinds:
-            raise ValueError(f"two {clip.mode.value} panes of one file")
+            raise ValueError(f"two {clip.mode.value} panes of one file, or of one pair of files")
         kinds[clip.mode] = number
-    return tuple((kinds[Mode.B], kinds[Mode.CEUS]) for kinds in of_file.values() if len(kinds) == 2)
+    return tuple(
+        (kinds[Mode.B], kinds[Mode.CEUS]) for kinds in of_files.values() if len(kinds) == 2
+    )
 
 
 def _of_lesion(study: Study, lesion: Lesion, cohort: Cohort) -> Iterator[FramePair]:

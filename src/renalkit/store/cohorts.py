@@ -110,6 +110,7 @@ def _clip_to_json(clip: Clip) -> dict[str, Any]:
             "keyed_path": clip.source.keyed_path,
             "kind": clip.source.kind,
             "first_frame": clip.source.first_frame,
+            **_partner_to_json(clip),
         },
         "regions": [
             {
@@ -124,6 +125,12 @@ def _clip_to_json(clip: Clip) -> dict[str, Any]:
         "times_s": _optional_list(clip.times_s),
         **_pane_to_json(clip),
     }
+
+
+def _partner_to_json(clip: Clip) -> dict[str, str]:
+    """The other file of a pair; nothing for a file that has none."""
+    partner = clip.source.partner_sha256
+    return {"partner_sha256": partner} if partner else {}
 
 
 def _pane_to_json(clip: Clip) -> dict[str, Any]:
@@ -284,6 +291,7 @@ def _clip_from_json(value: Any, stacks: Stacks) -> Clip:
             origin.text("keyed_path"),
             origin.text("kind"),
             origin.whole("first_frame"),
+            _text_or_empty(origin.added("partner_sha256")),
         ),
         regions=tuple(_region_from_json(r) for r in record.items("regions")),
         spacing_mm=_spacing(record),
@@ -294,6 +302,12 @@ def _clip_from_json(value: Any, stacks: Stacks) -> Clip:
     origin.end()
     record.end()
     return clip
+
+
+def _text_or_empty(value: Any) -> str:
+    if value is not None and not isinstance(value, str):
+        raise ValueError("source: the partner's hash is text")
+    return value or ""
 
 
 def _wholes(value: Any) -> tuple[int, ...] | None:

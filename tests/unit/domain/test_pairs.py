@@ -77,6 +77,19 @@ def test_a_mask_gives_the_box() -> None:
     assert pair.bmode_box == BOX
 
 
+def test_pictures_of_two_files_pair_where_each_names_the_other() -> None:
+    def still(mode: Mode, file: str, partner: str) -> Clip:
+        clip = pane(mode, (0,), file)
+        return replace(clip, source=replace(clip.source, partner_sha256=partner * 64))
+
+    b, c = still(Mode.B, "a", "b"), still(Mode.CEUS, "b", "a")
+    other, lone = still(Mode.CEUS, "c", "d"), pane(Mode.B, (0,), "a")
+    study = cohort((lone, other, c, b), ()).studies[0]
+    assert panes(study) == ((3, 2),)
+    with pytest.raises(ValueError, match="pair of files"):
+        panes(replace(study, clips=(b, c, b)))
+
+
 def test_panes_of_different_cines_are_no_pair() -> None:
     clips = (pane(Mode.B, (0,)), pane(Mode.CEUS, (0,), "b"), pane(Mode.DUAL, (0,)))
     study = cohort(clips, both(0, 0)).studies[0]

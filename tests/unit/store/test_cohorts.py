@@ -79,7 +79,9 @@ def clips(draw: st.DrawFn) -> Clip:
         pixels=pixels,
         sha256=pixel_sha256(pixels),
         mode=draw(st.sampled_from(list(Mode))),
-        source=Source(draw(HEX20), draw(TEXT), draw(TEXT), draw(st.integers(0, 9))),
+        source=Source(
+            draw(HEX20), draw(TEXT), draw(TEXT), draw(st.integers(0, 9)), draw(st.just("") | HEX20)
+        ),
         regions=tuple(draw(st.lists(region, max_size=2))),
         spacing_mm=draw(SPACING),
         times_s=None if steps is None else tuple(float(t) for t in np.cumsum(steps)),
@@ -387,6 +389,7 @@ def test_an_unknown_key_is_refused(path: tuple[object, ...]) -> None:
         (("clips", 0, "mode"), "X"),
         (("clips", 0, "spacing_mm"), [1.0]),
         (("clips", 0, "spacing_mm"), [1.0, "2"]),
+        (("clips", 0, "source", "partner_sha256"), 1),
         (("clips", 0, "offset"), [1]),
         (("clips", 0, "offset"), [-1, 2]),
         (("clips", 0, "source_frames"), [0.5]),
