@@ -32,6 +32,22 @@ class BlockStyle:
 PLAIN = BlockStyle()
 
 
+class Pointwise(nn.Conv2d):
+    """1x1 convolution without bias that looks at every `every`-th place only.
+
+    The same function as one with a stride, whose gradient writes past its memory in oneDNN when
+    the input has fewer than 16 channels in channels-last order (oneDNN issue 6035).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, every: int = 1) -> None:
+        super().__init__(in_channels, out_channels, 1, bias=False)
+        self.every = every
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(b,c_in,h,w) -> (b,c_out,h/every,w/every), rounded up."""
+        return super().forward(input[..., :: self.every, :: self.every])
+
+
 def separable_conv(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Sequential:
     """Depthwise 3x3 then pointwise 1x1, both without bias (a normalisation follows)."""
     return nn.Sequential(

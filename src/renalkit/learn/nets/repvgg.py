@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from renalkit.errors import ModelRefused
 from renalkit.learn.nets.backbones import IMAGENET_MEAN, IMAGENET_SPREAD
+from renalkit.learn.nets.blocks import Pointwise
 from renalkit.learn.nets.heads import class_layer
 from renalkit.learn.nets.spec import NetSpec, scaled
 from renalkit.learn.outputs import Guide, Net, Outputs
@@ -72,12 +73,10 @@ class Deployed(NamedTuple):
 class ConvBN(nn.Module):
     """Convolution without bias, then normalisation."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int) -> None:
+    def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False
-        )
-        self.bn = nn.BatchNorm2d(out_channels)
+        self.conv = conv
+        self.bn = nn.BatchNorm2d(conv.out_channels)
 
     def forward(self, features: Tensor) -> Tensor:
         return self.bn(self.conv(features))
@@ -110,8 +109,9 @@ class RepVGGBlock(nn.Module):
         if deployed:
             self.rbr_reparam = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1)
             return
-        self.rbr_dense = ConvBN(in_channels, out_channels, 3, stride)
-        self.rbr_1x1 = ConvBN(in_channels, out_channels, 1, stride)
+        wide = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.rbr_dense = ConvBN(wide)
+        self.rbr_1x1 = ConvBN(Pointwise(in_channels, out_channels, every=stride))
         if stride == 1 and in_channels == out_channels:
             self.rbr_identity = nn.BatchNorm2d(out_channels)
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from renalkit.learn.nets.blocks import ConvBlock, separable_conv, side, upsample
+from renalkit.learn.nets.blocks import ConvBlock, Pointwise, separable_conv, side, upsample
 from renalkit.learn.nets.spec import NetSpec, scaled
 from renalkit.learn.outputs import Guide, Net, Outputs
 
@@ -61,7 +61,7 @@ def _downsample(in_channels: int, out_channels: int, stride: int) -> nn.Module |
     if stride == 1 and in_channels == out_channels:
         return None
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),
+        Pointwise(in_channels, out_channels, every=stride),
         nn.BatchNorm2d(out_channels),
     )
 

@@ -10,6 +10,7 @@ from renalkit.learn.nets.blocks import (
     CBAM,
     BlockStyle,
     ConvBlock,
+    Pointwise,
     SpatialGate,
     projection,
     separable_conv,
@@ -22,6 +23,24 @@ torch.set_num_threads(1)
 
 def count(module):
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("channels", [3, 8, 16])
+@pytest.mark.parametrize("side", [9, 32])
+def test_a_pointwise_layer_is_a_strided_1x1_convolution(channels, side):
+    layer = Pointwise(channels, 6, every=2).to(memory_format=torch.channels_last)
+    image = torch.rand(2, channels, side, side)
+    packed = image.clone(memory_format=torch.channels_last).requires_grad_()
+    layer(packed).square().sum().backward()
+    weight = layer.weight.detach().contiguous().requires_grad_()
+    image.requires_grad_()
+    # the middle of a 3x3 kernel: the strided 1x1 convolution itself may write past its memory
+    middle = torch.nn.functional.pad(weight, (1, 1, 1, 1))
+    expected = torch.nn.functional.conv2d(image, middle, stride=2, padding=1)
+    expected.square().sum().backward()
+    torch.testing.assert_close(layer(packed), expected)
+    torch.testing.assert_close(layer.weight.grad, weight.grad)
+    torch.testing.assert_close(packed.grad, image.grad)
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,18 @@ def test_lost_digits_are_refused_and_the_learning_form_stays():
     assert torch.equal(logits(model, image), before)
 
 
+def test_the_order_of_channels_in_memory_changes_no_gradient():
+    image = torch.rand(4, 3, 64, 64)
+    gradients = []
+    for order in (torch.contiguous_format, torch.channels_last):
+        model = net().to(memory_format=order).train()
+        model(image.contiguous(memory_format=order)).class_logits.square().sum().backward()
+        gradients.append([p.grad for p in model.parameters()])
+    for straight, packed in zip(*gradients, strict=True):
+        scale = float(straight.abs().max())
+        torch.testing.assert_close(packed, straight, rtol=1e-3, atol=1e-4 * scale)
+
+
 def test_plain_cam_adds_up_to_the_logits():
     model = net()
     seen = {}
