@@ -114,19 +114,18 @@ def panes(study: Study) -> tuple[tuple[int, int], ...]:
     """Numbers of the B-mode and contrast clips that are panes of one cine.
 
     Raises:
-        ValueError: a cine has more than one pane of a kind.
+        ValueError: a cine has both kinds, and more than one pane of one.
     """
-    of_files: dict[frozenset[str], dict[Mode, int]] = {}
+    of_files: dict[frozenset[str], dict[Mode, list[int]]] = {}
     for number, clip in enumerate(study.clips):
-        if clip.mode not in (Mode.B, Mode.CEUS):
-            continue
-        kinds = of_files.setdefault(clip.source.files, {})
-        if clip.mode in kinds:
-            raise ValueError(f"two {clip.mode.value} panes of one file, or of one pair of files")
-        kinds[clip.mode] = number
-    return tuple(
-        (kinds[Mode.B], kinds[Mode.CEUS]) for kinds in of_files.values() if len(kinds) == 2
-    )
+        if clip.mode in (Mode.B, Mode.CEUS):
+            kinds = of_files.setdefault(clip.source.files, {})
+            kinds.setdefault(clip.mode, []).append(number)
+    found = [kinds for kinds in of_files.values() if len(kinds) == 2]
+    for kinds in found:
+        if any(len(numbers) > 1 for numbers in kinds.values()):
+            raise ValueError("more than two panes of one file, or of one pair of files")
+    return tuple((kinds[Mode.B][0], kinds[Mode.CEUS][0]) for kinds in found)
 
 
 def _of_lesion(study: Study, lesion: Lesion, cohort: Cohort) -> Iterator[FramePair]:

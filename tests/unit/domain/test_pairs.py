@@ -95,5 +95,11 @@ def test_panes_of_different_cines_are_no_pair() -> None:
     study = cohort(clips, both(0, 0)).studies[0]
     assert panes(study) == ()
     assert perfusion_features(study) == {}
-    with pytest.raises(ValueError, match="two B panes"):
-        panes(replace(study, clips=(pane(Mode.B, (0,)), pane(Mode.B, (1,))), lesions=()))
+
+
+def test_a_third_pane_is_a_fault_and_a_picture_twice_is_none() -> None:
+    b, c = pane(Mode.B, (0,)), pane(Mode.CEUS, (0,))
+    study = cohort((b, b), ()).studies[0]
+    assert panes(study) == ()
+    with pytest.raises(ValueError, match="more than two panes of one file"):
+        panes(replace(study, clips=(b, c, b)))
