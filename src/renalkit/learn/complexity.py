@@ -58,7 +58,7 @@ def _cost(module: nn.Module, given: Tensor, result: Tensor) -> tuple[int, int]:
             macs = module.in_features * result.numel()
         case nn.BatchNorm2d():
             return 0, 2 * result.numel()
-        case nn.ReLU():
+        case nn.ReLU() | nn.SiLU():
             return 0, result.numel()
         case nn.MaxPool2d():
             size = module.kernel_size

@@ -1,6 +1,7 @@
 """P2's and P3's own choices: what each parameter changes, and what the Cards must say."""
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from safetensors.torch import save_file
 
 from renalkit.domain.image import Mode
 from renalkit.errors import ConfigError, ModelRefused
+from renalkit.learn.complexity import complexity
 from renalkit.learn.losses import cross_entropy, sigmoid_focal, softmax_focal
 from renalkit.learn.nets.backbones import Backbone, BackboneStyle
 from renalkit.learn.outputs import Outputs, Targets
@@ -143,6 +145,16 @@ def test_imagenet_weights_start_every_backbone(tmp_path):
     assert torch.equal(net.backbone.body._bn1.weight, source.body._bn1.weight)
     with pytest.raises(ModelRefused, match="sha256"):
         build(**(start | {"init_sha256": "0" * 64}))
+
+
+def test_b0_needs_the_published_operations_and_a_fused_network_twice_as_many():
+    # Tan and Le 2019, table 2: 0.39 billion multiply-accumulates for B0 at 224 pixels.
+    given = {"width": 1.0, "backbone": "efficientnet-b0"}
+    one = complexity(build(get_system("bmode-net"), replace(GREY, size=224), **given), 1, 224)
+    assert one.macs == pytest.approx(0.39e9, rel=0.03)
+    for share in (False, True):
+        net = build(shape=replace(SHAPE, size=224), share_backbone=share, **given)
+        assert complexity(net, 4, 224).macs == pytest.approx(2 * one.macs, rel=0.01)
 
 
 def claims(name):
