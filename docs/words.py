@@ -257,6 +257,8 @@ PREDICTION_COLUMNS = {
     "system": "name of the system",
     "label": "name of the system in this run",
     "weights_sha256": "hash of the weights that spoke",
+    "modality_weights": "how much each modality of a fused network counted (alpha, beta)",
+    "modalities": "modalities the scores come from, where one could be missing",
 }
 
 EXPERIMENT = {

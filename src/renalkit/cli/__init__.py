@@ -51,6 +51,7 @@ for command in (
     *(about.info, about.doctor, about.version),
     *(ingest.frames, ingest.ingest),
     *(experiment.run, experiment.train, experiment.evaluate, experiment.compare),
+    experiment.reproduce,
     *(predict.predict, explain.explain),
     *(experiment.report, reporting.checklist, reporting.card),
     experiment.verify,

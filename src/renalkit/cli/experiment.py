@@ -137,3 +137,46 @@ def verify(
     give(found, as_json, lambda: verify_words(found))
     if not found["ok"]:
         raise typer.Exit(Exit.STORE)
+
+
+def reproduce(
+    paper: Annotated[str, typer.Argument(help="P1, P2, P3 or P4.")],
+    cohort: Annotated[Path, typer.Argument(help="Cohort folder.", exists=True)],
+    output: RunsFolder = Path("runs"),
+    profile: Annotated[
+        str, typer.Option(help="faithful (needs a GPU) or cpu (two cores, hours).")
+    ] = "faithful",
+    variant: Annotated[
+        str | None, typer.Option(help="P3: kfold or holdout; default both.")
+    ] = None,
+    readings: Annotated[
+        Path | None, typer.Option(help="What readers said (CSV), for their rows.", exists=True)
+    ] = None,
+    key_file: Annotated[
+        Path | None, typer.Option(help="The cohort's key, when it has moved.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
+    overrides: Overrides = None,
+    waive: Waive = None,
+    processes: Processes = 1,
+    as_json: AsJson = False,
+) -> None:
+    """A paper's protocol on your cohort: its table, published beside measured. Resumes."""
+    from renalkit.usecases.reproduce import ReproduceRequest, reproduce_words, run_reproduce
+
+    request = ReproduceRequest(
+        paper=paper,
+        cohort=cohort,
+        output=output,
+        profile=profile,
+        variant=variant,
+        readings=readings,
+        key_file=key_file,
+        overrides=tuple(overrides or ()),
+        waive=tuple(waive or ()),
+        processes=processes,
+        name=name,
+    )
+    with progress_bar() as progress:
+        found = run_reproduce(request, progress)
+    give(found, as_json, lambda: reproduce_words(found))

@@ -154,6 +154,11 @@ class RunFolder:
         return self.path / "readers.json"
 
     @property
+    def reproduction(self) -> Path:
+        """Which paper's protocol this is, and where it is not the paper's."""
+        return self.path / "reproduction.json"
+
+    @property
     def cases(self) -> Path:
         return self.path / "cases.csv"
 

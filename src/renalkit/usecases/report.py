@@ -111,6 +111,7 @@ def read_source(run: RunFolder, cohort: Path | None, *, pictures: bool = True) -
         coefficients=_optional(run.coefficients),
         usefulness=_optional(run.usefulness),
         readers=_optional(run.readers),
+        reproduction=_optional(run.reproduction),
         settings=settings,
         jobs=_jobs(run),
         settings_digest=str(stored.get("digest", "")),

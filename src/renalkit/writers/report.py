@@ -19,6 +19,7 @@ from renalkit.writers import (
     methods_section,
     patients_sections,
     readers_sections,
+    reproduction_section,
     results_sections,
     study_sections,
     systems_sections,
@@ -53,6 +54,7 @@ def build_document(source: ReportSource) -> Document:
     """All sections that this run has something to say in, in the order of a paper."""
     made: tuple[Section | None, ...] = (
         study_sections.summary(source),
+        reproduction_section.reproduction(source),
         study_sections.cohort(source),
         patients_sections.patients(source),
         study_sections.checks(source),

@@ -1,0 +1,239 @@
+"""What does a paper's protocol give on the user's own patients? `renalkit reproduce`.
+
+A preset (presets/<paper>.toml) holds the paper's protocol as an experiment, what is done otherwise
+and why, and the rows of its main table. A profile ('faithful', 'cpu') and a variant (P3: two
+readings of its split) change keys of the experiment; every change stands in the report beside what
+the paper says.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from renalkit.config import Settings, parse_settings
+from renalkit.errors import ConfigError
+from renalkit.store.files import make_folder, write_json, write_text
+from renalkit.store.runs import RunFolder, amending_manifest
+from renalkit.usecases.progress import Progress
+from renalkit.usecases.readers import ReadersRequest, evaluate_readers
+from renalkit.usecases.report import write_report
+from renalkit.usecases.run import RunRequest, run_experiment
+
+PAPERS = ("P1", "P2", "P3", "P4")
+
+T = TypeVar("T")
+
+
+class Deviation(Settings):
+    """One point at which this protocol is not the paper's."""
+
+    topic: str
+    paper: str
+    here: str
+
+
+class Row(Settings):
+    """One row of the paper's table: a system of the run by label, or a group of readers."""
+
+    name: str
+    system: str | None = None
+    readers: str | None = None
+
+
+class Profile(Settings):
+    """How much machine there is: keys that differ and what that changes."""
+
+    words: str
+    set: dict[str, Any] = {}
+    deviations: tuple[Deviation, ...] = ()
+
+
+class Variant(Settings):
+    """One reading of a paper that allows several."""
+
+    words: str
+    set: dict[str, Any] = {}
+
+
+class PaperPreset(Settings):
+    """A paper's protocol; see the module."""
+
+    paper: Literal["P1", "P2", "P3", "P4"]
+    title: str
+    rows: tuple[Row, ...]
+    deviations: tuple[Deviation, ...]
+    experiment: dict[str, Any]
+    profiles: dict[str, Profile]
+    variants: dict[str, Variant] = {}
+
+
+def paper_preset(paper: str) -> PaperPreset:
+    """The preset of a paper.
+
+    Raises:
+        ConfigError: no such paper.
+    """
+    if paper.upper() not in PAPERS:
+        raise ConfigError([f"'{paper}': no such paper; known: {', '.join(PAPERS)}"])
+    text = files("renalkit").joinpath("presets", f"{paper.lower()}.toml").read_text("utf-8")
+    return parse_settings(PaperPreset, tomllib.loads(text))
+
+
+@dataclass(frozen=True, slots=True)
+class ReproduceRequest:
+    """What the user asked for.
+
+    variant: where the paper allows several readings; None takes all. readings: table of what
+    readers said. overrides: keys that differ further, listed in the report. name: of the run.
+    """
+
+    paper: str
+    cohort: Path
+    output: Path
+    profile: str = "faithful"
+    variant: str | None = None
+    readings: Path | None = None
+    key_file: Path | None = None
+    overrides: tuple[str, ...] = ()
+    waive: tuple[str, ...] = ()
+    processes: int = 1
+    name: str | None = None
+
+
+def run_reproduce(request: ReproduceRequest, progress: Progress) -> dict[str, Any]:
+    """Run the protocol, one run per variant; each resumes like any run.
+
+    Raises:
+        ConfigError: no such paper, profile or variant, or a setting that does not fit. Otherwise
+        what `renalkit run` and `renalkit readers evaluate` raise.
+    """
+    preset = paper_preset(request.paper)
+    profile = _named(preset.profiles, request.profile, "--profile")
+    chosen: Mapping[str, Variant | None] = dict(preset.variants) or {"": None}
+    if request.variant is not None:
+        chosen = {request.variant: _named(preset.variants, request.variant, "--variant")}
+    runs: list[dict[str, Any]] = []
+    for name, variant in chosen.items():
+        runs.append(_run(request, preset, profile, (name, variant), progress))
+    return {"paper": preset.paper, "profile": request.profile, "runs": runs}
+
+
+def _named(known: Mapping[str, T], name: str, option: str) -> T:
+    if name not in known:
+        offered = ", ".join(known) or "none"
+        raise ConfigError([f"{option}: '{name}' is not offered for this paper; known: {offered}"])
+    return known[name]
+
+
+def _run(
+    request: ReproduceRequest,
+    preset: PaperPreset,
+    profile: Profile,
+    variant: tuple[str, Variant | None],
+    progress: Progress,
+) -> dict[str, Any]:
+    reading, chosen = variant
+    parts = [request.name or f"{preset.paper.lower()}-{request.profile}", reading]
+    name = "-".join(part for part in parts if part)
+    differing = dict(profile.set) | ({} if chosen is None else dict(chosen.set))
+    experiment = {
+        "name": name,
+        "cohort": str(request.cohort.resolve()),
+        **_with(preset.experiment, differing),
+    }
+    folder = RunFolder(request.output / name)
+    make_folder(request.output)
+    file = request.output / f"{name}.toml"
+    words = f"# {preset.paper}, profile '{request.profile}': {profile.words}.\n"
+    write_text(file, words + _toml(experiment))
+    found = run_experiment(
+        RunRequest(file, request.output, request.overrides, request.waive, request.processes),
+        progress,
+    )
+    if request.readings is not None:
+        readers = ReadersRequest(request.readings, run=folder.path, key_file=request.key_file)
+        evaluate_readers(readers, progress)
+    with amending_manifest(folder.path):
+        write_json(folder.reproduction, reproduction_record(preset, request, variant))
+    report = write_report(folder.path, None, progress)
+    return {**found, "variant": reading, "report": str(report)}
+
+
+def reproduction_record(
+    preset: PaperPreset, request: ReproduceRequest, variant: tuple[str, Variant | None]
+) -> dict[str, Any]:
+    """What the report of a run must know of the paper: rows of its table, and what differs."""
+    reading, chosen = variant
+    profile = preset.profiles[request.profile]
+    deviations = (*preset.deviations, *profile.deviations)
+    return {
+        "schema": 1,
+        "paper": preset.paper,
+        "title": preset.title,
+        "profile": request.profile,
+        "profile_words": profile.words,
+        "variant": reading,
+        "variant_words": "" if chosen is None else chosen.words,
+        "rows": [row.model_dump(mode="json") for row in preset.rows],
+        "deviations": [d.model_dump(mode="json") for d in deviations],
+        "overrides": list(request.overrides),
+    }
+
+
+def _with(experiment: Mapping[str, Any], differing: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables with dotted keys set; numbers index lists of tables."""
+    plain: dict[str, Any] = json.loads(json.dumps(experiment))
+    for key, value in differing.items():
+        place: Any = plain
+        *names, last = key.split(".")
+        for name in names:
+            place = place[int(name)] if isinstance(place, list) else place.setdefault(name, {})
+        place[last] = value
+    return plain
+
+
+def _toml(tables: Mapping[str, Any]) -> str:
+    """TOML of plain values, tables of tables and lists of tables."""
+    plain = [f"{k} = {_value(v)}" for k, v in tables.items() if not _table(v)]
+    text = "\n".join(plain) + "\n"
+    for key, value in tables.items():
+        if isinstance(value, dict):
+            text += f"\n[{key}]\n" + _flat(value)
+        elif _table(value):
+            text += "".join(f"\n[[{key}]]\n{_flat(item)}" for item in value)
+    return text
+
+
+def _table(value: Any) -> bool:
+    return isinstance(value, dict) or (
+        isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+    )
+
+
+def _flat(table: Mapping[str, Any]) -> str:
+    return "".join(f"{k} = {_value(v)}\n" for k, v in table.items())
+
+
+def _value(value: Any) -> str:
+    """JSON's notation is TOML's for words, numbers, truth values and lists of them."""
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{k} = {_value(v)}" for k, v in value.items())
+        return f"{{ {inner} }}" if inner else "{}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ", ".join(_value(v) for v in value) + "]"
+    return json.dumps(value)
+
+
+def reproduce_words(found: Mapping[str, Any]) -> str:
+    """The end of a reproduction for a person."""
+    lines = [f"{found['paper']}, profile '{found['profile']}'"]
+    for run in found["runs"]:
+        variant = f" ({run['variant']})" if run["variant"] else ""
+        lines.append(f"report{variant}: {run['report']}")
+    return "\n".join(lines)

@@ -1,0 +1,111 @@
+"""Presets of papers: every one is a valid experiment, and every change of it is said."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from renalkit.config import parse_settings
+from renalkit.errors import ConfigError
+from renalkit.store.files import write_json
+from renalkit.store.runs import RunFolder
+from renalkit.usecases.experiment import Experiment, jobs_of
+from renalkit.usecases.progress import Silent
+from renalkit.usecases.report import write_report
+from renalkit.usecases.reproduce import (
+    PAPERS,
+    ReproduceRequest,
+    _toml,
+    _with,
+    paper_preset,
+    reproduction_record,
+    run_reproduce,
+)
+
+PROFILES = [(p, name) for p in PAPERS for name in paper_preset(p).profiles]
+
+
+def experiment_of(paper: str, profile: str, variant: str | None = None) -> Experiment:
+    preset = paper_preset(paper)
+    differing = dict(preset.profiles[profile].set)
+    if variant is not None:
+        differing |= preset.variants[variant].set
+    tables = {"name": "n", "cohort": "c", **_with(preset.experiment, differing)}
+    return parse_settings(Experiment, tomllib.loads(_toml(tables)))
+
+
+def test_there_are_four_papers_with_two_profiles() -> None:
+    assert len(PROFILES) == 8
+    assert list(paper_preset("P3").variants) == ["kfold", "holdout"]
+
+
+@pytest.mark.parametrize(("paper", "profile"), PROFILES)
+def test_every_preset_is_an_experiment_that_survives_toml(paper: str, profile: str) -> None:
+    preset = paper_preset(paper)
+    for variant in (None, *preset.variants):
+        jobs = jobs_of(experiment_of(paper, profile, variant))
+        labels = {job.label for job in jobs}
+        assert {row.system for row in preset.rows if row.system} == labels
+    assert preset.deviations
+    assert bool(preset.profiles[profile].deviations) == (profile == "cpu")
+
+
+def test_p2_is_as_the_paper_says() -> None:
+    found = experiment_of("P2", "faithful")
+    train = found.train
+    assert (train.optimizer, train.lr, train.epochs) == ("sgd", 0.05, 100)
+    assert (train.schedule, train.step_epochs, train.step_factor) == ("step", 10, 0.5)
+    assert (train.sampling, train.monitor) == ("balanced", "patient-accuracy")
+    assert (found.input.size, found.input.region, found.input.margin) == (300, "lesion", 0.0)
+    assert (found.split.folds, found.split.validation_share) == (5, 0.2)
+    fused, bmode, ceus = jobs_of(found)
+    assert [j.system for j in (fused, bmode, ceus)] == ["mufnet-2022", "bmode-net", "ceus-net"]
+    assert fused.params["backbone"] == "efficientnet-b3"
+    assert [list(j.modalities) for j in (fused, bmode, ceus)] == [["B", "CEUS"], ["B"], ["CEUS"]]
+
+
+def test_p3_reads_its_split_both_ways() -> None:
+    assert experiment_of("P3", "faithful", "kfold").split.plan == "kfold"
+    held = experiment_of("P3", "faithful", "holdout").split
+    assert (held.plan, held.test_share) == ("holdout", 0.2)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"paper": "P9"}, "'P9': no such paper; known: P1, P2, P3, P4"),
+        ({"profile": "fast"}, "--profile: 'fast' is not offered.*faithful, cpu"),
+        ({"variant": "holdout"}, "--variant: 'holdout' is not offered for this paper; known: none"),
+    ],
+)
+def test_what_is_not_offered_is_said(tmp_path: Path, changed: dict[str, str], words: str) -> None:
+    request = ReproduceRequest(**{"paper": "P2", **changed}, cohort=tmp_path, output=tmp_path)
+    with pytest.raises(ConfigError, match=words):
+        run_reproduce(request, None)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_report_has_the_papers_table_with_both_figures(
+    tmp_path: Path, made_run: ModuleType
+) -> None:
+    made = made_run.make_run(tmp_path, n_patients=14, size=32)
+    request = ReproduceRequest("P1", made.cohort, tmp_path, "cpu", overrides=("train.epochs=3",))
+    record = reproduction_record(paper_preset("P1"), request, ("", None))
+    write_json(RunFolder(made.run).reproduction, record)
+    page = write_report(made.run, None, Silent()).read_text()
+    section = page[page.rindex("The protocol of P1") :]
+    section = section[: section.index("</section>")]
+    words = " ".join(re.sub(r"<[^>]+>", " ", section).split())
+    assert "Joint network published" in words
+    assert "0.880" in words
+    assert "Junior readers, majority published" not in words
+    assert "a quarter of the channels at 96 px" in words
+    assert "Changed further on the command line: train.epochs=3." in words
+    table = made.run / "figures" / "tables" / "reproduction.csv"
+    rows = [line for line in table.read_text().splitlines() if ",measured," in line]
+    assert rows
+    assert any(",patient" in line for line in rows)
