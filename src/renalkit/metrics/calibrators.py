@@ -149,9 +149,10 @@ class Needs:
 
 NEEDS = {
     Calibration.TEMPERATURE: Needs(10, 2),
-    Calibration.PLATT: Needs(15, 5),
-    Calibration.ISOTONIC: Needs(50, 10),
+    Calibration.PLATT: Needs(40, 10),
+    Calibration.ISOTONIC: Needs(200, 40),
 }
+"""Below these a map costs more in chance than it gains: `validation/simulate_patient_scores.py`."""
 
 
 @dataclass(frozen=True, slots=True)

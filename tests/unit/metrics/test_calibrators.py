@@ -218,16 +218,18 @@ def test_isotonic_is_that_of_scikit_learn() -> None:
 
 
 def test_scores_that_separate_the_classes_stay_short_of_certainty() -> None:
-    truth = np.repeat([0, 1], 30)
-    p = two(np.where(truth == 1, 0.6, 0.4) + np.linspace(0, 0.01, 60))
+    truth = np.repeat([0, 1], 120)
+    p = two(np.where(truth == 1, 0.6, 0.4) + np.linspace(0, 0.01, 240))
     for kind in (T, P, ISO):
-        applied = fit_calibrator(truth, p, kind).apply(p)[:, 1]
-        assert applied.min() >= 1 / 62 - 1e-9
-        assert applied.max() <= 1 - 1 / 62 + 1e-9
+        found = fit_calibrator(truth, p, kind)
+        assert found.kind is kind
+        applied = found.apply(p)[:, 1]
+        assert applied.min() >= 1 / 242 - 1e-9
+        assert applied.max() <= 1 - 1 / 242 + 1e-9
 
 
 def test_sure_errors_are_finite() -> None:
-    truth, p = overdone(60, 1.0)
+    truth, p = overdone(240, 1.0)
     p[:3] = [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]
     for kind in (T, P, ISO):
         assert np.isfinite(fit_calibrator(truth, p, kind).apply(p)).all()
@@ -236,15 +238,15 @@ def test_sure_errors_are_finite() -> None:
 @pytest.mark.parametrize(
     ("n", "of_a_class", "asked", "used"),
     [
-        (60, 20, ISO, ISO),
-        (49, 20, ISO, P),
-        (60, 9, ISO, P),
-        (15, 5, P, P),
-        (14, 5, P, T),
-        (30, 4, P, T),
+        (200, 40, ISO, ISO),
+        (199, 80, ISO, P),
+        (300, 39, ISO, P),
+        (40, 10, P, P),
+        (39, 10, P, T),
+        (60, 9, P, T),
         (10, 2, T, T),
         (9, 4, T, Calibration.NONE),
-        (30, 1, ISO, Calibration.NONE),
+        (300, 1, ISO, Calibration.NONE),
         (60, 20, Calibration.NONE, Calibration.NONE),
     ],
 )
@@ -265,8 +267,8 @@ def test_few_patients_get_a_simpler_map_with_words(n, of_a_class, asked, used) -
 
 def test_isotonic_of_several_classes_and_falling_scores_step_down() -> None:
     rng = np.random.default_rng(2)
-    truth = np.repeat([0, 1, 2], 30)
-    p = rng.dirichlet((1, 1, 1), 90) * 0.5 + 0.5 * np.eye(3)[truth]
+    truth = np.repeat([0, 1, 2], 80)
+    p = rng.dirichlet((1, 1, 1), 240) * 0.5 + 0.5 * np.eye(3)[truth]
     found = fit_calibrator(truth, p, ISO)
     assert found.kind is P
     assert found.note == "isotonic: is for two classes"

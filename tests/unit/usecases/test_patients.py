@@ -210,7 +210,8 @@ def test_a_validation_label_does_change_the_map() -> None:
 
 @pytest.mark.parametrize("kind", ["temperature", "platt", "isotonic"])
 def test_scores_too_sure_of_themselves_come_nearer_to_the_truth(kind: str) -> None:
-    results = _results(n=240, calibration=kind)
+    results = _results(n=420, calibration=kind)
+    assert {w.calibrator.kind for w in patients_of(results, results.systems[0]).ways} == {kind}
     useful = usefulness_of(results)["systems"][0]
     before, after = useful["before"], useful["calibration"]
     assert before["slope"]["value"] < 0.6
@@ -427,7 +428,7 @@ def test_a_run_stores_reports_and_verifies_what_its_folds_decided(
     html = write_report(made.run, None, Silent()).read_text(encoding="utf-8")
     words = " ".join(re.sub(r"<[^>]*>", " ", html).split())
     assert "Scores of patients: what each fold decided" in words
-    assert "Isotonic: needs 50 validation patients, 10 of each class" in words
+    assert "Isotonic: needs 200 validation patients, 40 of each class" in words
     assert "Not chosen: 2 validation patients, fewer than 10" in words
     assert "multitask-us, before" in words
     assert "before and after stand side by side" in words
