@@ -282,6 +282,8 @@ EXPERIMENT = {
     "input.normalise": "`unit` maps grey to 0..1, `zscore` centres each picture",
     "input.clahe_clip_limit": "contrast limit of CLAHE",
     "input.clahe_grid": "tiles per side of CLAHE",
+    "input.region": "the whole `frame`, or the `lesion` cut out along its box (classification only)",
+    "input.margin": "share of the box by which the cut grows on each side, 0 to 0.3",
     "augment.flip_probability": "left-right mirror; never top-bottom, depth has a direction",
     "augment.rotation_deg": "rotation within plus or minus this",
     "augment.scale": "range of enlargement",
@@ -311,6 +313,7 @@ EXPERIMENT = {
     "train.device": "`auto` takes a GPU when there is one",
     "train.devices": "devices of this machine that share each batch",
     "train.batchnorm": "with several devices: normalise each share by itself, or the whole batch (CUDA)",
+    "train.frames_per_patient": "at most so many frames of a patient per epoch, drawn anew; 0 is all",
     "train.threads": "torch threads; 0 is all cores",
     "train.loader_threads": "threads that augment",
     "train.channels_last": "memory order that is faster on most processors",
@@ -345,4 +348,6 @@ EXPERIMENT = {
     "[systems].folds": "only these folds; all when empty",
     "[systems].train": "keys of `[train]` that differ for this system",
     "[systems].size": "input side that differs for this system",
+    "[systems].modalities": "what it looks at where it can choose: `B`, `CEUS` or both",
+    "[systems].features": "facts of the study given to it as numbers, such as perfusion figures",
 }
