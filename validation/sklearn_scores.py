@@ -1,4 +1,4 @@
-"""ROC, precision-recall, Brier score, log loss and calibration curve against scikit-learn.
+"""ROC, precision-recall, Brier score, log loss, calibration and grades against scikit-learn.
 
 Needs scikit-learn (a development requirement of this project).
 
@@ -13,6 +13,7 @@ from side_by_side import Table, not_checked
 try:
     from sklearn import metrics as sk
     from sklearn.calibration import calibration_curve
+    from sklearn.isotonic import IsotonicRegression
 except ModuleNotFoundError:
     not_checked("scikit-learn is not installed", "pip install scikit-learn")
 
@@ -24,6 +25,7 @@ from renalkit.metrics.calibration import (
     log_loss,
     reliability_curve,
 )
+from renalkit.metrics.calibrators import isotonic
 from renalkit.metrics.classification import auc, confusion_at, macro_auc, roc_curve
 from renalkit.metrics.curves import (
     RocPart,
@@ -31,6 +33,7 @@ from renalkit.metrics.curves import (
     partial_auc,
     precision_recall_curve,
 )
+from renalkit.metrics.ordinal import QuadraticKappa, absolute_errors
 
 
 def main() -> None:
@@ -80,6 +83,21 @@ def main() -> None:
         sk.roc_auc_score(truth, p, multi_class="ovr"),
         macro_auc(truth, p),
     )
+    called = p.argmax(axis=1)
+    table.add(
+        "quadratic weighted kappa of three grades",
+        sk.cohen_kappa_score(truth, called, weights="quadratic"),
+        QuadraticKappa(truth, called, 3).prepare(np.arange(200), 200)(np.ones((1, 200)))[0],
+    )
+    table.add(
+        "mean error in grades",
+        sk.mean_absolute_error(truth, called),
+        absolute_errors(truth, called, 3).mean(),
+    )
+    truth, p = rng.integers(0, 2, 300), rng.random(300).round(2)
+    at, height = isotonic(p, truth)
+    known = IsotonicRegression().fit(p, truth)
+    table.add("isotonic regression", known.predict(at), height)
     table.finish()
 
 
