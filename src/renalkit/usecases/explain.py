@@ -57,6 +57,10 @@ Mask = npt.NDArray[np.bool_]
 Heat = npt.NDArray[np.float32]
 
 SCHEMA = 1
+PORTION = 64
+"""Frames at a time, or a few more to keep a patient's together."""
+SETTLED_ON = 128
+"""At most so many frames settle the normalisation of the randomised network."""
 GRID = 32
 """Places per side of the mean maps, which lie on crops brought to one square."""
 
@@ -135,10 +139,6 @@ class _Setting:
     @property
     def shape(self) -> Shape:
         return self.training.shape(self.job)
-
-    def folder(self, fold: Fold) -> Path:
-        """Pictures of a fold."""
-        return self.request.output / f"fold-{fold.index}"
 
 
 def explain(request: ExplainRequest, progress: Progress) -> Json:
@@ -298,35 +298,75 @@ _PLACES = ("system", "output", "cohort", "folds")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Evidence:
-    """What a network says about the images of a fold: maps and decoded results."""
+    """What a network says about some images: maps and decoded results."""
 
     maps: ActivationMaps
     decoded: list[Decoded]
 
 
 def _explained_frames(setting: _Setting, fold: Fold, net: Net, progress: Progress) -> Json:
-    job, asked = setting.job, _frames_of(setting, fold)
-    progress.stage(f"{job.label}: fold {fold.index}, explain frames", len(asked))
+    asked = _frames_of(setting, fold)
+    progress.stage(f"{setting.job.label}: fold {fold.index}, explain frames", len(asked))
+    found: Json = {"frames": [], "left_out": len(asked), "mean_maps": {}}
     if not asked:
-        return {"frames": [], "left_out": 0, "mean_maps": {}}
+        return found
+    spread = asked[:: -(-len(asked) // SETTLED_ON)]
+    _, seen = _prepared(setting, spread)
+    if not len(seen):
+        return found
+    control = randomised(net, lambda: _fresh(setting), seen, setting.request.seed)
+    for part in _portions(setting, asked):
+        frames = _prepared(setting, part)
+        if frames[0]:
+            rows, means = _explained_portion(setting, fold, (net, control), frames, progress)
+            found["frames"] += rows
+            found["left_out"] -= len(rows)
+            found["mean_maps"] = _added(found["mean_maps"], means)
+    return found
+
+
+def _portions(setting: _Setting, asked: Sequence[int]) -> list[list[int]]:
+    """The frames of some patients at a time, so that memory does not grow with the fold."""
+    found: list[list[int]] = []
+    patient = ""
+    for i in asked:
+        own = setting.training.samples[i].key.patient
+        if not found or (own != patient and len(found[-1]) >= PORTION):
+            found.append([])
+        found[-1].append(i)
+        patient = own
+    return found
+
+
+def _prepared(setting: _Setting, asked: Sequence[int]) -> tuple[list[Sample], PreparedSet]:
+    """The frames that the system can be given, as its network takes them."""
+    job, workers = setting.job, setting.training.workers
     samples = [setting.training.samples[i] for i in asked]
-    data = prepare(samples, job.input, None, setting.training.workers, Silent(), job.inputs)
+    data = prepare(samples, job.input, None, workers, Silent(), job.inputs)
     kept = usable(data, setting.system, "test", np.arange(len(data)))
-    left_out = len(data) - len(kept)
-    if not kept.size:
-        return {"frames": [], "left_out": left_out, "mean_maps": {}}
-    samples, data = [samples[i] for i in kept], data.take(kept)
+    return [samples[i] for i in kept], data.take(kept)
+
+
+def _explained_portion(
+    setting: _Setting,
+    fold: Fold,
+    nets: tuple[Net, Net],
+    frames: tuple[Sequence[Sample], PreparedSet],
+    progress: Progress,
+) -> tuple[list[Json], Json]:
+    """Rows and sums of maps of some frames; their pictures are written. nets: own and control."""
+    samples, data = frames
+    job, request = setting.job, setting.request
     regions = _regions(setting, samples, data)
     plain = replace(job.train, tta=False)
-    decoded = decode_all(setting.system, setting.params, net, data, plain)
-    scores = np.array([d.scores for d in decoded])
+    said = [decode_all(setting.system, setting.params, net, data, plain) for net in nets]
+    scores = np.array([d.scores for d in said[0]])
     targets = scores.argmax(1) if setting.target is None else np.full(len(data), setting.target)
-    args = (data, targets, setting.request.method)
-    own = _Evidence(activation_maps(net, *args, device=job.train.device), decoded)
-    control_net = randomised(net, lambda: _fresh(setting), data, setting.request.seed)
-    control = _Evidence(
-        activation_maps(control_net, *args, device=job.train.device),
-        decode_all(setting.system, setting.params, control_net, data, plain),
+    own, control = (
+        _Evidence(
+            activation_maps(net, data, targets, request.method, device=job.train.device), decoded
+        )
+        for net, decoded in zip(nets, said, strict=True)
     )
     rows: list[Json] = []
     for i, sample in enumerate(samples):
@@ -335,16 +375,15 @@ def _explained_frames(setting: _Setting, fold: Fold, net: Net, progress: Progres
         row[CONTROL] = {"weights": _weights(setting, control.decoded[i])}
         there = [m for m, here in zip(job.modalities, data.present[i], strict=True) if here]
         row["maps"] = _figures(setting, (own.maps, control.maps), i, there, regions[i][1])
-        if setting.request.steps:
-            for name, curves in _curves(setting, net, data, i, int(targets[i]), own, control):
+        if request.steps:
+            for name, curves in _curves(setting, nets[0], data, i, int(targets[i]), own, control):
                 row["maps"][name] = _merged(row["maps"][name], curves)
         row["picture"] = f"fold-{fold.index}/{sample.key.text}.png"
         picture = _picture(setting, row, data, i, own.maps, regions[i][1])
-        write_bytes(setting.request.output / row["picture"], picture)
+        write_bytes(request.output / row["picture"], picture)
         rows.append(row)
         progress.advance()
-    means = _mean_maps(setting, samples, data, own.maps, [r for _, r in regions])
-    return {"frames": rows, "left_out": left_out, "mean_maps": means}
+    return rows, _mean_maps(setting, samples, data, own.maps, [r for _, r in regions])
 
 
 def _fresh(setting: _Setting) -> Net:
@@ -549,12 +588,11 @@ def _mean_maps(
         of_patient.setdefault(key, []).append(square)
     found: Json = {}
     for (of_class, _), frames in sorted(of_patient.items()):
-        own = found.setdefault(of_class, {})
-        for name in {n for frame in frames for n in frame}:
+        layers: Json = {}
+        for name in sorted({n for frame in frames for n in frame}):
             mean = np.mean([f[name] for f in frames if name in f], axis=0, dtype=np.float64)
-            there = own.setdefault(name, {"patients": 0, "sum": np.zeros((GRID, GRID)).tolist()})
-            there["patients"] += 1
-            there["sum"] = np.round(np.array(there["sum"]) + mean, 8).tolist()
+            layers[name] = {"patients": 1, "sum": mean.tolist()}
+        found = _added(found, {of_class: layers})
     return found
 
 
@@ -618,19 +656,35 @@ def _together(setting: _Setting, parts: Sequence[Json]) -> Json:
     }
 
 
+def _added(first: Json, second: Json) -> Json:
+    """Sums of mean maps of two groups of patients: per class and layer `patients` and `sum`."""
+    found: Json = {of_class: dict(layers) for of_class, layers in first.items()}
+    for of_class, layers in second.items():
+        own = found.setdefault(of_class, {})
+        for name, layer in layers.items():
+            before = own.get(name, {"patients": 0, "sum": np.zeros((GRID, GRID)).tolist()})
+            own[name] = {
+                "patients": before["patients"] + layer["patients"],
+                "sum": np.round(np.array(before["sum"]) + layer["sum"], 8).tolist(),
+            }
+    return found
+
+
 def _joined(parts: Sequence[Json]) -> Json:
     """Mean maps over the patients of all folds: per class and layer `patients` and `mean`."""
-    found: Json = {}
+    sums: Json = {}
     for part in parts:
-        for of_class, layers in part["mean_maps"].items():
-            for name, layer in layers.items():
-                own = found.setdefault(of_class, {}).setdefault(name, {"patients": 0, "mean": 0.0})
-                own["patients"] += layer["patients"]
-                own["mean"] = own["mean"] + np.array(layer["sum"])
-    for layers in found.values():
-        for own in layers.values():
-            own["mean"] = np.round(own["mean"] / own["patients"], 8).tolist()
-    return found
+        sums = _added(sums, part["mean_maps"])
+    return {
+        of_class: {
+            name: {
+                "patients": layer["patients"],
+                "mean": np.round(np.array(layer["sum"]) / layer["patients"], 8).tolist(),
+            }
+            for name, layer in layers.items()
+        }
+        for of_class, layers in sums.items()
+    }
 
 
 def explain_words(found: Json) -> str:

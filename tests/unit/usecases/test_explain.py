@@ -228,6 +228,26 @@ def test_a_few_patients_of_one_fold_and_one_class(run: RunFolder, tmp_path: Path
     assert "deletion" not in found["frames"][0]["maps"]["B"]
 
 
+def test_the_result_does_not_depend_on_how_many_frames_are_held(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"patients": 4, "steps": 0, "folds": (0,)}
+    whole = explain(request(run, tmp_path / "a", **asked), Silent())
+    monkeypatch.setattr("renalkit.usecases.explain.PORTION", 1)
+    parts = explain(request(run, tmp_path / "b", **asked), Silent())
+    assert len(whole["frames"]) == 8
+    for one, two in zip(whole["frames"], parts["frames"], strict=True):
+        assert one["maps"].keys() == two["maps"].keys()
+        for name, own in one["maps"].items():
+            assert own["inside"] == pytest.approx(two["maps"][name]["inside"], rel=1e-4)
+            assert own["evidence"] == pytest.approx(two["maps"][name]["evidence"], abs=1e-4)
+    for of_class, layers in whole["mean_maps"].items():
+        for name, layer in layers.items():
+            again = parts["mean_maps"][of_class][name]
+            assert layer["patients"] == again["patients"]
+            np.testing.assert_allclose(layer["mean"], again["mean"], atol=1e-4)
+
+
 def test_a_contrast_network_has_the_outline_of_the_other_pane(
     run: RunFolder, tmp_path: Path
 ) -> None:
