@@ -749,6 +749,8 @@ def _layout_rows() -> None:
     row("D61 text", timing, part10(cine(changes={0x00181063: cs("slow", "DS")})))
     rate = cine(changes={0x00180040: cs("25", "IS")}, drop=[0x00181063])
     row("D61 cine rate", _USED, part10(rate))
+    display = cine(changes={0x00082144: cs("25", "IS")}, drop=[0x00181063])
+    row("D61 display rate", timing, part10(display))
     ct = still({0x00080016: uid("1.2.840.10008.5.1.4.1.1.2"), 0x00080060: cs("CT")})
     row("D62 ct", refused(Reason.NOT_ULTRASOUND), part10(ct))
 

@@ -172,33 +172,41 @@ def read_times(values: Values, frames: int) -> tuple[tuple[float, ...] | None, t
 
     Frame Time Vector (ms, each entry the step to the previous frame), then Frame Time (ms), then
     Cine Rate and Recommended Display Frame Rate (1/s). The first that is present decides: when it
-    is unusable, a display rate is not taken for the missing truth.
+    is unusable, a display rate is not taken for the missing truth. A display rate that stands alone
+    is used with a warning.
     """
     if frames == 1:
         return None, ()
     try:
-        steps = _steps(values, frames)
+        steps, tag = _steps(values, frames)
     except ValueError:
-        steps = None
+        steps, tag = None, 0
     times = None if steps is None else tuple(accumulate(steps, initial=0.0))
     if times is None or not all(isfinite(t) for t in times):
         return None, (Defect(Reason.NO_TIMING, "no usable frame times; phases are n/a"),)
     if any(b <= a for a, b in zip(times, times[1:], strict=False)):
         return None, (Defect(Reason.NO_TIMING, "frame times that do not increase"),)
+    if tag == _DISPLAY_RATE:
+        words = "frame times from the recommended display rate: it may have been taken at another"
+        return times, (Defect(Reason.NO_TIMING, words),)
     return times, ()
 
 
-def _steps(values: Values, frames: int) -> Sequence[float] | None:
-    """Seconds between neighbouring frames (frames - 1 of them)."""
+_DISPLAY_RATE = 0x00082144
+
+
+def _steps(values: Values, frames: int) -> tuple[Sequence[float] | None, int]:
+    """Seconds between neighbouring frames (frames - 1 of them), and the element that says so."""
     vector = values.floats(0x00181065)
     if vector:
         good = len(vector) == frames and all(isfinite(t) and t > 0 for t in vector[1:])
-        return [t / 1000.0 for t in vector[1:]] if good else None
-    for tag, is_rate in ((0x00181063, False), (0x00180040, True), (0x00082144, True)):
+        return [t / 1000.0 for t in vector[1:]] if good else None, 0x00181065
+    for tag, is_rate in ((0x00181063, False), (0x00180040, True), (_DISPLAY_RATE, True)):
         numbers = values.floats(tag)
         if not numbers:
             continue
         if len(numbers) != 1 or not isfinite(numbers[0]) or numbers[0] <= 0:
-            return None
-        return [1.0 / numbers[0] if is_rate else numbers[0] / 1000.0] * (frames - 1)
-    return None
+            return None, tag
+        step = 1.0 / numbers[0] if is_rate else numbers[0] / 1000.0
+        return [step] * (frames - 1), tag
+    return None, 0
