@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pydicom
 import pytest
@@ -20,6 +22,7 @@ from renalkit.usecases.ceus import AnalyseRequest, run_analyse
 from renalkit.usecases.ceus_settings import ceus_settings
 from renalkit.usecases.progress import Silent
 
+DATA = Path(os.environ.get("RENALKIT_DATA", Path(__file__).parents[4] / "shared" / "data"))
 SETTINGS = ("dynamic_range_db=50", "fit.resamples=0", "frames.per_phase=4", "maps=false")
 
 
@@ -69,15 +72,21 @@ def times(words: str) -> Callable[[Dataset], None]:
     return change
 
 
-def zero(data: Dataset) -> None:
-    untimed(data)
-    data.FrameTime = "0"
+def step_of(ms: str) -> Callable[[Dataset], None]:
+    def change(data: Dataset) -> None:
+        untimed(data)
+        data.FrameTime = ms
+
+    return change
 
 
 @pytest.mark.parametrize(
     "change",
-    [untimed, zero, times("0 1000 1000"), times("0 " + "-5 " * 59)],
-    ids=["missing", "zero", "vector too short", "vector negative"],
+    [
+        *(untimed, step_of("0"), step_of("-1000")),
+        *(times("0 1000 1000"), times("0 " + "1000 " * 60), times("0 " + "-5 " * 59)),
+    ],
+    ids=["missing", "zero", "negative", "vector short", "vector long", "vector negative"],
 )
 def test_D61_without_frame_times_there_are_no_phases_and_no_figures(
     phantom: Path, tmp_path: Path, change: Callable[[Dataset], None]
@@ -88,15 +97,8 @@ def test_D61_without_frame_times_there_are_no_phases_and_no_figures(
     assert found["arrival"]["time_s"] is None
     assert any("frame times are not known" in words for words in found["warnings"])
     assert any("chosen evenly" in words for words in found["warnings"])
+    assert found["clip"]["timing"] == "none"
     assert not list((tmp_path / "out").rglob("figures.csv"))
-
-
-def step_of(ms: str) -> Callable[[Dataset], None]:
-    def change(data: Dataset) -> None:
-        untimed(data)
-        data.FrameTime = ms
-
-    return change
 
 
 @pytest.mark.parametrize("ms", ["2000", "400"])
@@ -146,6 +148,16 @@ def clock_box(phantom: Path, folder: Path) -> tuple[int, ...]:
     """Where the clock was found in the cine as it is."""
     cine = changed(phantom, folder / "as-it-is.dcm", lambda data: None)
     return tuple(analysed(cine, phantom, folder / "as-it-is")["clock"]["box"])
+
+
+def test_D61_a_display_rate_is_used_and_flagged(phantom: Path, tmp_path: Path) -> None:
+    def display(data: Dataset) -> None:
+        untimed(data)
+        data.RecommendedDisplayFrameRate = 1
+
+    found = analysed(changed(phantom, tmp_path / "a.dcm", display), phantom, tmp_path / "out")
+    assert found["clock"]["agrees"]
+    assert any("display rate" in words for words in found["warnings"])
 
 
 def frames_only(first: int, last: int) -> Callable[[Dataset], None]:
@@ -223,3 +235,51 @@ def test_a_still_is_refused(phantom: Path, tmp_path: Path) -> None:
     request = AnalyseRequest(cine, tmp_path / "out", ceus_settings(None, SETTINGS))
     with pytest.raises(InputRefused, match="still image"):
         run_analyse(request, Silent())
+
+
+def test_colour_doppler_is_refused_even_where_contrast_is_told(
+    phantom: Path, tmp_path: Path
+) -> None:
+    def flow(data: Dataset) -> None:
+        panes = sorted(
+            data.SequenceOfUltrasoundRegions,
+            key=lambda r: (r.RegionLocationMinX0, r.RegionLocationMinY0),
+        )
+        region = panes[-1 if side in ("right", "bottom") else 0]
+        x0, x1 = region.RegionLocationMinX0, region.RegionLocationMaxX1
+        y0, y1 = region.RegionLocationMinY0, region.RegionLocationMaxY1
+        pixels = data.pixel_array.copy()
+        pane = pixels[:, y0:y1, x0:x1]
+        pane[:] = pane.max(axis=3, keepdims=True)
+        rng = np.random.default_rng(7)
+        rows, cols = pane.shape[1:3]
+        box = np.zeros((rows, cols), np.bool_)
+        box[rows // 4 : -rows // 4, cols // 3 : -40] = True
+        for frame in pane:
+            speed = cv2.GaussianBlur(rng.standard_normal((rows, cols)), (0, 0), 9)
+            speed /= np.abs(speed).max()
+            towards, away = box & (speed > 0.05), box & (speed < -0.05)
+            shades = np.abs(speed)[..., None] * (140, 190, 20) + (90, 0, 0)
+            frame[towards] = shades[towards].astype(np.uint8)
+            frame[away] = shades[away][:, ::-1].astype(np.uint8)
+        data.PixelData, data.PhotometricInterpretation = pixels.tobytes(), "RGB"
+
+    side = contrast_side(phantom)
+    cine = changed(phantom, tmp_path / "a.dcm", flow)
+    for more, words in (((), "colour flow"), ((f"contrast={side}",), "no colour Doppler")):
+        with pytest.raises(InputRefused, match=words):
+            analysed(cine, phantom, tmp_path / "out", *more)
+
+
+@pytest.mark.data
+def test_no_real_ultrasound_file_gives_a_figure(tmp_path: Path) -> None:
+    """Stills, plain cines, colour Doppler: refused one by one."""
+    folder = DATA / "us_dicom"
+    if not folder.is_dir():
+        pytest.skip("real ultrasound files are not there; RENALKIT_DATA says where they are")
+    request = AnalyseRequest(folder, tmp_path, ceus_settings(None, SETTINGS), keep_pixels=True)
+    summary = run_analyse(request, Silent())
+    assert summary["analysed"] == []
+    words = [r["words"] for r in summary["refused"] if r["file"].endswith(".dcm")]
+    assert len(words) == 14
+    assert all("a still image" in w or "one panel" in w or "cannot be told" in w for w in words)
