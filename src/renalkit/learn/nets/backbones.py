@@ -11,18 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from monai.networks.nets.densenet import DenseNet
 from monai.networks.nets.resnet import ResNet
 from monai.networks.nets.senet import SENet
 from torch import Tensor, nn
 
 from renalkit.errors import ModelRefused
+from renalkit.learn.nets.blocks import ImageNetLevels
 from renalkit.learn.nets.efficientnet import SCALES, EfficientNetMaps
 from renalkit.learn.pretrained import Loaded, load_encoder
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_SPREAD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,21 +143,17 @@ class Backbone(nn.Module):
     is n. The pooled features are the mean over the places.
     """
 
-    mean: Tensor
-    spread: Tensor
-
     def __init__(self, name: str, style: BackboneStyle) -> None:
         super().__init__()
         self.name = name
         self.kind = BACKBONES[name]
         self.n_features = self.kind.n_features(style)
         self.body = self.kind.build(style)
-        for part, values in (("mean", IMAGENET_MEAN), ("spread", IMAGENET_SPREAD)):
-            self.register_buffer(part, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+        self.levels = ImageNetLevels()
 
     def forward(self, image: Tensor) -> Tensor:
         """(b,1,s,s) or (b,3,s,s) -> (b,n,y,x)."""
-        return self.body((image - self.mean) / self.spread)
+        return self.body(self.levels(image))
 
     def start(self, path: Path, sha256: str) -> Loaded:
         """Begin from ImageNet weights in a local file.

@@ -31,6 +31,25 @@ class BlockStyle:
 
 PLAIN = BlockStyle()
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_SPREAD = (0.229, 0.224, 0.225)
+
+
+class ImageNetLevels(nn.Module):
+    """Values in 0..1, grey or RGB, to three channels with ImageNet's mean and spread taken off."""
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, values in (("mean", IMAGENET_MEAN), ("spread", IMAGENET_SPREAD)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(b,1,h,w) or (b,3,h,w) -> (b,3,h,w)."""
+        return (image - self.mean) / self.spread
+
 
 class Pointwise(nn.Conv2d):
     """1x1 convolution without bias that looks at every `every`-th place only.

@@ -17,8 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from renalkit.errors import ModelRefused
-from renalkit.learn.nets.backbones import IMAGENET_MEAN, IMAGENET_SPREAD
-from renalkit.learn.nets.blocks import Pointwise
+from renalkit.learn.nets.blocks import ImageNetLevels, Pointwise
 from renalkit.learn.nets.heads import class_layer
 from renalkit.learn.nets.spec import NetSpec, scaled
 from renalkit.learn.outputs import Guide, Net, Outputs
@@ -155,14 +154,10 @@ class RepVGG(Net):
     A grey picture fills all three channels of the stem; ImageNet's mean and spread are taken off.
     """
 
-    mean: Tensor
-    spread: Tensor
-
     def __init__(self, spec: NetSpec, modality: str, plan: RepVGGPlan) -> None:
         super().__init__()
         self.spec, self.modality = spec, modality
-        for part, values in (("mean", IMAGENET_MEAN), ("spread", IMAGENET_SPREAD)):
-            self.register_buffer(part, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+        self.levels = ImageNetLevels()
         multipliers = [m * plan.width for m in WIDTHS[plan.layout]]
         before = min(STAGES[0], scaled(STAGES[0], multipliers[0]))
         self.stage0 = RepVGGBlock(3, before, 2, deployed=plan.deployed)
@@ -187,7 +182,7 @@ class RepVGG(Net):
     def forward(self, image: Tensor, guide: Guide | None = None) -> Outputs:
         """image (b,1,s,s) or (b,3,s,s); the guide is not used."""
         self.spec.check(image)
-        features = self.stage0((image - self.mean) / self.spread)
+        features = self.stage0(self.levels(image))
         for stage in (self.stage1, self.stage2, self.stage3, self.stage4):
             features = stage(features)
         return Outputs(None, self.fc(self.dropout(features.mean((2, 3)))))
