@@ -197,6 +197,77 @@ def make_split(
     return Split(plan, seed, numbered, options.repeats, shared_test=plan is Plan.HOLDOUT)
 
 
+def follow_split(
+    facts: Sequence[PatientFacts],
+    source: Split,
+    seed: int,
+    options: SplitOptions | None = None,
+) -> Split:
+    """A split in which each fold validates and tests patients that one model of `source` never saw.
+
+    The patients that fold k of the source tests are halved; folds 2k and 2k + 1 test one half and
+    validate on the other, and train on all others. Patients the source does not know are spread
+    over all halves. So everyone is tested once, and both folds can start from the source's model k.
+
+    Args:
+        facts: patients to divide; only their groups and strata are used.
+        source: a k-fold split.
+        seed: of the halving.
+        options: only `stratify` is used.
+
+    Raises:
+        ConfigError: the source is no k-fold; a group of patients that belong together lies in
+            several tested parts of it, or partly outside of them; a class is too small to be in
+            every half; nobody is shared.
+    """
+    if source.plan is not Plan.KFOLD:
+        raise ConfigError(
+            [f"follow: the run has plan {source.plan.value}; only plan kfold can be followed"],
+            where="split",
+        )
+    options = options or SplitOptions()
+    known = {p for f in source.folds for part in (f.train, f.validation, f.test) for p in part}
+    tested = {p: f.index for f in source.folds for p in f.test}
+    blocks: list[list[_Group]] = [[] for _ in source.folds]
+    strangers: list[_Group] = []
+    torn = 0
+    for group in _grouped(facts, options):
+        homes = {tested.get(p) for p in group.patients if p in known}
+        if not homes:
+            strangers.append(group)
+        elif len(homes) > 1:
+            torn += 1
+        elif (home := homes.pop()) is not None:
+            blocks[home].append(group)
+    problems = [
+        f"follow: {torn} groups of patients that belong together lie in several tested parts of "
+        "the run; divide anew and start without its weights"
+    ] * bool(torn)
+    if not any(blocks):
+        problems.append("follow: the run tests no patient of this cohort; use another plan")
+    _refuse(problems)
+    dice = _Dice(seed, "follow")
+    for block, spread in zip(
+        blocks, _divide(strangers, [1 / len(blocks)] * len(blocks), dice), strict=True
+    ):
+        block += spread
+    _refuse(
+        [
+            problem
+            for k, block in enumerate(blocks)
+            for problem in _class_problems(block, 2, f"following tested part {k}")
+        ]
+    )
+    everyone = frozenset(f.patient for f in facts)
+    folds: list[Fold] = []
+    for k, block in enumerate(blocks):
+        ordered = sorted(block, key=lambda g: g.name)
+        halves = [_patients(h) for h in _divide(ordered, (0.5, 0.5), dice.to(f"half {k}"))]
+        for test, validation in (halves, halves[::-1]):
+            folds.append(Fold(len(folds), everyone - test - validation, validation, test))
+    return Split(Plan.KFOLD, seed, tuple(folds))
+
+
 def draw_validation(
     facts: Sequence[PatientFacts], fold: Fold, seed: int, options: SplitOptions | None = None
 ) -> Fold:

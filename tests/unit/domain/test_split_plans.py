@@ -15,6 +15,7 @@ from renalkit.domain.splits import (
     Plan,
     Split,
     SplitOptions,
+    follow_split,
     make_split,
 )
 from renalkit.errors import ConfigError
@@ -265,3 +266,51 @@ def test_unlabelled_patients_do_not_block_a_plan() -> None:
 def test_fold_knows_the_part_of_a_patient() -> None:
     fold = Fold(0, frozenset("a"), frozenset("b"), frozenset("c"))
     assert [fold.part_of(p) for p in "abcd"] == ["train", "validation", "test", None]
+
+
+@given(st.integers(0, 99), st.integers(0, 12), st.integers(40, 60))
+@settings(max_examples=25, deadline=None)
+def test_a_followed_split_never_judges_by_patients_a_model_of_the_run_has_seen(
+    seed: int, more: int, kept: int
+) -> None:
+    earlier = [PatientFacts(f"p{i:02d}", f"p{i:02d}", "ab"[i % 2]) for i in range(60)]
+    source = make_split(earlier, Plan.KFOLD, 3)
+    new = [PatientFacts(f"q{i:02d}", f"q{i:02d}", "ab"[i % 2]) for i in range(more)]
+    facts = [f for f in earlier if int(f.patient[1:]) * 7 % 60 < kept] + new
+    found = follow_split(facts, source, seed)
+    everyone = {f.patient for f in facts}
+    assert found.plan is Plan.KFOLD
+    assert Counter(p for f in found.folds for p in f.test) == Counter(everyone)
+    for fold in found.folds:
+        model = source.folds[fold.index // 2]
+        assert not (fold.validation | fold.test) & (model.train | model.validation)
+        assert fold.train | fold.validation | fold.test == everyone
+        labels = [
+            {f.stratum for f in facts if f.patient in part} for part in (fold.validation, fold.test)
+        ]
+        assert labels == [{"a", "b"}, {"a", "b"}]
+        assert fold.validation == found.folds[fold.index ^ 1].test
+    assert follow_split(facts[::-1], source, seed).digest == found.digest
+
+
+def test_what_cannot_be_followed() -> None:
+    facts = [PatientFacts(f"p{i:02d}", f"p{i:02d}", "ab"[i % 2]) for i in range(40)]
+    source = make_split(facts, Plan.KFOLD, 3)
+    with pytest.raises(ConfigError, match="plan holdout; only plan kfold"):
+        follow_split(facts, make_split(facts, Plan.HOLDOUT, 3), 0)
+    with pytest.raises(ConfigError, match="tests no patient of this cohort"):
+        follow_split([PatientFacts(f"q{i}", f"q{i}", "ab"[i % 2]) for i in range(30)], source, 0)
+    one, other = (min(f.test) for f in source.folds[:2])
+    torn = [PatientFacts(f.patient, one, f.stratum) if f.patient == other else f for f in facts]
+    with pytest.raises(
+        ConfigError, match="1 groups of patients that belong together lie in several"
+    ):
+        follow_split(torn, source, 0)
+    gone = sorted(p for p in source.folds[0].test if int(p[1:]) % 2 == 0)[1:]
+    with pytest.raises(ConfigError, match="'a' has 1 groups of patients, following tested part 0"):
+        follow_split([f for f in facts if f.patient not in gone], source, 0)
+    # Patients the run knows and never tests train only.
+    part = Split(Plan.KFOLD, 3, source.folds[:3])
+    found = follow_split(facts, part, 0)
+    never = {f.patient for f in facts} - {p for f in part.folds for p in f.test}
+    assert all(never <= f.train for f in found.folds)
