@@ -78,7 +78,10 @@ def compare(
         ),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="P1-ablation or P1-input-size, on an experiment file.")
+        str | None,
+        typer.Option(
+            help="P1-ablation, P1-input-size, P2-backbones or P2-fusion, on an experiment file."
+        ),
     ] = None,
     reference: Annotated[
         str | None, typer.Option(help="System the others are compared with; default the first.")

@@ -52,6 +52,36 @@ PRESETS: Mapping[str, Preset] = {
         "the three input sizes P1 compares",
         {f"{size}px": {"size": size} for size in (64, 128, 256)},
     ),
+    "P2-backbones": Preset(
+        "the networks behind which P2 and P3 chose EfficientNet-B3; they name no others",
+        {
+            name: {"params.backbone": name}
+            for name in (
+                "efficientnet-b3",
+                "efficientnet-b0",
+                "efficientnet-b1",
+                "efficientnet-b2",
+                "efficientnet-b4",
+                "densenet121",
+                "resnet18",
+                "resnet50",
+                "se-resnet50",
+            )
+        },
+    ),
+    "P2-fusion": Preset(
+        "P2's weighted sum beside one backbone for both modalities, other scales of alpha and "
+        "beta, and other fusions",
+        {
+            "adaptive": {},
+            "shared-backbone": {"params.share_backbone": True},
+            "sigmoids": {"params.attention_weights": "sigmoid"},
+            "per-channel": {"params.attention_per_channel": True},
+            "concat": {"params.fusion": "concat"},
+            "gated": {"params.fusion": "gated"},
+            "cross-attention": {"params.fusion": "cross_attention"},
+        },
+    ),
 }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from renalkit.errors import ConfigError
+from renalkit.systems import get_system
 from renalkit.usecases.compare import PRESETS, CompareRequest, run_compare, to_toml
 from renalkit.usecases.experiment import Experiment, jobs_of, read_experiment
 from renalkit.usecases.progress import Silent
@@ -101,13 +102,16 @@ def test_problems_name_the_system(tmp_path: Path, change: str, words: str) -> No
         read_experiment(_written(tmp_path, text))
 
 
-def test_presets_are_those_of_the_paper() -> None:
-    assert list(PRESETS) == ["P1-ablation", "P1-input-size"]
-    for preset in PRESETS.values():
+def test_presets_are_those_of_the_papers() -> None:
+    assert list(PRESETS) == ["P1-ablation", "P1-input-size", "P2-backbones", "P2-fusion"]
+    for name, preset in PRESETS.items():
+        system = "mufnet-2022" if name.startswith("P2") else "multitask-us"
         for label, changes in preset.variants.items():
-            item = {"name": "multitask-us", "label": label}
+            item = {"name": system, "label": label}
             params = {k[7:]: v for k, v in changes.items() if k.startswith("params.")}
             size = changes.get("size")
+            # the keys of the settings themselves are checked by the system
+            get_system(system).params(params)
             jobs_of(
                 Experiment.model_validate(
                     {
