@@ -406,7 +406,7 @@ VIDEO_ROWS: tuple[Row, ...] = (
     _v("Vd01 garbage", file("a.mp4", lambda: noise(30, 30).tobytes()), "refused format-refused"),
     _v("Vd02 mp4", _made("a.mp4"), "used"),
     _v("Vd02 avi mjpeg", _made("a.avi", codec="mjpeg"), "used"),
-    _v("Vd02 wmv", _made("a.wmv", codec="wmv2", kind="asf"), "used"),
+    _v("Vd02 wmv", _made("a.wmv", codec="wmv2", kind="asf"), "used-with-warning bad-video"),
     _v("Vd02 avi named mp4", _made("a.mp4", codec="mjpeg", kind="avi"), "used"),
     _v("Vd02 variable rate", _made("a.mp4", stamps=[t * 4 + (t > 9) * 50 for t in range(20)]),
        "used-with-warning converted"),

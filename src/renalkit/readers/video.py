@@ -35,7 +35,7 @@ _LEAST_STEP_S, _MOST_STEP_S = 0.001, 30.0
 _NO_RATE = "the file gives no frame rate: no time is used"
 _SHUFFLED = "frame times do not increase: no time is used"
 _ODD_RATE = "frame times that no examination has ({:g} s between frames): no time is used"
-_NO_END = "the file does not say how many frames it has: a cut end would not be noticed"
+_NO_COUNT = "the file does not say how many frames it has: {} would not be noticed"
 
 
 def decode_video(path: Path, options: Mapping[str, Any]) -> tuple[Array, Info]:
@@ -194,8 +194,9 @@ def _frames(
         _warn(info, Reason.CONVERTED, "variable frame rate: each frame keeps its time")
     if container.streams.audio:
         _warn(info, Reason.CONVERTED, "the sound track was left out")
-    if not declared and not (told.whole and told.demuxer == "asf"):
-        _warn(info, Reason.BAD_VIDEO, _NO_END)
+    if not declared:
+        lost = "lost frames" if told.length_known else "a cut end"
+        _warn(info, Reason.BAD_VIDEO, _NO_COUNT.format(lost))
     if codec.sample_aspect_ratio not in (None, 0, 1):
         _warn(info, Reason.CONVERTED, "pixels are not square in this video")
     return info

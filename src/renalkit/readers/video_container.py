@@ -25,11 +25,11 @@ _PLAYLISTS = (b"#extm3u", b"ffconcat", b"concat:", b"http:", b"https:", b"file "
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """demuxer: the one to use, by content. whole: the file is as long as it says. rate: it gives a
-    frame rate or times; where it gives none, libraries make one up."""
+    """demuxer: the one to use, by content. length_known: the file says how long it is, and is so
+    long. rate: it gives a frame rate or times; where it gives none, libraries make one up."""
 
     demuxer: Literal["mov", "avi", "asf"]
-    whole: bool = True
+    length_known: bool = False
     rate: bool = True
 
 
@@ -50,8 +50,8 @@ def check_container(file: BinaryIO) -> Container:
         _check_boxes(file)
         return Container(demuxer)
     if demuxer == "avi":
-        return Container(demuxer, rate=_check_riff(file))
-    return Container(demuxer, whole=_check_asf(file))
+        return _check_riff(file)
+    return Container(demuxer, length_known=_check_asf(file))
 
 
 def opened_video(path: Path, limits: Limits) -> BinaryIO:
@@ -133,22 +133,22 @@ def _check_references(moov: bytes) -> None:
         raise bad_video(Reason.REMOTE_REFERENCE, "a reference movie", "the video itself")
 
 
-def _check_riff(file: BinaryIO) -> bool:
-    """Whether the header of the video stream gives a frame rate."""
+def _check_riff(file: BinaryIO) -> Container:
+    """AVI: its length (0 when the recorder never came to write it) and rate."""
     size = file.seek(0, os.SEEK_END)
     file.seek(4)
     declared = struct.unpack("<I", file.read(4))[0] + 8
     _check_length(size, declared)
     file.seek(0)
     head = file.read(65536)
-    at = head.find(b"strh")
-    while at >= 0:
+    at, rated = head.find(b"strh"), False
+    while at >= 0 and not rated:
         body = head[at + 8 : at + 36]
         if body[:4] == b"vids" and len(body) == 28:
             scale, rate = struct.unpack("<II", body[20:28])
-            return scale > 0 and rate > 0
+            rated = scale > 0 and rate > 0
         at = head.find(b"strh", at + 4)
-    return False
+    return Container("avi", length_known=declared > 8, rate=rated)
 
 
 def _check_asf(file: BinaryIO) -> bool:
