@@ -184,7 +184,8 @@ LIMITS = {
     "file_bytes": "size of one input file",
     "decoded_bytes": "pixels held at once: a picture, a video or a DICOM frame after decoding, "
     "checked before memory is taken",
-    "clip_bytes": "all frames of one DICOM clip, which are decoded one after the other",
+    "clip_bytes": "all frames of one DICOM clip, or of a video that `ceus analyse` or `panels` "
+    "reads, which are decoded one after the other",
     "frames": "frames of one cine",
     "min_side_px": "shortest side of a picture",
     "max_side_px": "longest side of a picture",
@@ -195,7 +196,8 @@ LIMITS = {
     "inflated_bytes": "deflated DICOM data after inflation",
     "worker_bytes": "memory of the decoding process, set by the kernel",
     "worker_seconds": "time for one file, after which the decoding process is killed; of a cine "
-    "that `ceus analyse` or `panels` reads, time for one frame, and for 1,000 frames together",
+    "that `ceus analyse` or `panels` reads, time for one frame, and for 1,000 frames together; of "
+    "a video they read, time for each 32 MiB of pixels",
 }
 
 GUARDS = {
