@@ -106,6 +106,12 @@ def ceus(
     pairs: Annotated[
         int | None, typer.Option(help="So many (1 to 99) cropped frame pairs as PNG, no clip.")
     ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            help="Around the mass in --pairs, as a share of its box, 0 to 0.3; 0.1 if not set."
+        ),
+    ] = None,
     uncompressed: Uncompressed = False,
     workers: Workers = 0,
     as_json: AsJson = False,
@@ -119,6 +125,7 @@ def ceus(
         clip=(seconds, fps, jitter),
         screen=(rows, cols, layout),
         pairs=pairs,
+        margin=margin,
         uncompressed=uncompressed,
     )
     _make(plan, out, workers, as_json)

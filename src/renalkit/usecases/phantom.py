@@ -56,8 +56,8 @@ from renalkit.usecases.progress import Progress
 _SUMMARY = "phantom.json"
 _NOTE = """Simulated patients. Nothing in this folder shows a person. Research use only.
 
-labels.csv, boxes.csv and readings.csv are what a study would have; truth/ holds what is true and
-must not be seen by what is tested.
+The tables are what a study would have; truth/ holds what is true and must not be seen by what is
+tested.
 """
 _INGEST = """
 To read it, in this folder:
@@ -242,9 +242,10 @@ def _finish(plan: PhantomPlan, cohort: Path, settings: Mapping[str, Any]) -> dic
 
 def _note(plan: PhantomPlan) -> str:
     """What a newcomer should know of the folder."""
-    if plan.kind == "ct" or plan.pairs is not None:
+    if plan.kind == "ct":
         return _NOTE
-    return _NOTE + _INGEST.format("." if plan.pictures else _DICOM)
+    plain = plan.pictures or plan.pairs is not None
+    return _NOTE + _INGEST.format("." if plain else _DICOM)
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from renalkit.phantom.ceus.study import PAIR_MARGIN
 from renalkit.phantom.patients import Patient, draw_patient
 from renalkit.store.files import sha256_bytes
 from renalkit.usecases.phantom_plans import PhantomPlan
@@ -23,6 +24,8 @@ def plan_settings(plan: PhantomPlan) -> dict[str, Any]:
     found = asdict(plan)
     for name in unused[plan.kind]:
         del found[name]
+    if plan.pairs is None or plan.margin == PAIR_MARGIN:
+        del found["margin"]  # as it was before it could be chosen
     return json.loads(json.dumps(found))
 
 

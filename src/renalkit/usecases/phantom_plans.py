@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NoReturn, TypeVar, cast, get_args
 
+from renalkit.domain.pairs import MARGIN_MAX
 from renalkit.errors import ConfigError
 from renalkit.phantom.ceus.console import Layout
-from renalkit.phantom.ceus.study import CeusOptions
+from renalkit.phantom.ceus.study import PAIR_MARGIN, CeusOptions
 from renalkit.phantom.covariates import Target
 from renalkit.phantom.ct.anatomy import CtPlan, KidneyPlan, Phase
 from renalkit.phantom.faults import FaultDials
@@ -35,7 +36,8 @@ class PhantomPlan:
 
     kind: us (B-mode), ceus, ct, or cohort (B-mode and CEUS of the same patients).
     pictures: PNG with masks instead of DICOM, for kind us. size: side of a B-mode picture in px.
-    ceus: of the clips. pairs: number of cropped frame pairs instead of a clip, or None.
+    ceus: of the clips. pairs: number of cropped frame pairs instead of a clip, or None; margin:
+    around the mass in these, as a share of its box.
     ct: of the scans. jpeg_quality: None for uncompressed ultrasound.
     """
 
@@ -45,6 +47,7 @@ class PhantomPlan:
     size: int = 256
     ceus: CeusOptions = field(default_factory=CeusOptions)
     pairs: int | None = None
+    margin: float = PAIR_MARGIN
     ct: CtPlan = field(default_factory=CtPlan)
     jpeg_quality: int | None = JPEG_QUALITY
 
@@ -85,13 +88,18 @@ def ceus_plan(
     clip: tuple[float, float, float],
     screen: tuple[int, int, str | None],
     pairs: int | None,
+    margin: float | None,
     uncompressed: bool,
 ) -> PhantomPlan:
-    """Contrast clips. clip: (seconds, frames per second, jitter). screen: (rows, cols, layout)."""
+    """Contrast clips. clip: (seconds, frames per second, jitter). screen: (rows, cols, layout).
+    margin: of pairs, None for the usual one."""
     problems = _Problems()
     options = problems.clip(clip, screen)
+    if margin is not None and pairs is None:
+        problems.append("--margin: only of frame pairs; give --pairs, or leave it out")
     if pairs is not None:
         problems.outside("pairs", pairs, 1, 99)
+        problems.outside("margin", PAIR_MARGIN if margin is None else margin, 0.0, MARGIN_MAX)
         if uncompressed:
             problems.append("--uncompressed: pairs are PNG; leave it out, or --pairs")
     elif options is not None:
@@ -100,7 +108,10 @@ def ceus_plan(
     if problems or options is None or patients is None:
         problems.refuse()
     quality = None if uncompressed else JPEG_QUALITY
-    return PhantomPlan("ceus", patients, ceus=options, pairs=pairs, jpeg_quality=quality)
+    around = PAIR_MARGIN if margin is None else margin
+    return PhantomPlan(
+        "ceus", patients, ceus=options, pairs=pairs, margin=around, jpeg_quality=quality
+    )
 
 
 def cohort_plan(people: People, *, clip: tuple[float, float, float]) -> PhantomPlan:

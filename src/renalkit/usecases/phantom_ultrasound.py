@@ -249,7 +249,7 @@ def _write_pairs(case: Case, study: CeusStudy, count: int) -> Iterator[dict[str,
     """Cropped pairs as PNG; gives a row each. A patient without a mass has none."""
     if case.patient.positive is None:
         return
-    pairs = crop_pairs(study, pair_times(study.plan, count))
+    pairs = crop_pairs(study, pair_times(study.plan, count), case.plan.margin)
     for number, (bmode, contrast, truth) in enumerate(pairs, start=1):
         for name in case.names:
             files = [f"pairs/{name}/{number:02d}-{part}.png" for part in ("bmode", "ceus")]

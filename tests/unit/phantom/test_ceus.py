@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from renalkit.ceus.bolus import BolusKind, curve_values, mixture_values
+from renalkit.ceus.frames import FrameQuality, Wanted, select_frames
+from renalkit.ceus.phases import label_phases
 from renalkit.phantom.bmode.anatomy import draw_anatomy, draw_view
 from renalkit.phantom.bmode.lesion import lesion_features
 from renalkit.phantom.bmode.picture import SCANNERS
@@ -395,6 +397,33 @@ def test_pairs_show_the_same_place_without_the_clip():
     assert all((a[1] == b[1]).all() for a, b in zip(pairs, again, strict=True))
     with pytest.raises(ValueError, match="pairs"):
         pair_times(plan, 0)
+
+
+def test_pairs_show_the_instants_that_a_cohort_of_cines_takes():
+    plan = replace(plan_of(14), motion=STILL)
+    times = plan.frame_times_s()
+    ones, noughts, off = np.ones(times.size), np.zeros(times.size), np.zeros(times.size, bool)
+    quality = FrameQuality(times, ones, noughts, ones, np.zeros((times.size, 2)), ~off, off)
+    phases = label_phases(times, injection_s=-plan.timing.clock_start_s)
+    choices = select_frames(quality, phases.labels, Wanted(per_phase=4))
+    assert pair_times(plan, 8) == [times[c.index] for c in choices if c.chosen]
+
+
+def test_a_short_clip_gives_the_pairs_it_has():
+    for seconds, count in ((1.0, 2), (8.0, 5), (25.0, 5)):
+        plan = plan_of(14, replace(SMALL, duration_s=seconds))
+        found = pair_times(plan, 5)
+        assert len(found) == len(set(found)) == count
+
+
+def test_a_crop_ends_where_its_panel_does():
+    study = CeusStudy(plan_of(14))
+    times = pair_times(study.plan, 1)
+    ((bmode, contrast, truth),) = crop_pairs(study, times, margin=9.0)
+    pane = truth.places[Panel.BMODE].box
+    assert bmode.shape == contrast.shape == (pane.height, pane.width, 3)
+    ((screen, _),) = study.frames(times)
+    assert (bmode == screen[pane.slices]).all()
 
 
 def test_plans_are_plain_and_impossible_ones_refused():

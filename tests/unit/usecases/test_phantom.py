@@ -262,6 +262,20 @@ def test_pairs_instead_of_a_clip(tmp_path):
         assert len(shapes) == 1
 
 
+def test_the_margin_is_all_that_differs(tmp_path):
+    options = CeusOptions(duration_s=30.0, rate_hz=2.0, rows=240, cols=320)
+    shapes = []
+    for name, margin in (("tight", 0.0), ("wide", 0.3)):
+        plan = PhantomPlan("ceus", PatientPlan(1, seed=3), ceus=options, pairs=1, margin=margin)
+        make(plan, tmp_path / name)
+        (row,) = rows_of(tmp_path / name / "pairs.csv")
+        shapes.append(cv2.imread(str(tmp_path / name / row["ceus"])).shape[:2])
+    (height, width), wide = shapes
+    assert wide == (height + 2 * round(0.3 * height), width + 2 * round(0.3 * width))
+    for table in ("labels.csv", "readings.csv"):
+        assert rows_of(tmp_path / "tight" / table) == rows_of(tmp_path / "wide" / table)
+
+
 def test_ct_series_with_masks(tmp_path):
     scan = CtPlan(phases=(Phase.NEPHROGRAPHIC,), matrix=64, slice_spacing_mm=8.0, tumours=1)
     make(PhantomPlan("ct", PatientPlan(1, seed=1), ct=scan), tmp_path / "c")

@@ -5,6 +5,7 @@ import pytest
 from renalkit.errors import ConfigError
 from renalkit.phantom.ceus.console import Layout
 from renalkit.phantom.ct.anatomy import Phase
+from renalkit.usecases.phantom_case import plan_settings
 from renalkit.usecases.phantom_plans import People, ceus_plan, cohort_plan, ct_plan, us_plan
 
 WRONG = People(0, -1, "brutal", "sex", 1.5, float("nan"), ("tilt=0.5", "dust=0.1", "duplicates=2"))
@@ -16,7 +17,7 @@ def us(people=People(3), **changes):
 
 
 def ceus(people=People(3), **changes):
-    asked = {"clip": (60.0, 10.0, 0.0), "screen": (600, 800, None), "pairs": None}
+    asked = {"clip": (60.0, 10.0, 0.0), "screen": (600, 800, None), "pairs": None, "margin": None}
     return ceus_plan(people, **asked | {"uncompressed": False} | changes)
 
 
@@ -42,8 +43,9 @@ def problems(make, *given, **changes):
         (us, {"size": 63, "pictures": True, "uncompressed": True}, {"--size", "--uncompressed"}),
         (
             ceus,
-            {"clip": (0.5, 100.0, 0.5), "screen": (20, 20, "beside"), "pairs": 0},
-            {"--seconds", "--fps", "--jitter", "--rows", "--cols", "--layout", "--pairs"},
+            {"clip": (0.5, 100.0, 0.5), "screen": (20, 20, "beside"), "pairs": 0, "margin": 1},
+            {"--seconds", "--fps", "--jitter", "--rows", "--cols", "--layout", "--pairs"}
+            | {"--margin"},
         ),
         (cohort, {"clip": (float("nan"), float("inf"), 0.0)}, {"--seconds", "--fps"}),
         (
@@ -79,6 +81,16 @@ def test_a_fault_that_such_files_cannot_have_is_refused(make, fault):
 def test_pairs_have_no_spacing_and_lose_no_frames():
     people = People(3, faults=["wrong_units=1", "missing_frames=1"])
     assert problems(ceus, people, pairs=2) == ["--fault", "--fault"]
+
+
+def test_a_margin_is_of_pairs_and_the_usual_one_is_no_new_plan():
+    assert problems(ceus, margin=0.1) == ["--margin"]
+    assert problems(ceus, margin=float("nan"), pairs=2) == ["--margin"]
+    assert plan_settings(ceus(margin=0.0, pairs=2))["margin"] == 0.0
+    usual = plan_settings(ceus(pairs=2))
+    assert usual == plan_settings(ceus(margin=0.1, pairs=2))
+    for settings in (usual, *(plan_settings(make()) for make in (us, ceus, ct, cohort))):
+        assert "margin" not in settings
 
 
 def test_what_does_not_fit_a_file_is_refused():

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from renalkit.ceus.linear import linear_power
+from renalkit.ceus.phases import Phase, label_phases
 from renalkit.domain.geometry import Box, Region
 from renalkit.phantom.ceus.console import (
     STYLES,
@@ -52,6 +53,7 @@ from renalkit.phantom.ceus.plan import (
 from renalkit.phantom.ceus.scene import ROIS, STEADIED, Maps, RoiTruth, Scene
 
 __all__ = [
+    "PAIR_MARGIN",
     "ROIS",
     "SATURATED_SHARE",
     "SILENT",
@@ -78,6 +80,9 @@ Mask = npt.NDArray[np.bool_]
 
 SATURATED_SHARE = 0.02
 """A frame counts as saturated when more of the mass (or kidney) than this is at full white."""
+
+PAIR_MARGIN = 0.1
+"""Added around the mass on each side of a frame pair, as a share of its box."""
 
 _FLASH_INDEX = 1.1  # mechanical index of a flash
 _LEAST_ASIDE = 0.01  # a smaller share of another section is not worth its laying out
@@ -309,34 +314,38 @@ class CeusStudy:
 
 
 def crop_pairs(
-    study: CeusStudy, times_s: Sequence[float], margin: float = 0.1
+    study: CeusStudy, times_s: Sequence[float], margin: float = PAIR_MARGIN
 ) -> Iterator[tuple[Pixels, Pixels, FrameTruth]]:
     """Frame pairs cropped to the mass, without rendering the clip in between.
 
     Args:
         study: with a mass. times_s: rising times since the first frame. margin: added on each
-            side as a share of the box.
+            side as a share of the box, inside the panel.
 
     Yields:
         B-mode and contrast crop (h,w,3) uint8 RGB of the same place, as on the screen, and the
         truth. Times at which the mass cannot be seen give nothing.
     """
-    rows, cols = study.plan.screen.rows, study.plan.screen.cols
     for pixels, truth in study.frames(times_s):
-        boxes = [truth.box("lesion", panel) for panel in Panel]
-        if boxes[0] is None or boxes[1] is None:
-            continue
-        bmode, contrast = (
-            np.ascontiguousarray(pixels[box.grown(margin, rows, cols).slices])
-            for box in boxes
-            if box is not None
-        )
-        yield bmode, contrast, truth
+        if "lesion" in truth.sections:
+            bmode, contrast = (_crop(pixels, truth, panel, margin) for panel in Panel)
+            yield bmode, contrast, truth
+
+
+def _crop(pixels: Pixels, truth: FrameTruth, panel: Panel, margin: float) -> Pixels:
+    """The mass in one panel of a screen (H,W,3), (h,w,3)."""
+    box, pane = truth.box("lesion", panel), truth.places[panel].box
+    assert box is not None
+    inside = Box(box.x - pane.x, box.y - pane.y, box.width, box.height)
+    window = inside.grown(margin, pane.height, pane.width).slices
+    return np.ascontiguousarray(pixels[pane.slices][window])
 
 
 def pair_times(plan: CeusPlan, count: int) -> list[float]:
-    """Times for `count` frame pairs as a reader picks them: even steps from 10 s after injection
-    (a fifth of a shorter clip) to the end, each moved by up to 2 s to where the section is seen.
+    """Times for `count` frame pairs as `renalkit ceus cohort` chooses frames: the same number from
+    the cortical and the medullary phase (an odd one from the first), in even steps, each moved by
+    up to 2 s to where the section is seen. A clip that ends before a phase has none of it; fewer
+    frames than pairs give fewer times.
 
     Raises:
         ValueError: count is not positive.
@@ -345,17 +354,27 @@ def pair_times(plan: CeusPlan, count: int) -> list[float]:
         raise ValueError(f"{count} frame pairs: at least 1")
     times = plan.frame_times_s()
     clock = times + plan.timing.clock_start_s
-    start = min(10.0, 0.2 * float(clock[-1]))
-    targets = np.linspace(start, float(clock[-1]), 2 * count + 1)[1::2]
-    aside = displacement(plan.motion, times).out_of_plane
-    chosen: list[float] = []
-    for target in targets:
-        near = np.flatnonzero(np.abs(clock - target) <= 2.0)
-        if near.size == 0:
-            near = np.array([int(np.abs(clock - target).argmin())])
-        cost = np.round(aside[near], 2) + 1e-3 * np.abs(clock[near] - target)
-        chosen.append(float(times[near[int(cost.argmin())]]))
-    return sorted(chosen)
+    labels = label_phases(clock, injection_s=0.0)
+    assert labels is not None
+    of = [
+        np.flatnonzero([p is q for q in labels.labels]) for p in (Phase.CORTICAL, Phase.MEDULLARY)
+    ]
+    phases = [frames for frames in of if frames.size] or [np.arange(times.size)]
+    aside = np.round(displacement(plan.motion, times).out_of_plane, 2)
+    chosen: list[int] = []
+    for place, frames in enumerate(phases):
+        share = -(-(count - len(chosen)) // (len(phases) - place))
+        pause = float(np.median(np.diff(clock[frames]))) if frames.size > 1 else 1.0
+        edges = np.linspace(clock[frames[0]], clock[frames[-1]] + pause, share + 1)
+        for target in (edges[:-1] + edges[1:]) / 2:
+            free = frames[~np.isin(frames, chosen)]
+            if free.size == 0:
+                break
+            far = np.abs(clock[free] - target)
+            near = far <= max(2.0, float(far.min()))
+            cost = aside[free] + 1e-3 * far
+            chosen.append(int(free[near][int(cost[near].argmin())]))
+    return [float(times[i]) for i in sorted(chosen)]
 
 
 class _Disturbance:
