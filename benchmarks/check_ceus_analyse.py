@@ -268,7 +268,7 @@ def table(found: Mapping[str, Any]) -> str:
         "out of plane: specificity": between(found["specificity"], "share", 3),
         "chosen frames": f"{frames['chosen']:.1f}, in the right phase {frames['right phase']:.3f}, "
         f"out of plane {frames['out of plane']:.3f}",
-        "mass over cortex": share,
+        "mass over cortex: median error": share,
     }
     lines += ["", "| | |", "| --- | --- |", *(f"| {n} | {v} |" for n, v in rows.items())]
     lines += ["", "| warning | cines |", "| --- | --- |"]
