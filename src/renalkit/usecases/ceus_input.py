@@ -170,9 +170,15 @@ def regions_of(
     *,
     alone: bool,
 ) -> dict[str, list[Roi]]:
-    """Regions of one cine by name; a single cine takes all, whatever file they name."""
-    named = [a for a in annotations if _same(a.file, cine.name)]
-    own = named or (list(annotations) if alone else [])
+    """Regions of one cine by name. alone: it is the only cine, so a list about one file is its own.
+
+    Raises:
+        InputRefused: BAD_ANNOTATION, a frame the cine does not have, or files that cannot be told
+            apart.
+    """
+    files = sorted({a.file for a in annotations})
+    file = _own_file(files, cine, alone=alone)
+    own = [a for a in annotations if a.file == file]
     grouped: dict[tuple[str, int], list[FrameAnnotation]] = {}
     lesions = sorted({a.lesion for a in own if not is_cortex(a)})
     for item in own:
@@ -194,8 +200,41 @@ def regions_of(
     return regions
 
 
-def _same(given: str, name: str) -> bool:
-    return given == name or Path(given).name == Path(name).name or given == Path(name).stem
+def _own_file(files: Sequence[str], cine: Cine, *, alone: bool) -> str | None:
+    """Which of the files an annotation list names is this cine; None when it names others.
+
+    A name counts when it is the end of the cine's path (its last part with or without ending), or
+    the cine's name the end of it. A bare file name is not enough where several files have it: the
+    outlines of another patient must never be taken.
+    """
+    full = [f for f in files if _ends(cine.path.resolve(), Path(f))]
+    if full:
+        return max(full, key=lambda f: len(Path(f).parts))
+    near = [f for f in files if _ends(Path(f), Path(cine.name))]
+    if len(near) == 1:
+        return near[0]
+    if alone and len(files) == 1:
+        return files[0]
+    if near or (alone and files):
+        found = near or files
+        raise InputRefused(
+            Reason.BAD_ANNOTATION,
+            f"regions of {len(found)} files, and which of them is this one cannot be told, "
+            f"for instance '{found[0]}' and '{found[1]}'",
+            where=cine.name,
+            expected="the file as it lies in its folder, or regions of one file alone",
+            remedy="name files in the table with their folders, as they are on disk",
+        )
+    return None
+
+
+def _ends(path: Path, end: Path) -> bool:
+    """Whether a path ends in the parts of another; the last part may lack its ending."""
+    parts, wanted = path.parts, end.parts
+    if not wanted or len(wanted) > len(parts):
+        return False
+    last = {path.name, path.stem}
+    return parts[len(parts) - len(wanted) : -1] == wanted[:-1] and wanted[-1] in last
 
 
 def is_cortex(item: FrameAnnotation) -> bool:
