@@ -16,6 +16,15 @@ RunsFolder = Annotated[
 
 ExperimentFile = Annotated[Path, typer.Argument(help="Experiment file (TOML).", exists=True)]
 Processes = Annotated[int, typer.Option(min=1, max=64, help="Folds trained at the same time.")]
+InitFrom = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--init-from",
+        metavar="[LABEL=]RUN/SYSTEM",
+        help="Start every fold from a model of an earlier run that saw none of its validation and "
+        "test patients; with LABEL= one system only.",
+    ),
+]
 
 
 def run(
@@ -24,12 +33,20 @@ def run(
     overrides: Overrides = None,
     waive: Waive = None,
     processes: Processes = 1,
+    init_from: InitFrom = None,
     as_json: AsJson = False,
 ) -> None:
     """Everything: check, split, train, evaluate, compare, report. Resumes per fold and inside."""
     from renalkit.usecases.run import RunRequest, run_experiment, run_words
 
-    request = RunRequest(experiment, output, tuple(overrides or ()), tuple(waive or ()), processes)
+    request = RunRequest(
+        experiment,
+        output,
+        tuple(overrides or ()),
+        tuple(waive or ()),
+        processes,
+        tuple(init_from or ()),
+    )
     with progress_bar() as progress:
         found = run_experiment(request, progress)
     give(found, as_json, lambda: run_words(found))
@@ -41,12 +58,20 @@ def train(
     overrides: Overrides = None,
     waive: Waive = None,
     processes: Processes = 1,
+    init_from: InitFrom = None,
     as_json: AsJson = False,
 ) -> None:
     """Check, split and train; predictions of every fold are kept. Resumes."""
     from renalkit.usecases.run import RunRequest, train_experiment, train_words
 
-    request = RunRequest(experiment, output, tuple(overrides or ()), tuple(waive or ()), processes)
+    request = RunRequest(
+        experiment,
+        output,
+        tuple(overrides or ()),
+        tuple(waive or ()),
+        processes,
+        tuple(init_from or ()),
+    )
     with progress_bar() as progress:
         found = train_experiment(request, progress)
     give(found, as_json, lambda: train_words(found))
@@ -149,9 +174,7 @@ def reproduce(
     profile: Annotated[
         str, typer.Option(help="faithful (needs a GPU) or cpu (two cores, hours).")
     ] = "faithful",
-    variant: Annotated[
-        str | None, typer.Option(help="P3: kfold or holdout; default both.")
-    ] = None,
+    variant: Annotated[str | None, typer.Option(help="P3: kfold or holdout; default both.")] = None,
     readings: Annotated[
         Path | None, typer.Option(help="What readers said (CSV), for their rows.", exists=True)
     ] = None,

@@ -191,6 +191,10 @@ class RunFolder:
     def timing(self, label: str) -> Path:
         return self.system(label) / "timing.json"
 
+    def initial(self, label: str) -> Path:
+        """Which earlier weights each fold starts from, where it does."""
+        return self.system(label) / "initial.json"
+
     def fold(self, label: str, index: int) -> FoldFolder:
         return FoldFolder(self.system(label) / f"fold-{index}")
 

@@ -15,12 +15,10 @@ from renalkit.store.files import make_folder, write_json, write_text
 from renalkit.store.runs import RunFolder, amending_manifest
 from renalkit.usecases.differences import comparisons_of
 from renalkit.usecases.evaluate import evaluate_results
+from renalkit.usecases.experiment import SPLIT_PATHS
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.results import Json, read_results
 from renalkit.usecases.run import RunRequest, run_experiment
-
-SPLIT_PATHS = ("file", "external")
-"""Keys of [split] that name files relative to the experiment file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +123,8 @@ def _varied_file(request: CompareRequest) -> Path:
         return request.target
     variants = _variants(request)
     first = dict(systems[0])
+    if "init_from" in first:
+        first["init_from"] = str(request.target.resolve().parent / str(first["init_from"]))
     tables["systems"] = [_variant(first, label, changes) for label, changes in variants.items()]
     name = request.preset or "+".join(v.partition("=")[0].rpartition(".")[2] for v in request.vary)
     tables["name"] = f"{tables.get('name', 'experiment')}-{name}"

@@ -31,6 +31,9 @@ from renalkit.systems._contract import Params, Shape, System, Task
 from renalkit.transforms.augment import AugmentRanges
 from renalkit.transforms.preprocess import Preprocess
 
+SPLIT_PATHS = ("file", "external", "follow")
+"""Keys of [split] that name files or folders."""
+
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+=-]{0,63}$")]
 
 
@@ -40,6 +43,7 @@ class SplitSettings(Settings):
     plan, folds, repeats: see `renalkit.domain.splits`. test_share: of all, for a hold-out.
     validation_share: of what is not tested. external: cohort folder that plan 'external' tests.
     file: folds.json of an earlier run, or nnU-Net's splits_final.json, for the very same folds.
+    follow: an earlier k-fold run whose models start this one's (`follow_split`).
     """
 
     plan: Plan = Plan.KFOLD
@@ -51,12 +55,19 @@ class SplitSettings(Settings):
     seed: int = 0
     external: Path | None = None
     file: Path | None = None
+    follow: Path | None = None
 
     @model_validator(mode="after")
-    def _external_goes_with_its_plan(self) -> SplitSettings:
+    def _keys_go_together(self) -> SplitSettings:
         if (self.plan is Plan.EXTERNAL) != (self.external is not None):
             raise ValueError("plan 'external' and the key 'external' (a cohort folder) go together")
+        if self.follow is not None and (self.file is not None or self.plan is not Plan.KFOLD):
+            raise ValueError("the key 'follow' (a run) goes with plan 'kfold' and without 'file'")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_earlier(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_younger(handler(self), {"follow": None})
 
 
 class SystemSettings(Settings):
@@ -66,6 +77,8 @@ class SystemSettings(Settings):
     train: keys of [train] that differ for this system. size: input side that differs. modalities:
     what it looks at, where it can choose (B, CEUS). features: facts of the study given to it as
     numbers beside the picture; "perfusion" stands for all figures of the contrast curves.
+    init_from: RUN/SYSTEM of an earlier run whose weights each fold starts from
+    (`renalkit.usecases.transfer`).
     """
 
     name: str
@@ -77,13 +90,14 @@ class SystemSettings(Settings):
     size: int | None = None
     modalities: tuple[Mode, ...] | None = None
     features: tuple[str, ...] = ()
+    init_from: Path | None = None
 
     @model_serializer(mode="wrap")
     def _as_earlier(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         plain: dict[str, Any] = handler(self)
         if not plain["features"]:
             del plain["features"]
-        return without_younger(plain, {"modalities": None})
+        return without_younger(plain, {"modalities": None, "init_from": None})
 
 
 CLINICAL = "clinical"
@@ -193,25 +207,60 @@ class Experiment(Settings):
     def digest(self) -> str:
         """Digest of what decides the results (not of the places of files)."""
         plain = {k: v for k, v in self.plain.items() if k not in ("cohort", "workers", "name")}
-        plain["split"] = {k: v for k, v in plain["split"].items() if k not in ("file", "external")}
+        plain["split"] = {k: v for k, v in plain["split"].items() if k not in SPLIT_PATHS}
+        for system in plain["systems"]:
+            if "init_from" in system:
+                system["init_from"] = "/".join(Path(system["init_from"]).resolve().parts[-2:])
         return settings_digest(plain)
 
     def placed(self, base: Path) -> dict[str, Any]:
         """The settings as JSON values with paths relative to `base`, so that they can be moved."""
         plain = self.plain
         plain["cohort"] = os.path.relpath(self.cohort, base)
-        for key in ("file", "external"):
+        for key in SPLIT_PATHS:
             path = getattr(self.split, key)
             if path is not None:
                 plain["split"][key] = os.path.relpath(path, base)
+        for system, settings in zip(plain["systems"], self.systems, strict=True):
+            if settings.init_from is not None:
+                system["init_from"] = os.path.relpath(settings.init_from, base)
         return plain
 
     def found_from(self, base: Path) -> Experiment:
         """The same experiment with its relative paths looked for below `base`."""
-        places = {k: getattr(self.split, k) for k in ("file", "external")}
+        places = {k: getattr(self.split, k) for k in SPLIT_PATHS}
         found = {k: base / v for k, v in places.items() if v is not None}
         split = self.split.model_copy(update=found)
-        return self.model_copy(update={"cohort": base / self.cohort, "split": split})
+        systems = tuple(
+            s if s.init_from is None else s.model_copy(update={"init_from": base / s.init_from})
+            for s in self.systems
+        )
+        changed = {"cohort": base / self.cohort, "split": split, "systems": systems}
+        return self.model_copy(update=changed)
+
+    def started_from(self, initial: Sequence[str]) -> Experiment:
+        """The same experiment with systems that start from earlier weights.
+
+        initial: LABEL=RUN/SYSTEM for one system, or RUN/SYSTEM for all. Raises ConfigError when
+        two of them are for one system.
+        """
+        labels = [s.label or s.name for s in self.systems]
+        found: dict[str, Path] = {}
+        problems: list[str] = []
+        for item in initial:
+            one = [x for x in labels if item.startswith(f"{x}=")]
+            path = Path(item[len(one[0]) + 1 :] if one else item).resolve()
+            for label in one or labels:
+                if label in found:
+                    problems.append(f"--init-from {item}: '{label}' has initial weights already")
+                found[label] = path
+        if problems:
+            raise ConfigError(problems)
+        systems = tuple(
+            s.model_copy(update={"init_from": found[x]}) if x in found else s
+            for x, s in zip(labels, self.systems, strict=True)
+        )
+        return self.model_copy(update={"systems": systems})
 
 
 class Job(Settings):
@@ -227,11 +276,14 @@ class Job(Settings):
     folds: tuple[int, ...]
     modalities: tuple[Mode, ...] = (Mode.B,)
     features: tuple[str, ...] = ()
+    init_from: Path | None = None
 
     @property
     def digest(self) -> str:
+        """Digest of its settings; which weights a fold starts from is in the digest of the fold."""
         since = {"modalities": ["B"], "features": []}
-        return settings_digest(without_younger(self.model_dump(mode="json"), since))
+        plain = self.model_dump(mode="json", exclude={"init_from"})
+        return settings_digest(without_younger(plain, since))
 
     @property
     def inputs(self) -> Inputs:
@@ -285,6 +337,7 @@ def _job(experiment: Experiment, item: SystemSettings, where: str) -> Job:
         folds=item.folds,
         modalities=modalities,
         features=item.features,
+        init_from=item.init_from,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from renalkit.domain.cohort import Cohort
 from renalkit.domain.experiment import RunRecord, Status
 from renalkit.domain.sample import b_mode_samples
-from renalkit.domain.splits import Split, SplitOptions, make_split, patient_facts
+from renalkit.domain.splits import Split, SplitOptions, follow_split, make_split, patient_facts
 from renalkit.errors import CheckFailed, Exit, InputRefused, Locked, Reason, StoreError
 from renalkit.store.files import make_folder, read_json, write_json, write_text
 from renalkit.store.runs import (
@@ -29,19 +29,22 @@ from renalkit.usecases.experiment import Experiment, Job, jobs_of, read_experime
 from renalkit.usecases.parts import load_data, require_truth, samples_of
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.results import stored_experiment
+from renalkit.usecases.transfer import choose_initial, keep_initial
 
 NNUNET_SPLITS = "splits_final.json"
 
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What the user asked for. processes: folds trained at the same time."""
+    """What the user asked for. processes: folds trained at the same time. init_from: RUN/SYSTEM
+    that all systems start from, or LABEL=RUN/SYSTEM for one."""
 
     experiment: Path
     output: Path
     overrides: tuple[str, ...] = ()
     waive: tuple[str, ...] = ()
     processes: int = 1
+    init_from: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +63,12 @@ def prepare_run(request: RunRequest, progress: Progress) -> Prepared:
     """Read, check and divide. The run takes its name only once nothing stands in its way.
 
     Raises ConfigError (also for facts the clinical model cannot use), CheckFailed (a leak not
-    waived), InputRefused (a fold lacks its truth),
+    waived, or initial weights that have seen patients they may not), InputRefused (a fold lacks its
+    truth), ModelRefused (initial weights do not fit),
     StoreError (the run's name is taken by other settings or another cohort).
     """
     experiment = read_experiment(request.experiment, request.overrides)
+    experiment = experiment.started_from(request.init_from)
     jobs = jobs_of(experiment)
     folder = RunFolder(request.output / experiment.name)
     _refuse_taken(folder, experiment)
@@ -95,9 +100,11 @@ def prepare_run(request: RunRequest, progress: Progress) -> Prepared:
         )
     split = _split(folder, experiment, (cohort, outside), found)
     require_truth(samples, split.folds, jobs)
+    initial = choose_initial(folder, jobs, cohort, split, found.groups, progress)
     _settle(folder, experiment, request)
     _keep_cohort(folder, cohort)
     save_split(folder.folds, split)
+    keep_initial(folder, initial)
     return Prepared(folder, experiment, jobs, cohort, split, waivers)
 
 
@@ -160,6 +167,8 @@ def _split(
         external=outside,
     )
     facts = patient_facts(cohort, found.groups)
+    if wanted.follow is not None:
+        return follow_split(facts, load_split(RunFolder(wanted.follow).folds), wanted.seed, options)
     if wanted.file is None:
         return make_split(facts, wanted.plan, wanted.seed, options)
     if wanted.file.name == NNUNET_SPLITS:
@@ -218,6 +227,8 @@ def _helper(request: RunRequest) -> subprocess.Popen[bytes]:
     """Another process at the same run: folds are claimed by lock, so both take different ones."""
     command = [sys.executable, "-m", "renalkit", "train", str(request.experiment)]
     command += ["-o", str(request.output)]
+    for item in request.init_from:
+        command += ["--init-from", item]
     for item in request.overrides:
         command += ["--set", item]
     for item in request.waive:

@@ -28,6 +28,7 @@ from renalkit.learn.predictor import (
     time_per_image,
     torch_threads,
 )
+from renalkit.learn.transfer import start_from
 from renalkit.metrics.detection import region_scores
 from renalkit.store.files import locked, write_bytes, write_json
 from renalkit.store.predictions import save_predictions
@@ -36,8 +37,9 @@ from renalkit.systems import get_system
 from renalkit.systems._contract import ClassBalance, Decoded, Params, Shape, System
 from renalkit.transforms.preprocess import Placement
 from renalkit.usecases.experiment import Job
-from renalkit.usecases.parts import fold_digest, part_indices, usable
+from renalkit.usecases.parts import part_indices, usable
 from renalkit.usecases.progress import Progress
+from renalkit.usecases.transfer import digest_of_fold, initial_of
 
 Indices = npt.NDArray[np.int64]
 
@@ -70,7 +72,8 @@ class Training:
 
     def digest(self, job: Job, fold: Fold) -> str:
         """What a finished fold must agree with to be kept."""
-        return fold_digest(job, self.cohort.digest, self.split.digest, fold.index)
+        digests = (self.cohort.digest, self.split.digest)
+        return digest_of_fold(self.folder, job, digests, fold.index)
 
 
 def folds_of(training: Training, job: Job) -> tuple[Fold, ...]:
@@ -138,11 +141,14 @@ def _train_locked(training: Training, job: Job, fold: Fold, progress: Progress) 
     if options.class_weights == "inverse":
         weights = inverse_frequency(data.labels[parts["train"]], training.n_classes)
     counts = class_counts(data.labels[parts["train"]], training.n_classes)
+    initial = initial_of(training.folder, job, fold.index)
 
     def build() -> Net:
         net = system.build(params, shape, job.task)
         if isinstance(net, FeatureNet) and shape.features:
             net.standardise(*feature_scale(data.features[parts["train"]]))
+        if initial is not None:
+            start_from(net, initial.weights, initial.sha256, same_numbers=initial.same_numbers)
         return net
 
     task = FoldTask(
@@ -185,6 +191,7 @@ def _train_locked(training: Training, job: Job, fold: Fold, progress: Progress) 
             "train_seconds": round(history.seconds, 1),
             "threads": history.threads,
             "device": history.device,
+            **({} if initial is None else {"initial": initial.record}),
         },
     )
 

@@ -21,7 +21,7 @@ from typing import Any
 from renalkit.domain.cohort import Cohort
 from renalkit.domain.prediction import Prediction
 from renalkit.domain.sample import Sample, b_mode_samples
-from renalkit.domain.splits import Fold, Split
+from renalkit.domain.splits import Fold, Plan, Split
 from renalkit.errors import InputRefused, RenalkitError, StoreError
 from renalkit.store.files import make_folder, read_json, sha256_file, write_json
 from renalkit.store.predictions import load_predictions
@@ -31,9 +31,10 @@ from renalkit.usecases.clinical_model import stored_clinical_job
 from renalkit.usecases.differences import comparisons_of
 from renalkit.usecases.evaluate import evaluate_results
 from renalkit.usecases.experiment import CLINICAL, Experiment, Job, jobs_of
-from renalkit.usecases.parts import fold_digest, load_data
+from renalkit.usecases.parts import load_data
 from renalkit.usecases.progress import Progress, Silent
 from renalkit.usecases.results import Json, read_results, stored_experiment
+from renalkit.usecases.transfer import digest_of_fold
 
 JSON_TOLERANCE = 1e-9
 TABLE_TOLERANCE = 2e-5
@@ -91,7 +92,7 @@ def verify_run(path: Path, progress: Progress, cohort_path: Path | None = None) 
     progress.stage("verify", 4)
     _files(folder, account)
     progress.advance(words="files")
-    split = _split(folder, cohort, account)
+    split = _split(folder, experiment, cohort, account)
     _digests(folder, (experiment, cohort, split), account)
     progress.advance(words="folds")
     if split is not None:
@@ -174,7 +175,9 @@ def _read(path: Path, account: _Account) -> Json | None:
     return None
 
 
-def _split(folder: RunFolder, cohort: Cohort, account: _Account) -> Split | None:
+def _split(
+    folder: RunFolder, experiment: Experiment, cohort: Cohort, account: _Account
+) -> Split | None:
     """The folds: no patient in two parts, duplicates together, no stranger."""
     account.checked[Kind.SPLIT.value] += 1
     try:
@@ -196,7 +199,23 @@ def _split(folder: RunFolder, cohort: Cohort, account: _Account) -> Split | None
         apart = _groups_apart(fold, groups)
         if apart:
             account.add(Kind.SPLIT, where, f"{apart} groups of duplicates are in two parts")
+    for label in (s.label or s.name for s in experiment.systems if s.init_from is not None):
+        _initial(folder, label, split, account)
     return split
+
+
+def _initial(folder: RunFolder, label: str, split: Split, account: _Account) -> None:
+    """No initial weights have seen a patient by whom their fold is validated or tested."""
+    path = folder.initial(label)
+    if split.plan is Plan.EXTERNAL and not path.exists():
+        return  # nothing was trained here
+    for item in (_read(path, account) or {}).get("folds", ()):
+        account.checked[Kind.SPLIT.value] += 1
+        fold = split.folds[item["fold"]]
+        seen = (fold.validation | fold.test) & set(item["seen"])
+        if seen:
+            words = f"initial weights have seen {len(seen)} patients it validates or tests"
+            account.add(Kind.SPLIT, f"{label}/{path.name}, fold {fold.index}", words)
 
 
 def _groups_apart(fold: Fold, groups: Mapping[str, str]) -> int:
@@ -224,7 +243,7 @@ def _job(folder: RunFolder, job: Job, data: tuple[Cohort, Split], account: _Acco
             account.add(Kind.FILE, f"{where}/{own.done.name}", "is missing: the fold is unfinished")
             continue
         done = _read(own.done, account) or {}
-        digest = fold_digest(job, cohort.digest, split.digest, fold.index)
+        digest = digest_of_fold(folder, job, (cohort.digest, split.digest), fold.index)
         words = "digest of settings, cohort and folds that the fold was finished under"
         account.equal(Kind.DIGEST, f"{where}/{own.done.name}", done.get("digest"), digest, words)
         _weights(own, where, done, account)

@@ -1,0 +1,378 @@
+"""Which earlier model may each fold start from, so that no patient it is judged by was seen before?
+
+A fold may start from a model only when nobody whom that model was trained or chosen with is among
+the patients the fold validates or tests, nor among those who belong together with them (L13). The
+choice is made once, before training, and kept in initial.json beside the system's folds.
+
+Patients are compared by pseudonym, and by their pictures where the two cohorts differ: the same
+picture under another pseudonym joins two patients, as in the check of a cohort. Cohorts without a
+pseudonym in common, perhaps made with different keys, are compared by pictures alone; one likeness
+then refuses all, since nobody can tell which other patients are shared.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from renalkit.cohort_checks.duplicates import connected, find_likenesses
+from renalkit.cohort_checks.duplicates import groups as groups_of
+from renalkit.cohort_checks.scan import scan_cohort
+from renalkit.domain.cohort import Cohort
+from renalkit.domain.splits import Fold, Plan, Split
+from renalkit.errors import CheckFailed, ConfigError, InputRefused, ModelRefused, StoreError
+from renalkit.store.cohorts import load_cohort
+from renalkit.store.files import read_json, sha256_bytes, write_json
+from renalkit.store.runs import RunFolder
+from renalkit.store.splits import load_split
+from renalkit.systems import get_system
+from renalkit.usecases.experiment import Experiment, Job, jobs_of
+from renalkit.usecases.parts import fold_digest
+from renalkit.usecases.progress import Progress
+from renalkit.usecases.results import stored_experiment
+
+Groups = dict[str, str]
+Json = dict[str, Any]
+
+FORMAT = "renalkit-initial-1"
+SAME_COHORT, BY_NAME, BY_PICTURE = "same cohort", "pseudonyms and pictures", "pictures only"
+
+
+@dataclass(frozen=True, slots=True)
+class Initial:
+    """The weights one fold starts from. record: what is said of them, as in initial.json."""
+
+    weights: Path
+    sha256: str
+    same_numbers: bool
+    record: Json
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """One fold of the earlier run. seen: patients its weights were made or chosen with, those of
+    its own initial weights too. validation_loss: of the kept epoch, infinite when unknown."""
+
+    fold: int
+    sha256: str
+    seen: frozenset[str]
+    validation_loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The system of an earlier run whose models are offered."""
+
+    folder: RunFolder
+    experiment: Experiment
+    job: Job
+    settings_digest: str
+    cohort_digest: str
+    split: Split
+    models: tuple[_Model, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.folder.path.name}/{self.job.label}"
+
+
+# ---- what is kept -------------------------------------------------------------------------
+
+
+def initial_of(folder: RunFolder, job: Job, fold: int) -> Initial | None:
+    """What a fold of a run starts from, as chosen when the run began; None: drawn weights.
+
+    Raises StoreError when the choice is missing.
+    """
+    if job.init_from is None:
+        return None
+    found = _stored(folder, job.label)
+    if found is None:
+        raise StoreError(
+            "no initial weights were chosen",
+            where=job.label,
+            expected=folder.initial(job.label).name,
+            remedy="run the experiment again; it chooses them before training",
+        )
+    record = next(f for f in found["folds"] if f["fold"] == fold)
+    source = RunFolder(job.init_from.parent).fold(job.init_from.name, record["from_fold"])
+    said = {k: v for k, v in found.items() if k not in ("format", "for", "folds")}
+    said |= {k: v for k, v in record.items() if k not in ("fold", "seen")}
+    return Initial(source.weights, record["weights_sha256"], found["same_numbers"], said)
+
+
+def digest_of_fold(folder: RunFolder, job: Job, digests: tuple[str, str], fold: int) -> str:
+    """What a finished fold was made of: as `fold_digest`, and the weights it started from.
+
+    digests: of the cohort and of the split.
+    """
+    digest = fold_digest(job, *digests, fold)
+    found = None if job.init_from is None else _stored(folder, job.label)
+    if found is None:
+        return digest
+    started = {f["fold"]: f["weights_sha256"] for f in found["folds"]}
+    return sha256_bytes(f"{digest}\n{started.get(fold, '')}".encode())
+
+
+def _stored(folder: RunFolder, label: str) -> Json | None:
+    path = folder.initial(label)
+    if not path.exists():
+        return None
+    found = read_json(path)
+    if found.get("format") != FORMAT:
+        raise StoreError(
+            "not the initial weights of this version",
+            where=f"{label}/{path.name}",
+            expected=FORMAT,
+            remedy="restore the file, or begin the run under another name",
+        )
+    return found
+
+
+# ---- choosing ------------------------------------------------------------------------------
+
+
+def choose_initial(
+    folder: RunFolder,
+    jobs: Sequence[Job],
+    cohort: Cohort,
+    split: Split,
+    groups: Groups,
+    progress: Progress,
+) -> dict[str, Json]:
+    """Content of initial.json by label of every system with `init_from`; what is kept stands.
+
+    Among the models that may start a fold: the one that saw fewest patients of the fold at all,
+    then the lowest validation loss of its kept epoch, then the lowest fold.
+
+    Args:
+        folder: of the new run.
+        jobs: its systems.
+        cohort: its patients.
+        split: its folds.
+        groups: patient -> group of that cohort.
+        progress: told what is done.
+
+    Raises:
+        CheckFailed: L13, a fold for which every model has seen patients it validates or tests; or
+            cohorts whose patients cannot be compared.
+        ConfigError: no such run or system, or one without weights of its own.
+        ModelRefused: no finished fold; weights that do not fit, or are not those that were kept.
+        StoreError: a fold of the earlier run belongs to other settings, patients or folds; or the
+            initial weights of this run were chosen for others.
+    """
+    chosen_for = {"cohort_digest": cohort.digest, "split_digest": split.digest}
+    compared: dict[str, tuple[Groups, str, frozenset[str]]] = {}
+    found: dict[str, Json] = {}
+    for job in jobs:
+        if job.init_from is None:
+            continue
+        before = _stored(folder, job.label)
+        if before is not None:
+            if before["for"] != chosen_for:
+                raise StoreError(
+                    "initial weights were chosen for other patients or folds",
+                    where=job.label,
+                    expected="the same cohort and folds",
+                    remedy="give the experiment another name",
+                )
+            found[job.label] = before
+            continue
+        source = _source(job, folder)
+        if source.cohort_digest not in compared:
+            progress.stage(f"comparing patients with those of {source.name}")
+            compared[source.cohort_digest] = _compare(source, cohort, groups)
+        joined, how, known = compared[source.cohort_digest]
+        _refuse_unknown(source, known)
+        folds = [f for f in split.folds if not job.folds or f.index in job.folds]
+        chosen = _choose(source, job, folds, joined)
+        taken = _fit(source, job, len(cohort.task.classes), chosen)
+        found[job.label] = {
+            "format": FORMAT,
+            "for": chosen_for,
+            "run": source.experiment.name,
+            "label": source.job.label,
+            "system": source.job.system,
+            "settings_digest": source.settings_digest,
+            "cohort_digest": source.cohort_digest,
+            "split_digest": source.split.digest,
+            "compared_by": how,
+            "same_numbers": _same_numbers(source, job),
+            **taken,
+            "folds": chosen,
+        }
+    return found
+
+
+def keep_initial(folder: RunFolder, chosen: Mapping[str, Json]) -> None:
+    """Write what `choose_initial` chose beside the folds."""
+    for label, found in chosen.items():
+        write_json(folder.initial(label), found)
+
+
+def _source(job: Job, folder: RunFolder) -> _Source:
+    """The earlier system with the models of its finished folds."""
+    assert job.init_from is not None
+    run, label = RunFolder(job.init_from.parent), job.init_from.name
+    where = f"{job.label}: init_from"
+    if not run.experiment_json.exists():
+        raise ConfigError([f"{where}: no run '{run.path.name}'; expected RUN/SYSTEM"])
+    if run.path.resolve() == folder.path.resolve():
+        raise ConfigError([f"{where}: '{run.path.name}' is this very run; give an earlier one"])
+    experiment = stored_experiment(run)
+    if experiment.split.plan is Plan.EXTERNAL:
+        raise ConfigError(
+            [f"{where}: '{run.path.name}' tests models elsewhere; give their own run"]
+        )
+    jobs = {j.label: j for j in jobs_of(experiment)}
+    if label not in jobs:
+        known = ", ".join(jobs)
+        raise ConfigError([f"{where}: run '{run.path.name}' has no system '{label}' (has {known})"])
+    split = load_split(run.folds)
+    digests = (str(read_json(run.cohort)["digest"]), split.digest)
+    initial = _stored(run, label)
+    before = {f["fold"]: f["seen"] for f in initial["folds"]} if initial is not None else {}
+    models = [
+        _Model(
+            fold.index,
+            str(read_json(own.done)["weights_sha256"]),
+            fold.train | fold.validation | frozenset(before.get(fold.index, ())),
+            _validation_loss(own.history, int(read_json(own.done)["best_epoch"])),
+        )
+        for fold in split.folds
+        for own in [run.fold(label, fold.index)]
+        if own.finished(digest_of_fold(run, jobs[label], digests, fold.index))
+        and own.weights.exists()
+    ]
+    if not models:
+        raise ModelRefused(
+            "no finished fold with weights",
+            where=f"{run.path.name}/{label}",
+            expected="a run that was trained here",
+            remedy="train that experiment first",
+        )
+    settings = str(read_json(run.experiment_json)["digest"])
+    return _Source(run, experiment, jobs[label], settings, digests[0], split, tuple(models))
+
+
+def _validation_loss(history: Path, best_epoch: int) -> float:
+    if not history.exists():
+        return float("inf")
+    rows = list(csv.DictReader(history.read_text(encoding="utf-8").splitlines()))
+    kept = [r["validation_loss"] for r in rows if r["epoch"] == str(best_epoch)]
+    return float(kept[0]) if kept and kept[0] else float("inf")
+
+
+def _compare(source: _Source, cohort: Cohort, groups: Groups) -> tuple[Groups, str, frozenset[str]]:
+    """Patient -> group over both cohorts, how they were compared, and the patients of both."""
+    if source.cohort_digest == cohort.digest:
+        return groups, SAME_COHORT, frozenset(cohort.patients)
+    try:
+        earlier = load_cohort(source.experiment.cohort)
+        if earlier.digest != source.cohort_digest:
+            raise StoreError("it changed since that run began", where=source.experiment.cohort.name)
+    except (StoreError, InputRefused) as error:
+        raise StoreError(
+            f"the cohort of run '{source.folder.path.name}' cannot be read: {error.found}",
+            where=f"{source.name}: init_from",
+            expected="the studies its models were trained on, to compare patients",
+            remedy="put the cohort back where that run found it",
+        ) from error
+    keys = {s.key for s in cohort.studies}
+    more = tuple(s for s in earlier.studies if s.key not in keys)
+    scan = scan_cohort(Cohort(cohort.name, cohort.task, (*cohort.studies, *more)))
+    alike = groups_of(scan, find_likenesses(scan))
+    everyone = frozenset(alike)
+    before = read_json(source.folder.check)["groups"]
+    pairs = [*alike.items(), *groups.items(), *before.items()]
+    joined = connected(everyone | {p for pair in pairs for p in pair}, pairs)
+    if set(earlier.patients) & set(cohort.patients):
+        return joined, BY_NAME, everyone
+    theirs = {joined[p] for p in earlier.patients}
+    shared = sorted(p for p in cohort.patients if joined[p] in theirs)
+    if shared:
+        raise CheckFailed(
+            f"no pseudonym is in both cohorts, yet pictures of {len(shared)} patients look alike "
+            f"(L13), first: {shared[0]}; the cohorts seem made with different keys",
+            where=f"{source.name}: init_from",
+            expected="patients that can be compared",
+            remedy="ingest both cohorts with the same key file; this guard cannot be waived",
+        )
+    return joined, BY_PICTURE, everyone
+
+
+def _refuse_unknown(source: _Source, known: frozenset[str]) -> None:
+    """A model whose own initial weights have seen patients that neither cohort has."""
+    unknown = frozenset[str]().union(*(m.seen for m in source.models)) - known
+    if unknown:
+        raise CheckFailed(
+            f"its models began from weights that have seen {len(unknown)} patients of a third "
+            "cohort (L13)",
+            where=f"{source.name}: init_from",
+            expected="patients whose pictures can be compared",
+            remedy="start from the run those weights came from, or train without them",
+        )
+
+
+def _choose(source: _Source, job: Job, folds: Sequence[Fold], groups: Groups) -> list[Json]:
+    """One record per fold; CheckFailed (L13) when for some fold no model qualifies."""
+    chosen: list[Json] = []
+    problems: list[str] = []
+    for fold in folds:
+        held = _related(fold.validation | fold.test, groups)
+        fit = [m for m in source.models if not m.seen & held]
+        if not fit:
+            best = min(source.models, key=lambda m: (len(m.seen & held), m.fold))
+            problems.append(
+                f"fold {fold.index}: {len(best.seen & held)} patients at least "
+                f"(model of fold {best.fold})"
+            )
+            continue
+        own = _related(fold.train, groups)
+        model = min(fit, key=lambda m: (len(m.seen & own), m.validation_loss, m.fold))
+        chosen.append(
+            {
+                "fold": fold.index,
+                "from_fold": model.fold,
+                "weights_sha256": model.sha256,
+                "candidates": [m.fold for m in fit],
+                "shared_in_training": len(model.seen & own),
+                "seen": sorted(model.seen),
+            }
+        )
+    if problems:
+        raise CheckFailed(
+            f"every model has seen patients that a fold validates or tests (L13): "
+            f"{'; '.join(problems[:5])}{' ...' * (len(problems) > 5)}",
+            where=f"{job.label}: init_from {source.name}",
+            expected="per fold a model that has seen none of them, nor patients joined with them",
+            remedy=f"follow its folds (split.follow = the run '{source.folder.path.name}'), or "
+            "start from a run on other patients; this guard cannot be waived",
+        )
+    return chosen
+
+
+def _related(patients: frozenset[str], groups: Groups) -> frozenset[str]:
+    """The patients and all who belong together with one of them."""
+    touched = {groups.get(p, p) for p in patients}
+    return patients | {p for p, g in groups.items() if g in touched}
+
+
+def _same_numbers(source: _Source, job: Job) -> bool:
+    return source.job.features == job.features
+
+
+def _fit(source: _Source, job: Job, n_classes: int, chosen: Sequence[Json]) -> Json:
+    """Try every chosen weight file on a network of the new run; what was taken and left out."""
+    from renalkit.learn.transfer import start_from
+
+    system = get_system(job.system)
+    net = system.build(system.params(job.params), job.shape(n_classes), job.task)
+    taken: Json = {}
+    for fold, sha256 in sorted({(c["from_fold"], c["weights_sha256"]) for c in chosen}):
+        path = source.folder.fold(source.job.label, fold).weights
+        taken = start_from(net, path, sha256, same_numbers=_same_numbers(source, job)).plain
+    return taken

@@ -1,0 +1,317 @@
+"""Runs that start from an earlier run's weights: per fold a model that saw nobody it is judged by."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from renalkit.domain.cohort import ClassTask, Cohort
+from renalkit.domain.image import Clip, Mode, Source, pixel_sha256
+from renalkit.domain.study import Lesion, Study
+from renalkit.errors import CheckFailed, ConfigError, ModelRefused, StoreError
+from renalkit.store.cohorts import save_cohort
+from renalkit.store.runs import RunFolder
+from renalkit.store.splits import load_split
+from renalkit.usecases.experiment import read_experiment
+from renalkit.usecases.progress import Silent
+from renalkit.usecases.run import RunRequest, prepare_run, run_experiment, train_experiment
+from renalkit.usecases.verify import verify_run
+
+TASK = ClassTask(("benign", "malignant"), "malignant")
+EARLIER = tuple(range(24))
+LATER = (*range(4, 24), 30, 31, 32, 33)
+"""Twenty of the earlier patients and four new ones."""
+
+TEXT = """
+name = "{name}"
+cohort = "cohorts/{cohort}"
+[input]
+size = 32
+[train]
+epochs = 1
+optimizer = "sgd"
+lr = {lr}
+momentum = 0.0
+threads = 1
+device = "cpu"
+[statistics]
+bootstrap = 200
+[clinical]
+columns = []
+[split]
+{split}
+[[systems]]
+name = "resnet18"
+params = {{ width = 0.125 }}
+{system}
+"""
+
+
+def study(n: int, seed: int = 0) -> Study:
+    """A still of noise, so that no two look alike; its patient has number n."""
+    pixels = np.random.default_rng([seed, n]).integers(0, 255, (1, 48, 48)).astype(np.uint8)
+    clip = Clip(pixels, pixel_sha256(pixels), Mode.B, Source(f"{n:064x}", "f-0", "png"))
+    lesion = Lesion(f"l-{n:020x}", TASK.classes[n % 2])
+    return Study(f"s-{n:020x}", f"p-{n:020x}", (clip,), (lesion,))
+
+
+def other_key(one: Study) -> Study:
+    """The same study as an import with another key names it."""
+    return replace(one, key="s-f" + one.key[3:], patient="p-f" + one.patient[3:])
+
+
+def request(place: Path, name: str, cohort: str, **parts: Any) -> RunRequest:
+    """A run of the given name; keys of TEXT in parts."""
+    init_from = parts.pop("init_from", ())
+    given = {"lr": "1e-30", "split": "folds = 2", "system": ""} | parts
+    path = place / f"{name}.toml"
+    path.write_text(TEXT.format(name=name, cohort=cohort, **given))
+    return RunRequest(path, place / "runs", init_from=init_from)
+
+
+def saved(place: Path, name: str, studies: Sequence[Study]) -> None:
+    save_cohort(place / "cohorts" / name, Cohort(name, TASK, tuple(studies)))
+
+
+FOLLOW = 'follow = "runs/p2"'
+FROM = 'init_from = "runs/p2/resnet18"'
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An earlier run, a cohort that overlaps its by design, and a run that follows and starts."""
+    folder = tmp_path_factory.mktemp("transfer")
+    saved(folder, "p2", [study(n) for n in EARLIER])
+    saved(folder, "p3", [study(n) for n in LATER])
+    train_experiment(request(folder, "p2", "p2", lr="0.05"), Silent())
+    run_experiment(request(folder, "p3", "p3", split=FOLLOW, system=FROM), Silent())
+    return folder
+
+
+@pytest.fixture
+def copied(place: Path, tmp_path: Path) -> Path:
+    """A copy of the earlier run and the cohorts that a test may change."""
+    shutil.copytree(place / "cohorts", tmp_path / "cohorts")
+    shutil.copytree(place / "runs" / "p2", tmp_path / "runs" / "p2")
+    return tmp_path
+
+
+def test_each_fold_starts_from_the_model_that_saw_nobody_it_is_judged_by(place: Path) -> None:
+    earlier, run = RunFolder(place / "runs" / "p2"), RunFolder(place / "runs" / "p3")
+    before, split = load_split(earlier.folds), load_split(run.folds)
+    assert len(split.folds) == 4
+    for fold in split.folds:
+        own = run.fold("resnet18", fold.index)
+        done = json.loads(own.done.read_text())
+        initial, model = done["initial"], before.folds[fold.index // 2]
+        assert (initial["run"], initial["label"], initial["from_fold"]) == (
+            "p2",
+            "resnet18",
+            model.index,
+        )
+        assert not (fold.validation | fold.test) & (model.train | model.validation)
+        assert initial["compared_by"] == "pseudonyms and pictures"
+        assert initial["class_heads_left_out"] == ["fc.weight", "fc.bias"]
+        # At a rate of 1e-30 weights do not move in an epoch; running statistics do.
+        source = load_file(earlier.fold("resnet18", model.index).weights)
+        now = load_file(own.weights)
+        moving = ("running_mean", "running_var", "num_batches_tracked")
+        same = [k for k in now if not k.startswith("fc.") and not k.endswith(moving)]
+        assert len(same) == 60
+        assert all(np.array_equal(now[k], source[k]) for k in same)
+        assert not np.array_equal(now["fc.weight"], source["fc.weight"])
+
+
+def test_the_run_verifies_and_a_planted_patient_in_its_start_is_found(place: Path) -> None:
+    run = RunFolder(place / "runs" / "p3")
+    assert verify_run(run.path, Silent())["ok"]
+    kept = run.initial("resnet18").read_text()
+    stored = json.loads(kept)
+    stored["folds"][1]["seen"].append(min(load_split(run.folds).folds[1].test))
+    run.initial("resnet18").write_text(json.dumps(stored))
+    words = [d["words"] for d in verify_run(run.path, Silent())["differences"]]
+    run.initial("resnet18").write_text(kept)
+    assert "initial weights have seen 1 patients it validates or tests" in words
+
+
+def test_a_resumed_run_keeps_its_start_and_a_retrained_source_is_noticed(place: Path) -> None:
+    run = RunFolder(place / "runs" / "p3")
+    asked = request(place, "p3", "p3", split=FOLLOW, system=FROM)
+    before = run.initial("resnet18").read_bytes()
+    assert train_experiment(asked, Silent())["complete"]
+    assert run.initial("resnet18").read_bytes() == before
+    with pytest.raises(StoreError, match="exists with other settings"):
+        train_experiment(request(place, "p3", "p3", split=FOLLOW), Silent())
+    stored = json.loads(before)
+    stored["folds"][0]["weights_sha256"] = "0" * 64
+    run.initial("resnet18").write_text(json.dumps(stored))
+    asked = request(place, "p3", "p3", split=FOLLOW, system=FROM)
+    with pytest.raises(StoreError, match="finished under other settings"):
+        train_experiment(asked, Silent())
+    run.initial("resnet18").write_bytes(before)
+
+
+def test_L13_patients_the_models_have_seen_are_refused(place: Path) -> None:
+    with pytest.raises(CheckFailed, match=r"has seen patients.*\(L13\): fold 0: \d+ patients") as e:
+        prepare_run(request(place, "leak", "p3", system=FROM), Silent())
+    assert "split.follow" in e.value.remedy
+    assert not (place / "runs" / "leak" / "experiment.json").exists()
+    assert not (place / "runs" / "leak" / "resnet18").exists()
+    # The very same folds as well: its models were chosen with the patients that validate here.
+    same = 'file = "runs/p2/folds.json"'
+    with pytest.raises(CheckFailed, match="has seen patients"):
+        prepare_run(request(place, "leak", "p2", split=same, system=FROM), Silent())
+
+
+def test_L13_one_planted_patient_is_caught_by_name_and_by_picture(place: Path) -> None:
+    """New patients only: any model may start any fold, until one of them is an old one."""
+    strangers = [study(n) for n in range(100, 124)]
+    saved(place, "new", [*strangers, study(300)])
+    chosen = prepare_run(request(place, "new", "new", system=FROM), Silent())
+    stored = json.loads(RunFolder(chosen.folder.path).initial("resnet18").read_text())
+    assert stored["compared_by"] == "pictures only"
+    assert [f["candidates"] for f in stored["folds"]] == [[0, 1], [0, 1]]
+    plants: dict[str, Study] = {"name": study(0, seed=9), "both": study(0)}
+    for name, planted in plants.items():
+        saved(place, name, [*strangers, planted])
+        run = prepare_run(request(place, name, name, system=FROM), Silent())
+        stored = json.loads(run.folder.initial("resnet18").read_text())
+        (model,) = (
+            f.index
+            for f in load_split(RunFolder(place / "runs" / "p2").folds).folds
+            if planted.patient in f.test
+        )
+        for fold, found in zip(run.split.folds, stored["folds"], strict=True):
+            judged = planted.patient in fold.validation | fold.test
+            assert found["candidates"] == ([model] if judged else [0, 1])
+    # Under another pseudonym beside one who is known: the picture joins the two.
+    saved(place, "alias", [*strangers, study(1), other_key(study(0))])
+    with pytest.raises(CheckFailed, match="1 patients at least"):
+        prepare_run(request(place, "alias", "alias", system=FROM, split="folds = 2"), Silent())
+
+
+def test_cohorts_made_with_different_keys_are_refused(place: Path) -> None:
+    saved(place, "rekeyed", [other_key(study(n)) for n in LATER])
+    with pytest.raises(CheckFailed, match="no pseudonym is in both cohorts, yet pictures of 20"):
+        prepare_run(request(place, "rekeyed", "rekeyed", system=FROM), Silent())
+
+
+def test_the_choice_is_the_least_shared_then_the_best_validated(copied: Path) -> None:
+    saved(copied, "new", [study(n) for n in range(100, 124)])
+    for fold, loss in ((0, 0.9), (1, 0.4)):
+        history = RunFolder(copied / "runs" / "p2").fold("resnet18", fold).history
+        head, row = history.read_text().splitlines()
+        cells = dict(zip(head.split(","), row.split(","), strict=True)) | {
+            "validation_loss": str(loss)
+        }
+        history.write_text(f"{head}\n{','.join(cells.values())}\n")
+    run = prepare_run(request(copied, "new", "new", system=FROM), Silent())
+    stored = json.loads(run.folder.initial("resnet18").read_text())
+    assert [(f["from_fold"], f["shared_in_training"]) for f in stored["folds"]] == [(1, 0)] * 2
+
+
+def test_weights_of_weights_count_as_seen(place: Path, copied: Path) -> None:
+    """A third run from the second: what the first one's models saw is seen still."""
+    shutil.copytree(place / "runs" / "p3", copied / "runs" / "p3")
+    first = load_split(RunFolder(copied / "runs" / "p2").folds)
+    asked = request(
+        copied,
+        "third",
+        "p2",
+        split='follow = "runs/p3"',
+        system='init_from = "runs/p3/resnet18"',
+    )
+    with pytest.raises(CheckFailed, match="has seen patients"):
+        prepare_run(asked, Silent())
+    saved(copied, "new", [study(n) for n in range(100, 124)])
+    with pytest.raises(CheckFailed, match=r"have seen \d+ patients of a third cohort"):
+        prepare_run(
+            request(copied, "fourth", "new", system='init_from = "runs/p3/resnet18"'), Silent()
+        )
+    assert len(first.folds) == 2
+
+
+def other_weights(run: RunFolder) -> None:
+    own, other = run.fold("resnet18", 0), run.fold("resnet18", 1)
+    own.weights.write_bytes(other.weights.read_bytes())
+
+
+def other_folds(run: RunFolder) -> None:
+    text = json.loads(run.folds.read_text())
+    from renalkit.domain.splits import Split
+    from renalkit.store.splits import save_split
+
+    split = load_split(run.folds)
+    turned = tuple(
+        replace(f, train=g.train, validation=g.validation, test=g.test)
+        for f, g in zip(split.folds, split.folds[::-1], strict=True)
+    )
+    save_split(run.folds, Split(split.plan, split.seed, turned))
+    assert json.loads(run.folds.read_text()) != text
+
+
+def no_weights(run: RunFolder) -> None:
+    for k in (0, 1):
+        run.fold("resnet18", k).weights.unlink()
+
+
+def no_cohort(run: RunFolder) -> None:
+    shutil.rmtree(run.path.parent.parent / "cohorts" / "p2")
+
+
+@pytest.mark.parametrize(
+    ("harm", "error", "words"),
+    [
+        (other_weights, ModelRefused, "sha256"),
+        (other_folds, StoreError, "finished under other settings, data or folds"),
+        (no_weights, ModelRefused, "no finished fold with weights"),
+        (no_cohort, StoreError, "the cohort of run 'p2' cannot be read"),
+    ],
+)
+def test_a_source_that_is_not_what_it_was_is_refused(
+    copied: Path, harm: Callable[[RunFolder], None], error: type[Exception], words: str
+) -> None:
+    harm(RunFolder(copied / "runs" / "p2"))
+    with pytest.raises(error, match=words):
+        prepare_run(request(copied, "p3", "p3", split=FOLLOW, system=FROM), Silent())
+
+
+def test_what_can_be_asked_for(place: Path) -> None:
+    for path, words in (
+        ("runs/none/resnet18", "no run 'none'"),
+        ("runs/p2/unet", r"no system 'unet' \(has resnet18\)"),
+        ("runs/ask/resnet18", "no run 'ask'"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            prepare_run(request(place, "ask", "p3", system=f'init_from = "{path}"'), Silent())
+    two = request(place, "two", "p3", system='[[systems]]\nname = "unet"')
+    experiment = read_experiment(two.experiment)
+    one = experiment.started_from(["unet=runs/p2/resnet18"])
+    assert [s.init_from is None for s in one.systems] == [True, False]
+    assert one.digest != experiment.digest
+    every = experiment.started_from([str(place / "runs/p2/resnet18")])
+    assert [str(s.init_from) for s in every.systems] == [str(place / "runs/p2/resnet18")] * 2
+    with pytest.raises(ConfigError, match="'unet' has initial weights already"):
+        experiment.started_from(["a/b", "unet=c/d"])
+    with pytest.raises(ConfigError, match="goes with plan 'kfold'"):
+        read_experiment(request(place, "two", "p3", split=FOLLOW + '\nplan = "holdout"').experiment)
+
+
+def test_the_command_line_and_moved_runs_lead_to_the_same_start(copied: Path) -> None:
+    asked = request(
+        copied, "cli", "p3", split=FOLLOW, init_from=(str(copied / "runs/p2/resnet18"),)
+    )
+    run = prepare_run(asked, Silent())
+    kept = json.loads(run.folder.experiment_json.read_text())
+    assert kept["settings"]["systems"][0]["init_from"] == "../p2/resnet18"
+    assert kept["settings"]["split"]["follow"] == "../p2"
+    same = read_experiment(request(copied, "cli", "p3", split=FOLLOW, system=FROM).experiment)
+    assert kept["digest"] == same.digest
