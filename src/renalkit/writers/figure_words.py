@@ -29,15 +29,20 @@ def scoring(source: ReportSource) -> str:
     if not rule or not source.classifying:
         return ""
     words = f"Scores of images became scores of patients {_rule_words(rule)}."
+    ways = [w for s in source.classifying for w in s["classification"].get("ways", ())]
     if rule.get("prior_correction"):
+        focal = any(w["prior"] and w["prior"]["gamma"] for w in ways)
         words += (
             " Before that they were set from the class shares that sampling and loss had imposed "
-            "to those of the training patients of each fold (odds times one factor per class)."
+            "to those of the training patients of each fold (odds times one factor per class"
+            f"{', after undoing the focal loss' if focal else ''})."
         )
     if rule.get("calibration"):
+        less = any(w["calibration"]["kind"] != w["calibration"]["asked"] for w in ways)
+        simpler = ", or a simpler one where these were too few" if less else ""
         words += (
             f" Scores of patients were calibrated ({rule['calibration']}) by a map fitted on the "
-            "validation patients of each fold."
+            f"validation patients of each fold{simpler}."
         )
     if source.positive is not None:
         extra = [

@@ -432,4 +432,5 @@ def test_a_run_stores_reports_and_verifies_what_its_folds_decided(
     assert "Not chosen: 2 validation patients, fewer than 10" in words
     assert "multitask-us, before" in words
     assert "before and after stand side by side" in words
+    assert "or a simpler one where these were too few" in words
     assert "the lowest log-loss of patients in the validation part of each fold" in words
