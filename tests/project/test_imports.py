@@ -99,7 +99,7 @@ def test_info_prints_one_json_object_and_no_words() -> None:
     assert isinstance(found, dict)
     names = [s["name"] for s in found["systems"]]
     assert names[0] == "multitask-us"
-    assert len(names) == len(set(names)) == 8
+    assert len(names) == len(set(names)) == 13
     assert all(s["card"]["intended_use"].startswith("Research use only") for s in found["systems"])
     assert len(found["codecs"]) == 6
 
