@@ -65,6 +65,10 @@ class Net(nn.Module):
             f"{type(self).__name__} does not define forward (guide={guide is not None})"
         )
 
+    def settle(self) -> None:
+        """Take the form the network is scored in; called in evaluation mode, once its weights are
+        there. For most networks that is the form they are trained in."""
+
     def cam_layers(self) -> Mapping[str, nn.Module]:
         """The layer whose (b,n,y,x) output an activation map is made of, per modality (a network
         of one picture may call it 'picture'); empty where there is none."""

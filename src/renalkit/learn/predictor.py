@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from renalkit.errors import ModelRefused
 from renalkit.learn.options import Device
-from renalkit.learn.outputs import FeatureNet, Outputs
+from renalkit.learn.outputs import FeatureNet, Net, Outputs
 from renalkit.learn.prepared import PreparedSet
 from renalkit.store.files import sha256_bytes, sha256_file, write_with
 
@@ -101,6 +101,13 @@ def load_weights(net: nn.Module, path: Path, sha256: str | None = None) -> None:
     _require_fit(net, state, path.name)
     _require_finite(state, path.name)
     net.load_state_dict(state, strict=True)
+
+
+def load_trained(net: Net, path: Path, sha256: str | None = None) -> None:
+    """`load_weights`, then the network in the form it is scored in, in evaluation mode."""
+    load_weights(net, path, sha256)
+    net.eval()
+    net.settle()
 
 
 def _require_fit(net: nn.Module, state: dict[str, Tensor], where: str) -> None:

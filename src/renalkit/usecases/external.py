@@ -22,7 +22,7 @@ from renalkit.domain.sample import Sample
 from renalkit.domain.splits import Fold, Plan, Split
 from renalkit.errors import CheckFailed, ConfigError, ModelRefused
 from renalkit.learn.data import prepare
-from renalkit.learn.predictor import load_weights
+from renalkit.learn.predictor import load_trained
 from renalkit.store.files import (
     locked,
     make_folder,
@@ -225,7 +225,7 @@ def _test_system(setting: _Setting, job: Job, progress: Progress) -> None:
         before = setting.source.fold(job.label, fold.index)
         known = read_json(before.done)
         net = system.build(params, shape, job.task)
-        load_weights(net, before.weights, known["weights_sha256"])
+        load_trained(net, before.weights, known["weights_sha256"])
         decoded = decode_all(system, params, net, data, job.train)
         ref = SystemRef(job.system, job.label, known["weights_sha256"])
         found = [

@@ -19,7 +19,7 @@ from renalkit.domain.geometry import SpacingMm
 from renalkit.domain.image import Mode
 from renalkit.errors import ConfigError, InputRefused, ModelRefused, Reason, StoreError
 from renalkit.learn.outputs import Net
-from renalkit.learn.predictor import load_weights, predict_arrays
+from renalkit.learn.predictor import load_trained, predict_arrays
 from renalkit.readers.contract import FileReport, ReadOptions
 from renalkit.readers.decode_worker import DecodeWorker
 from renalkit.readers.dicom_prescan import looks_like_dicom
@@ -101,7 +101,7 @@ def load_model(path: Path) -> Model:
     for fold in folds:
         net = system.build(params, shape, job.task)
         sha256 = read_json(fold.done)["weights_sha256"]
-        load_weights(net, fold.weights, sha256)
+        load_trained(net, fold.weights, sha256)
         nets.append(net)
         hashes.append(sha256)
     return Model(job, task, tuple(nets), tuple(hashes), _threshold(run, job.label))

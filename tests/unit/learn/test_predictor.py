@@ -12,10 +12,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from renalkit.domain.image import Mode
 from renalkit.domain.sample import SampleKey
 from renalkit.errors import ModelRefused
 from renalkit.learn.outputs import Guide, Net, Outputs
 from renalkit.learn.predictor import (
+    load_trained,
     load_weights,
     predict_arrays,
     predict_batches,
@@ -24,6 +26,8 @@ from renalkit.learn.predictor import (
     time_per_image,
 )
 from renalkit.learn.prepared import PreparedSet
+from renalkit.systems import get_system
+from renalkit.systems._contract import Shape, Task
 from renalkit.transforms.preprocess import Placement
 
 
@@ -251,3 +255,19 @@ def test_a_set_of_unequal_parts_is_refused() -> None:
             present=np.ones((7, 1), bool),
             features=np.zeros((7, 0), np.float32),
         )
+
+
+def test_repvgg_is_scored_with_its_branches_merged(tmp_path: Path) -> None:
+    system = get_system("repvgg-ceus")
+    shape = Shape(3, 64, 2, (Mode.CEUS,))
+    torch.manual_seed(0)
+    net = system.build(system.params(), shape, Task.CLASSIFICATION).train()
+    net(torch.rand(4, 3, 64, 64))  # so that running statistics differ from their start
+    sha256 = save_weights(net, tmp_path / "w.safetensors")
+    loaded = system.build(system.params(), shape, Task.CLASSIFICATION)
+    load_trained(loaded, tmp_path / "w.safetensors", sha256)
+    assert loaded.deployed
+    assert not loaded.training
+    images = np.random.default_rng(0).random((2, 3, 64, 64), np.float32)
+    branches, merged = (predict_arrays(n, images)["class_logits"] for n in (net, loaded))
+    np.testing.assert_allclose(merged, branches, atol=1e-4)

@@ -198,6 +198,10 @@ class RepVGG(Net):
         """Whether each block is one convolution."""
         return self.stage0.rbr_reparam is not None
 
+    def settle(self) -> None:
+        """RepVGG is scored with its branches merged (P4)."""
+        self.deploy()
+
     @torch.no_grad()
     def deploy(self) -> Deployed:
         """Merge the branches of every block in place, and say how far the results move.
