@@ -30,6 +30,7 @@ from renalkit.usecases.experiment import jobs_of
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.reporting import read_reporting
 from renalkit.usecases.results import stored_experiment
+from renalkit.usecases.transfer import initial_facts
 from renalkit.writers.figures import Course
 from renalkit.writers.overlays import Grey, Tile, grey_image
 from renalkit.writers.pdf import page_pdf
@@ -174,14 +175,21 @@ def _optional(path: Path) -> dict[str, Any] | None:
 
 
 def _jobs(run: RunFolder) -> dict[str, Json]:
-    """What every network was asked for, all defaults filled in; nothing for a bare run."""
+    """What every network was asked for, all defaults filled in, and the earlier run its weights
+    began with; nothing for a bare run."""
     if not run.experiment_json.exists():
         return {}
     try:
         jobs = jobs_of(stored_experiment(run))
     except (ConfigError, StoreError):
         return {}
-    return {job.label: job.model_dump(mode="json") for job in jobs}
+    found: dict[str, Json] = {}
+    for job in jobs:
+        earlier = initial_facts(run, job)
+        found[job.label] = job.model_dump(mode="json", exclude={"init_from"}) | (
+            {} if earlier is None else {"initial": earlier}
+        )
+    return found
 
 
 def _split(run: RunFolder) -> Json:

@@ -117,6 +117,13 @@ def digest_of_fold(folder: RunFolder, job: Job, digests: tuple[str, str], fold: 
     return sha256_bytes(f"{digest}\n{started.get(fold, '')}".encode())
 
 
+def initial_facts(folder: RunFolder, job: Job) -> Json | None:
+    """Run, label and system of the earlier weights, and how patients were compared."""
+    found = None if job.init_from is None else _stored(folder, job.label)
+    names = ("run", "label", "system", "compared_by")
+    return None if found is None else {name: found[name] for name in names}
+
+
 def _stored(folder: RunFolder, label: str) -> Json | None:
     path = folder.initial(label)
     if not path.exists():

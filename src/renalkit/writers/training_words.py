@@ -280,9 +280,10 @@ def initialisation(source: ReportSource) -> str:
     """What the weights of the networks started from."""
     if not source.jobs:
         return ""
-    loaded = [x for x, j in source.jobs.items() if j["params"].get("init_weights")]
-    rest = [x for x in source.jobs if x not in loaded]
-    parts: list[str] = []
+    parts = [_earlier(x, j["initial"]) for x, j in source.jobs.items() if "initial" in j]
+    fresh = {x: j for x, j in source.jobs.items() if "initial" not in j}
+    loaded = [x for x, j in fresh.items() if j["params"].get("init_weights")]
+    rest = [x for x in fresh if x not in loaded]
     if loaded:
         hashes = dict.fromkeys(str(source.jobs[x]["params"]["init_sha256"])[:12] for x in loaded)
         parts.append(
@@ -292,6 +293,18 @@ def initialisation(source: ReportSource) -> str:
     if rest:
         parts.append(f"{listed(rest)} started from random weights, drawn by the seed of training")
     return f"{'; '.join(parts)}."
+
+
+def _earlier(label: str, initial: Json) -> str:
+    """That weights began with those of an earlier run, and that nobody was seen before."""
+    how = ""
+    if initial["compared_by"] == "pictures only":
+        how = " (patients were compared by their pictures, no pseudonym being in both cohorts)"
+    return (
+        f"{label} started in each fold from a model of {initial['label']} of the earlier run "
+        f"{initial['run']}, class heads drawn anew, that had seen no patient the fold validates or "
+        f"tests{how}"
+    )
 
 
 def training(source: ReportSource) -> str:

@@ -234,7 +234,7 @@ def test_training_is_told_as_it_was_set() -> None:
 
 def test_systems_of_other_sizes_and_weights_are_named() -> None:
     start = {"init_weights": "net.safetensors", "init_sha256": "ab" * 32}
-    jobs = {
+    jobs: dict[str, dict[str, Any]] = {
         "x": {"input": {"size": 64}, "params": {}},
         "y": {"input": {"size": 128}, "params": start},
     }
@@ -243,6 +243,20 @@ def test_systems_of_other_sizes_and_weights_are_named() -> None:
     assert training_words.initialisation(found) == (
         "The encoders of y started from weights in a local file (SHA-256 abababababab…); "
         "x started from random weights, drawn by the seed of training."
+    )
+    earlier = {"run": "p2", "label": "fused", "system": "mufnet-2022"}
+    jobs["y"]["initial"] = earlier | {"compared_by": "pseudonyms and pictures"}
+    jobs["x"]["initial"] = earlier | {"compared_by": "pictures only"}
+    assert training_words.initialisation(source(jobs=jobs)) == "; ".join(
+        f"{label} started in each fold from a model of fused of the earlier run p2, class heads "
+        f"drawn anew, that had seen no patient the fold validates or tests{more}"
+        for label, more in (
+            (
+                "x",
+                " (patients were compared by their pictures, no pseudonym being in both cohorts)",
+            ),
+            ("y", "."),
+        )
     )
 
 
