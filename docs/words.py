@@ -278,6 +278,7 @@ EXPERIMENT = {
     "split.seed": "same seed and patients, same folds, whatever the order of files",
     "split.external": "cohort folder that plan `external` tests; beside the experiment file",
     "split.file": "`folds.json` of an earlier run or `splits_final.json`, for the very same folds",
+    "split.follow": "an earlier k-fold run (folder) to start from, see [earlier weights](#starting-from-an-earlier-run)",
     "input.size": "side of the network input in px; pictures keep their aspect ratio",
     "input.bilateral": "bilateral filter against speckle (P1)",
     "input.clahe": "local histogram equalisation",
@@ -350,6 +351,7 @@ EXPERIMENT = {
     "[systems].folds": "only these folds; all when empty",
     "[systems].train": "keys of `[train]` that differ for this system",
     "[systems].size": "input side that differs for this system",
+    "[systems].init_from": "`RUN/SYSTEM` of an earlier run whose weights start this system, see [earlier weights](#starting-from-an-earlier-run)",
     "[systems].modalities": "what it looks at where it can choose: `B`, `CEUS` or both",
     "[systems].features": "facts of the study given to it as numbers, such as perfusion figures",
 }
