@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from renalkit import RESEARCH_ONLY
 from renalkit.domain.image import Mode
 
 if TYPE_CHECKING:
@@ -78,9 +79,7 @@ class Card:
     claims: tuple[Claim, ...]
     open_choices: tuple[OpenChoice, ...]
     parameters: Mapping[str, int]
-    intended_use: str = (
-        "Research use only. Not a medical device. Not for diagnosis or treatment decisions."
-    )
+    intended_use: str = RESEARCH_ONLY
 
 
 @dataclass(frozen=True, slots=True)

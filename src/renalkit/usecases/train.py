@@ -23,7 +23,7 @@ from renalkit.learn.loop import FoldTask, train_fold
 from renalkit.learn.options import TrainOptions
 from renalkit.learn.outputs import FeatureNet, Net
 from renalkit.learn.predictor import (
-    load_weights,
+    load_trained,
     predict_batches,
     time_per_image,
     torch_threads,
@@ -164,7 +164,7 @@ def _train_locked(training: Training, job: Job, fold: Fold, progress: Progress) 
     )
     history = train_fold(task, options, job.augment, folder.path, progress)
     net = system.build(params, shape, job.task)
-    load_weights(net, folder.weights, history.weights_sha256)
+    load_trained(net, folder.weights, history.weights_sha256)
     ref = SystemRef(job.system, job.label, history.weights_sha256)
     for name, path in (("validation", folder.validation), ("test", folder.test)):
         decoded = decode_all(system, params, net, data.take(parts[name]), options)
@@ -203,7 +203,8 @@ def time_job(training: Training, job: Job) -> None:
         return
     system = get_system(job.system)
     shape = training.shape(job)
-    net = system.build(system.params(job.params), shape, job.task)
+    net = system.build(system.params(job.params), shape, job.task).eval()
+    net.settle()
     ms = time_per_image(net, shape, batch=1, repeats=20)
     threads = torch_threads()
     write_json(
