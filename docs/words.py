@@ -166,6 +166,10 @@ REASONS = {
         "rename or remove it",
     ),
     "duplicate-file": ("the same file or row a second time", "nothing: one is used"),
+    "pair-mismatch": (
+        "B-mode and contrast of a pair that look exchanged, or differ in size",
+        "check the line in `pairs.csv`",
+    ),
     "split-overlap": (
         "one patient in two parts of a stated split",
         "correct the `split` column or the fold file",

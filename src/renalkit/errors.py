@@ -100,6 +100,7 @@ class Reason(StrEnum):
     MISSING_FILE = "missing-file"
     EXTRA_FILE = "extra-file"
     DUPLICATE_FILE = "duplicate-file"
+    PAIR_MISMATCH = "pair-mismatch"
     SPLIT_OVERLAP = "split-overlap"
     NOT_IN_TABLE = "not-in-table"
     NOT_RECOGNISED = "not-recognised"

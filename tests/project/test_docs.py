@@ -23,7 +23,15 @@ from renalkit.readers.sampling import read_keep_list
 from renalkit.readers.tables import parse_table
 from renalkit.usecases.compare import PRESETS
 from renalkit.usecases.experiment import Experiment, jobs_of
-from renalkit.usecases.ingest_layouts import columns_of, table_layout
+from renalkit.usecases.ingest_layouts import (
+    Layout,
+    Sources,
+    columns_of,
+    find_layout,
+    pair_layout,
+    table_layout,
+    unread_columns,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -243,7 +251,7 @@ def test_stored_experiments_are_valid() -> None:
         assert jobs_of(parse_settings(Experiment, tomllib.loads(text_of(path))))
 
 
-def test_tables_in_the_documentation_can_be_read() -> None:
+def test_tables_in_the_documentation_can_be_read(tmp_path: Path) -> None:
     tables = [content for _, _, content in blocks("csv")]
     assert len(tables) >= 3
     for content in tables:
@@ -252,6 +260,13 @@ def test_tables_in_the_documentation_can_be_read() -> None:
             continue
         if content.startswith("file,frame"):
             assert len(read_box_table(content.encode(), file="boxes.csv")) == 2
+            continue
+        if content.startswith("patient,bmode"):
+            (tmp_path / "pairs.csv").write_text(content, encoding="utf-8")
+            sources = Sources(tmp_path, (tmp_path / "pairs.csv",))
+            assert find_layout("auto", sources, ()) is Layout.PAIRS
+            assert pair_layout(sources, ()).columns.time_s == "time_s"
+            assert dict(unread_columns(Layout.PAIRS, sources)) == {"pairs.csv": {}}
             continue
         table = parse_table(content.encode(), where="labels.csv")
         assert set(columns_of(table)) == set(table.columns)

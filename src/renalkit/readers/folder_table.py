@@ -186,6 +186,16 @@ class Names:
         return hits[0] if hits else None
 
 
+class Identifiers(Names):
+    """For tables whose rows are about patients: compared as written, `007` is not `7`."""
+
+    def __init__(self) -> None:
+        super().__init__(())
+
+    def find(self, text: str, *, where: str = "") -> str | None:
+        return text
+
+
 def _same_end(path: str, other: str) -> bool:
     """Whether one path, with a folder at least, is the end of the other."""
     short, long = sorted((f"/{path}", f"/{other}"), key=len)
@@ -225,7 +235,7 @@ def read_folder_table(path: Path, layout: TableLayout, names: Names) -> FolderTa
     reader = _Cells(table, layout)
     pictures = {name: reader.picture(name, rows) for name, rows in by_picture.items()}
     defects = [
-        Defect(reason, f"{len(lines)} rows {words}: lines {_few(lines)}")
+        Defect(reason, f"{len(lines)} rows {words}: lines {few_lines(lines)}")
         for reason, words, lines in (
             (Reason.MISSING_FILE, "name no picture", missing),
             (Reason.DUPLICATE_FILE, "repeat an earlier row", repeated),
@@ -235,7 +245,8 @@ def read_folder_table(path: Path, layout: TableLayout, names: Names) -> FolderTa
     return FolderTable(pictures, reader.patients(), tuple(defects))
 
 
-def _few(lines: Sequence[int]) -> str:
+def few_lines(lines: Sequence[int]) -> str:
+    """Numbers of lines for a message, the first 20 of many."""
     return ", ".join(map(str, lines[:20])) + (" ..." if len(lines) > 20 else "")
 
 

@@ -189,8 +189,7 @@ def _read_picture(
     picture: Picture, values: MaskValues, context: ReadContext
 ) -> tuple[_Read | None, list[FileReport]]:
     try:
-        sha256 = file_sha256(picture.path)
-        decoded = _decode(picture.path, "image", context)
+        read = read_clip(picture.path, context, spacing_mm=picture.spacing_mm)
     except InputRefused as error:
         words = "belongs to a picture that was refused"
         masks = (Defect(error.reason, words),)
@@ -198,36 +197,64 @@ def _read_picture(
             refused_file(picture.path, error),
             *(FileReport(m, Outcome.REFUSED, masks) for m in picture.companions),
         ]
-    frames = decoded.pixels[None] if decoded.info.get("times_s", ...) is ... else decoded.pixels
-    rows, cols = int(frames.shape[1]), int(frames.shape[2])
+    clip = read.clip
     try:
-        from_files, reports = _read_masks(picture, (rows, cols), values, context)
-        regions = _placed((*from_files, *picture.annotations), frames.shape, picture)
+        from_files, reports = _read_masks(picture, (clip.rows, clip.cols), values, context)
+        regions = _placed((*from_files, *picture.annotations), clip.pixels.shape, picture)
         if picture.label is not None and not picture.lesions:
             regions = _none_expected(regions, picture)
     except _PairRefused as refusal:
         return None, refusal.reports
-    notes = [Defect(Reason.CONVERTED, str(words)) for words in decoded.info.get("notes", ())]
-    warnings = [
-        *(Defect(Reason(str(r)), str(w)) for r, w in decoded.info.get("warnings", ())),
-        *dict.fromkeys(d for item in regions for d in item.defects),
-    ]
-    outcome = Outcome.WARNED if warnings else Outcome.USED
-    clip = Clip(
-        pixels=read_only(frames),
-        sha256=pixel_sha256(frames),
-        mode=Mode.B,
-        source=Source(
-            sha256,
-            context.pseudonyms.path(Path(context.relative(picture.path))),
-            str(decoded.info["source_format"]),
-        ),
-        spacing_mm=picture.spacing_mm,
-        times_s=_times(decoded.info.get("times_s")),
-    )
-    reports.insert(0, FileReport(picture.path, outcome, (*warnings, *notes)))
+    noticed = dict.fromkeys(d for item in regions for d in item.defects)
+    reports.insert(0, read.report(*noticed))
     reports.extend(FileReport(path, Outcome.USED) for path in picture.annotation_files)
-    return _Read(picture, clip, str(decoded.info["source_format"]), regions), reports
+    return _Read(picture, clip, read.source_format, regions), reports
+
+
+@dataclass(frozen=True, slots=True)
+class FileClip:
+    """A picture or video file as a clip. warnings: what was wrong; notes: what was changed."""
+
+    path: Path
+    clip: Clip
+    source_format: str
+    warnings: tuple[Defect, ...]
+    notes: tuple[Defect, ...]
+
+    def report(self, *noticed: Defect) -> FileReport:
+        """The report of the file, used; with a warning for what was noticed later too."""
+        warnings = (*self.warnings, *noticed)
+        outcome = Outcome.WARNED if warnings else Outcome.USED
+        return FileReport(self.path, outcome, (*warnings, *self.notes))
+
+
+def read_clip(
+    path: Path,
+    context: ReadContext,
+    *,
+    mode: Mode = Mode.B,
+    spacing_mm: SpacingMm | None = None,
+) -> FileClip:
+    """Decode one file. Raises InputRefused, with the reason of the decoder."""
+    sha256 = file_sha256(path)
+    decoded = _decode(path, "image", context)
+    frames = decoded.pixels[None] if decoded.info.get("times_s", ...) is ... else decoded.pixels
+    source_format = str(decoded.info["source_format"])
+    keyed_path = context.pseudonyms.path(Path(context.relative(path)))
+    return FileClip(
+        path,
+        Clip(
+            pixels=read_only(frames),
+            sha256=pixel_sha256(frames),
+            mode=mode,
+            source=Source(sha256, keyed_path, source_format),
+            spacing_mm=spacing_mm,
+            times_s=_times(decoded.info.get("times_s")),
+        ),
+        source_format,
+        tuple(Defect(Reason(str(r)), str(w)) for r, w in decoded.info.get("warnings", ())),
+        tuple(Defect(Reason.CONVERTED, str(words)) for words in decoded.info.get("notes", ())),
+    )
 
 
 def _times(values: Iterable[float] | None) -> tuple[float, ...] | None:

@@ -32,8 +32,8 @@ from renalkit.readers.contract import (
 from renalkit.readers.decode_worker import DecodeWorker
 from renalkit.readers.dicom_us import read_dicom_us
 from renalkit.readers.image_folder import BESIDE_THE_LAYOUT, Beside, read_image_folder
+from renalkit.readers.pair_folder import PairLayout, read_pair_folder
 from renalkit.readers.pseudonyms import Pseudonyms, load_or_create_key
-from renalkit.readers.tables import read_table
 from renalkit.readers.walk import walk_files
 from renalkit.store.cohorts import COHORT, SCHEMA, AccountLine, save_cohort, table_text
 from renalkit.store.files import (
@@ -51,11 +51,12 @@ from renalkit.usecases.ingest_labels import StudyLabels, annotation_paths, read_
 from renalkit.usecases.ingest_layouts import (
     Layout,
     Sources,
-    covariates_of,
     find_layout,
     foreign_files,
+    pair_layout,
     picture_layout,
     task_of,
+    unread_columns,
 )
 from renalkit.usecases.ingest_staging import Staging, plain_text
 from renalkit.usecases.ingest_target import Target, asked_of, one_scale
@@ -356,7 +357,8 @@ class _Ingest:
         self._write_links(staging, identities, cohort)
         save_cohort(request.output, cohort, account)
         staging.prune()
-        told = [d for r in reports if r.path == sources.table for d in r.reasons]
+        tables = (sources.table, *([sources.pairs] if layout is Layout.PAIRS else []))
+        told = [d for r in reports if r.path in tables for d in r.reasons]
         noticed = _warnings(layout, sources, labels, picks, cohort, reports)
         warnings = (*told, *labels.defects, *noticed)
         links = request.keys_folder / LINKS_NAME
@@ -395,6 +397,8 @@ class _Ingest:
         parts += [] if request.contrast is None else request.contrast.fingerprint
         if layout is Layout.IMAGES:
             parts.append(repr(picture_layout(sources, request.label_classes)))
+        elif layout is Layout.PAIRS:
+            parts.append(repr(pair_layout(sources, request.label_classes)))
         for place in (sources.table, request.annotations):
             parts += [_hash(p) for p in annotation_paths(place)] if place is not None else ["none"]
         parts += sorted(" ".join(i) for i in identities.values())
@@ -436,15 +440,18 @@ class _Ingest:
         if layout is Layout.BUSI:
             groups = "manifest" if request.groups == "manifest" else "none"
             yield from read_busi(sources.files, context, groups)
-        elif layout is Layout.IMAGES:
-            where = picture_layout(sources, request.label_classes)
+        elif layout in (Layout.IMAGES, Layout.PAIRS):
+            paired = layout is Layout.PAIRS
+            where = (pair_layout if paired else picture_layout)(sources, request.label_classes)
             foreign = foreign_files(sources, where)
             for path, words in foreign.items():
                 reason = (Defect(Reason.NOT_RECOGNISED, words),)
                 yield ReadResult(None, (FileReport(path, Outcome.SKIPPED, reason),))
-            yield from read_image_folder(
-                [p for p in sources.files if p not in foreign], where, context
-            )
+            files = [p for p in sources.files if p not in foreign]
+            if isinstance(where, PairLayout):
+                yield from read_pair_folder(files, where, context)
+            else:
+                yield from read_image_folder(files, where, context)
         else:
             tables = {sources.table} if sources.table else set[Path]()
             if request.annotations is not None:
@@ -585,10 +592,15 @@ def _check_options(layout: Layout, sources: Sources, request: IngestRequest) -> 
     if request.masks is not None and layout is not Layout.IMAGES:
         problems.append(f"--masks: only for folders of pictures; this one is read as '{layout}'")
     said = (sources.table, request.annotations, *request.classes)
-    if layout is Layout.DICOM and not any(said):
-        task_of(layout, (), (), None)  # DICOM says no class: better told before all is read
+    unsaid = layout is Layout.DICOM or (
+        layout is Layout.PAIRS and pair_layout(sources, request.label_classes).labels is None
+    )
+    if unsaid and not any(said):
+        task_of(layout, (), (), None)  # nothing says a class: better told before all is read
     if request.groups != "none" and layout is not Layout.BUSI:
         problems.append(f"--groups: only for the layout 'busi'; this one is read as '{layout}'")
+    if layout is Layout.PAIRS and request.annotations is not None:
+        problems.append("--annotations: boxes are columns of pairs.csv in the layout 'pairs'")
     if layout is Layout.BUSI:
         named = (("--labels", request.labels), ("--annotations", request.annotations))
         problems += [f"{name}: not used in the layout 'busi'" for name, path in named if path]
@@ -611,11 +623,10 @@ def _warnings(
     if picks.missing:
         words = f"{picks.missing} files of the keep list are not in the source"
         yield Defect(Reason.MISSING_FILE, words)
-    if sources.table is not None and layout is not Layout.BUSI:
-        unread = covariates_of(read_table(sources.table), sources.covariates).left
+    for table, unread in unread_columns(layout, sources):
         if unread:
             told = ", ".join(f"{c} ({why})" if why else c for c, why in unread.items())
-            words = f"columns of the label table that are not read: {told}"
+            words = f"columns of {table} that are not read: {told}"
             yield Defect(Reason.NOT_RECOGNISED, words)
     if layout is Layout.IMAGES:
         aside = sum(d.words == BESIDE_THE_LAYOUT for r in reports for d in r.reasons)

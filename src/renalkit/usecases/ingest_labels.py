@@ -21,7 +21,13 @@ from renalkit.readers.annotation_files import (
 )
 from renalkit.readers.annotations import FrameAnnotation, fitted, joined_roi
 from renalkit.readers.contract import Limits
-from renalkit.readers.folder_table import Names, PatientRow, PictureRow, read_folder_table
+from renalkit.readers.folder_table import (
+    Identifiers,
+    Names,
+    PatientRow,
+    PictureRow,
+    read_folder_table,
+)
 from renalkit.readers.pictures import LesionFacts, placeholder_lesion
 from renalkit.readers.pseudonyms import Pseudonyms
 from renalkit.readers.stills import read_whole
@@ -30,16 +36,6 @@ from renalkit.usecases.ingest_frames import Picks, not_taken
 from renalkit.usecases.ingest_layouts import columns_of, table_layout
 
 ALL_FRAMES = Picks()
-
-
-class _Exact(Names):
-    """Identifiers are compared as they are: `007` is not `7`."""
-
-    def __init__(self) -> None:
-        super().__init__(())
-
-    def find(self, text: str, *, where: str = "") -> str | None:
-        return text
 
 
 @dataclass(slots=True)
@@ -209,7 +205,7 @@ def read_labels(
             remedy="name the column that holds the PatientID 'patient'",
         )
     layout = table_layout(table, path.name, classes, anchor, covariates)
-    rows = read_folder_table(path, layout, Names(relative) if by_file else _Exact())
+    rows = read_folder_table(path, layout, Names(relative) if by_file else Identifiers())
     persons = rows.patients
     given = {
         name: (row, persons.get(row.patient or name, PatientRow()))

@@ -1,15 +1,15 @@
 """Which layout does a source folder have, and what lies where in it?
 
-A layout is recognised by what is there, never by majority: the public BUSI names; a label table
-whose image column names pictures of the folder, or class folders; DICOM files. Anything else is
-refused with what was looked for.
+A layout is recognised by what is there, never by majority: the public BUSI names; a table of pairs;
+a label table whose image column names pictures of the folder, or class folders; DICOM files.
+Anything else is refused with what was looked for.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
@@ -22,13 +22,15 @@ from renalkit.readers.covariates import CovariateChoice, choose_covariates
 from renalkit.readers.dicom_prescan import looks_like_dicom
 from renalkit.readers.folder_table import Columns, TableLayout
 from renalkit.readers.image_folder import Beside, BesideFiles, FolderLayout, SharedFile
+from renalkit.readers.pair_folder import BoxColumns, PairColumns, PairLayout
 from renalkit.readers.pictures import VIDEO_SUFFIXES
-from renalkit.readers.tables import LabelMap, Table, folded, read_table
+from renalkit.readers.tables import LabelMap, Table, bad_table, folded, read_table
 
 NORMAL = ("normal", "healthy")
 """Class names that mean: no lesion here."""
 
 TABLE_NAME = "labels.csv"
+PAIRS_NAME = "pairs.csv"
 PICTURE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp"),
     *(".gif", ".webp", ".svg", ".eps"),  # named like pictures: refused with their reason
@@ -40,7 +42,11 @@ PICTURE_SUFFIXES = (
 _NAMES = {
     "image": ("image", "file", "filename", "image_name"),
     "patient": ("patient", "patient_id"),
+    "ceus": ("ceus", "contrast"),
 }
+_BOX = ("x", "y", "width", "height")
+_CEUS_BOX = ("ceus_x", "ceus_y", "ceus_width", "ceus_height")
+_OF_PAIRS = ("bmode", "ceus", "pair", "time_s", "clock_s", *_BOX, *_CEUS_BOX)
 
 
 class Layout(StrEnum):
@@ -48,6 +54,7 @@ class Layout(StrEnum):
 
     DICOM = "dicom"
     IMAGES = "images"
+    PAIRS = "pairs"
     BUSI = "busi"
 
 
@@ -75,6 +82,12 @@ class Sources:
         default = self.root / TABLE_NAME
         return self.labels or (default if default in self.files else None)
 
+    @property
+    def pairs(self) -> Path | None:
+        """The table of pairs: pairs.csv at the top of the folder."""
+        place = self.root / PAIRS_NAME
+        return place if place in self.files else None
+
 
 def find_layout(wanted: str, sources: Sources, classes: Sequence[str]) -> Layout:
     """The layout the user states, or the one that is recognised.
@@ -87,6 +100,8 @@ def find_layout(wanted: str, sources: Sources, classes: Sequence[str]) -> Layout
         return Layout(wanted)
     if is_busi(sources.files, sources.root):
         return Layout.BUSI
+    if sources.pairs is not None and "bmode" in _meanings(read_table(sources.pairs), _OF_PAIRS):
+        return Layout.PAIRS
     if _table_names_pictures(sources):
         return Layout.IMAGES
     if any(looks_like_dicom(p) for p in sources.files):
@@ -98,6 +113,7 @@ def find_layout(wanted: str, sources: Sources, classes: Sequence[str]) -> Layout
         f"{len(sources.files)} files in no known layout",
         where="the source folder",
         expected=f"DICOM files; or pictures with {TABLE_NAME} (columns image, label, patient); "
+        f"or {PAIRS_NAME} (columns patient, bmode, ceus) that lists pictures in pairs; "
         "or a folder of pictures per class named by --classes; or pictures with annotations whose "
         "labels are named by --classes; or the BUSI names",
         remedy="add the table or give --labels, --classes or --layout",
@@ -138,12 +154,16 @@ def _class_folders(sources: Sources, classes: Sequence[str]) -> bool:
 
 def columns_of(table: Table) -> dict[str, str]:
     """The meaning of the table's columns, by their names (a column of another name is unused)."""
+    return _meanings(table, [m for m in Columns.__slots__ if m != "covariates"])
+
+
+def _meanings(table: Table, wanted: Iterable[str]) -> dict[str, str]:
     columns = {_plain(c): c for c in table.columns}
     found: dict[str, str] = {}
-    for meaning in Columns.__slots__:
+    for meaning in wanted:
         names = (_plain(n) for n in _NAMES.get(meaning, (meaning,)))
         column = next((columns[n] for n in names if n in columns), None)
-        if column is not None and meaning != "covariates":
+        if column is not None:
             found[meaning] = column
     return found
 
@@ -258,6 +278,89 @@ def picture_layout(sources: Sources, classes: Sequence[str]) -> FolderLayout:
     )
 
 
+def pair_layout(sources: Sources, classes: Sequence[str]) -> PairLayout:
+    """What the columns of pairs.csv hold, and which table says the classes: the label table, or
+    pairs.csv itself where there is none.
+
+    Raises InputRefused: no pairs.csv (MISSING_FILE), or not its columns (BAD_TABLE); ConfigError:
+    the label table lies outside.
+    """
+    place = sources.pairs
+    if place is None:
+        raise InputRefused(
+            Reason.MISSING_FILE,
+            "no table of pairs",
+            where=PAIRS_NAME,
+            expected="the table at the top of the source, with columns patient, bmode and ceus",
+            remedy="add it; the guide to ingest shows one",
+        )
+    table = read_table(place)
+    found = _meanings(table, ("patient", "lesion", "label", *_OF_PAIRS))
+    lacking = [name for name in ("patient", "bmode") if name not in found]
+    for box in (_BOX, _CEUS_BOX):
+        part = [name for name in box if name in found]
+        lacking += [name for name in box if part and name not in found]
+    if _CEUS_BOX[0] in found and _BOX[0] not in found:
+        lacking += _BOX
+    if lacking:
+        raise bad_table(
+            f"no column {', '.join(lacking)}",
+            where=f"{PAIRS_NAME}, line 1",
+            expected="patient, bmode and ceus; boxes as x, y, width, height (in the contrast "
+            f"picture: {', '.join(_CEUS_BOX)})",
+            remedy="add the column, or name the right one so",
+        )
+    boxes = (_box_columns(found, _BOX), _box_columns(found, _CEUS_BOX))
+    named = {m: found.get(m) for m in ("ceus", "lesion", "time_s", "clock_s", "label")}
+    columns = PairColumns(
+        found["patient"], found["bmode"], **named, box=boxes[0], ceus_box=boxes[1]
+    )
+    if sources.table is None:
+        if "label" not in found:
+            return PairLayout(PAIRS_NAME, columns)
+        said = _beside_pairs(table)
+    else:
+        place, said = sources.table, read_table(sources.table)
+    if not place.is_relative_to(sources.root):
+        raise ConfigError(["--labels: the label table of a folder of pairs lies inside it"])
+    anchor = columns_of(said).get("patient")
+    if anchor is None:
+        raise bad_table(
+            "no patient column",
+            where=f"{said.where}, line 1",
+            expected="the patients of the table of pairs",
+            remedy="add the column 'patient'",
+        )
+    layout = table_layout(said, sources.relative(place), classes, anchor, sources.covariates)
+    return PairLayout(PAIRS_NAME, columns, layout)
+
+
+def _beside_pairs(table: Table) -> Table:
+    """A table of pairs without the columns that are about pictures."""
+    of_pairs = _meanings(table, _OF_PAIRS).values()
+    return replace(table, columns=tuple(c for c in table.columns if c not in of_pairs))
+
+
+def unread_columns(layout: Layout, sources: Sources) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Columns of each table that are not read, with the reason (empty where there is none)."""
+    if sources.table is not None and layout is not Layout.BUSI:
+        yield "the label table", covariates_of(read_table(sources.table), sources.covariates).left
+    if layout is Layout.PAIRS and sources.pairs is not None:
+        table = _beside_pairs(read_table(sources.pairs))
+        left = covariates_of(table, sources.covariates).left
+        if sources.table is not None:
+            own = _meanings(table, ("patient", "lesion", "label")).values()
+            left = {c: "" for c in table.columns if c not in own}
+        yield PAIRS_NAME, left
+
+
+def _box_columns(found: Mapping[str, str], names: Sequence[str]) -> BoxColumns | None:
+    if names[0] not in found:
+        return None
+    x, y, width, height = (found[name] for name in names)
+    return x, y, width, height
+
+
 def _annotations(
     sources: Sources, relative: Iterable[str], labels: LabelMap | None
 ) -> BesideFiles | SharedFile | None:
@@ -290,14 +393,17 @@ def _named_picture(relative: str) -> bool:
     return PurePosixPath(relative).suffix.lower() in PICTURE_SUFFIXES
 
 
-def foreign_files(sources: Sources, layout: FolderLayout) -> dict[Path, str]:
+def foreign_files(sources: Sources, layout: FolderLayout | PairLayout) -> dict[Path, str]:
     """Files of a picture folder that no part of the layout can want, with the words why."""
-    known = {layout.table.path} if layout.table else set[str]()
     wanted: re.Pattern[str] | None = None
-    if isinstance(layout.annotations, SharedFile):
-        known.add(layout.annotations.path)
-    elif layout.annotations is not None:
-        wanted = layout.annotations.place.pattern
+    if isinstance(layout, PairLayout):
+        known = {layout.table, layout.labels.path if layout.labels else layout.table}
+    else:
+        known = {layout.table.path} if layout.table else set[str]()
+        if isinstance(layout.annotations, SharedFile):
+            known.add(layout.annotations.path)
+        elif layout.annotations is not None:
+            wanted = layout.annotations.place.pattern
     result: dict[Path, str] = {}
     for path in sources.files:
         relative = sources.relative(path)
