@@ -221,9 +221,8 @@ def checked(
     found: dict[str, Any] = {"train_seconds": round(seconds, 1)}
     for method in METHODS:
         system = place / "runs" / f"cam-{signal}" / "mufnet-2022"
-        steps = options.steps if method == METHODS[0] else 0
         output = place / "out" / f"{signal}-{method}"
-        request = ExplainRequest(system, output, method, frames=2, steps=steps)
+        request = ExplainRequest(system, output, method, frames=1, steps=options.steps)
         result = explain(request, Silent())
         rows = result["frames"]
         found["accuracy"] = float(np.mean([r["called"] == r["class"] for r in rows]))
@@ -240,8 +239,7 @@ def said(cohort: dict[str, Any]) -> dict[str, Any]:
 
     names = (
         *("inside", "area", "inside_minus_area", "inside_control", "inside_minus_control"),
-        *("evidence", "rank_correlation", "deletion", "insertion"),
-        *("deletion_control", "insertion_control"),
+        *("evidence", "evidence_control", "evidence_minus_control", "rank_correlation"),
     )
     return {
         "patients": cohort["n_patients"],
@@ -264,6 +262,7 @@ def verdicts(signal: str, found: dict[str, Any], method: str) -> dict[str, bool]
     beyond = own[right]["inside_minus_control"]
     return {
         "evidence is in the right modality": low_evidence > 0.5 > high_evidence,
+        "random network's evidence is not": own[right]["evidence_minus_control"][1] > 0,
         "weight is on the right modality": weights[right][1] > 0.5,
         "random network's weight is not": control[right][2] < weights[right][1],
         "map is in the right place": margin[1] > 0 if inside else margin[2] < 0,
@@ -276,7 +275,7 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=100)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=0)
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--signals", nargs="+", default=list(SIGNALS), choices=SIGNALS)

@@ -475,20 +475,24 @@ def _figures(
     """What is said of the maps of one frame, by modality that is there. pair: own, control."""
     maps, others = (_named(m.maps, setting.job.modalities) for m in pair)
     signed, drawn = (_named(m.signed, setting.job.modalities) for m in pair)
-    total = sum(float(m[i].sum(dtype=np.float64)) for m in maps.values())
     found: dict[str, Json] = {}
     for name in (m.value for m in there):
-        heat = maps[name][i]
-        found[name] = {
-            "evidence": float(heat.sum(dtype=np.float64)) / total if total > 0 else None,
-            "inside": None if region is None else _known(inside_share(heat, region)),
-            "area": None if region is None else float(region.mean()),
-            "rank_correlation": _known(rank_correlation(signed[name][i], drawn[name][i])),
-            CONTROL: {
-                "inside": None if region is None else _known(inside_share(others[name][i], region))
-            },
-        }
+        found[name] = _of_map(maps, name, i, region)
+        found[name]["area"] = None if region is None else float(region.mean())
+        alike = rank_correlation(signed[name][i], drawn[name][i])
+        found[name]["rank_correlation"] = _known(alike)
+        found[name][CONTROL] = _of_map(others, name, i, region)
     return found
+
+
+def _of_map(maps: Mapping[str, Heat], name: str, i: int, region: Mask | None) -> Json:
+    """The modality's share of all maps of the frame, and the share of its own in the lesion."""
+    total = sum(float(m[i].sum(dtype=np.float64)) for m in maps.values())
+    heat = maps[name][i]
+    return {
+        "evidence": float(heat.sum(dtype=np.float64)) / total if total > 0 else None,
+        "inside": None if region is None else _known(inside_share(heat, region)),
+    }
 
 
 def _curves(

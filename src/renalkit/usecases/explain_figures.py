@@ -14,7 +14,7 @@ from renalkit.usecases.results import Json, bootstrapped, undefined_json
 CONTROL = "control"
 """Name of what the randomised network says, beside what the trained one says."""
 
-_OF_MAPS = ("inside", "deletion", "insertion")
+_OF_MAPS = ("inside", "evidence", "deletion", "insertion")
 
 Row = Mapping[str, Any]
 Take = Callable[[Row], float | None]
@@ -57,7 +57,6 @@ def _of_modality(groups: Mapping[str, list[Row]], modality: str, plan: Bootstrap
         "n_frames": len(shown),
         "empty": sum(m["evidence"] == 0 or m["evidence"] is None for m in shown),
         "area": _by_group(groups, own("area"), plan),
-        "evidence": _by_group(groups, own("evidence"), plan),
         "rank_correlation": _by_group(groups, own("rank_correlation"), plan),
         "inside_minus_area": _by_group(groups, _minus(own("inside"), own("area")), plan),
     }

@@ -184,6 +184,7 @@ def _evidence_table(found: Json) -> Table:
             Column("Modality"),
             Column("Class"),
             Column("Share of the evidence", "number"),
+            Column("Random network", "number"),
             Column("Rank correlation", "number"),
             Column("Empty maps", "number"),
         ),
@@ -196,6 +197,7 @@ def _evidence_table(found: Json) -> Table:
                 Cell(_modality(name), strong=True),
                 group,
                 _estimate(own["evidence"][group]),
+                _estimate(own["evidence_control"][group]),
                 _estimate(own["rank_correlation"][group]),
                 empty,
             )

@@ -143,7 +143,7 @@ def test_figures_of_frames_are_what_they_are_called(output: Path) -> None:
             assert own["deletion_curve"][0] == pytest.approx(row["scores"][row["target"]], abs=1e-5)
             assert own["insertion_curve"][-1] == pytest.approx(own["deletion_curve"][0], abs=1e-6)
             assert own["insertion_curve"][0] == pytest.approx(own["deletion_curve"][-1], abs=1e-6)
-            assert set(own["control"]) == {"inside", "deletion", "insertion"}
+            assert set(own["control"]) == {"inside", "evidence", "deletion", "insertion"}
 
 
 def test_cohort_figures_are_means_of_patients_with_intervals(output: Path) -> None:
