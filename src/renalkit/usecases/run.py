@@ -137,8 +137,7 @@ def _settle(folder: RunFolder, experiment: Experiment, request: RunRequest) -> N
 
 def _keep_cohort(folder: RunFolder, cohort: Cohort) -> None:
     """What later steps must know of the cohort; refuse one that changed since."""
-    task = {"classes": list(cohort.task.classes), "positive": cohort.task.positive}
-    facts = {"name": cohort.name, "digest": cohort.digest, "task": task}
+    facts = {"name": cohort.name, "digest": cohort.digest, "task": cohort.task.plain}
     if folder.cohort.exists() and read_json(folder.cohort) != facts:
         raise StoreError(
             "the cohort changed since this run began",
