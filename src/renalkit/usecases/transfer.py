@@ -150,7 +150,7 @@ def choose_initial(
     groups: Groups,
     progress: Progress,
 ) -> dict[str, Json]:
-    """Content of initial.json by label of every system with `init_from`; what is kept stands.
+    """Content of initial.json by label of each system with `init_from` that has none kept yet.
 
     Among the models that may start a fold: the one that saw fewest patients of the fold at all,
     then the lowest validation loss of its kept epoch, then the lowest fold.
@@ -186,7 +186,6 @@ def choose_initial(
                     expected="the same cohort and folds",
                     remedy="give the experiment another name",
                 )
-            found[job.label] = before
             continue
         source = _source(job, folder)
         if source.cohort_digest not in compared:
