@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from renalkit.systems._contract import Params, Shape, System, Task
 
 torch.set_num_threads(1)
 MUFNET = {"backbone": "efficientnet-b0"}
-SMALL: dict[str, dict[str, object]] = {
+SMALL: dict[str, Mapping[str, object]] = {
     "multitask-us": {"width": 0.125, "cbam_min_hidden": 4},
     **{name: {"width": 0.125} for name in ("unet", "nested-unet", "stunet", "ternausnet")},
     **{name: {"width": 0.125} for name in ("resnet18", "resnet34", "resnext50")},
@@ -33,7 +34,7 @@ def built(name: str, seed: int = 0, features: tuple[str, ...] = (), **params: ob
     modalities = system.takes[0]
     channels = sum({Mode.B: 1, Mode.CEUS: 3}[m] for m in modalities)
     shape = Shape(channels, 64, 2, modalities, features)
-    given = SMALL.get(name, {}) | params
+    given = {**SMALL.get(name, {}), **params}
     return system.build(system.params(given), shape, Task.CLASSIFICATION)
 
 
