@@ -126,7 +126,9 @@ def _set_up(request: ExternalRequest, progress: Progress) -> _Setting:
     write_text(folder.experiment_toml, words + source.experiment_toml.read_text(encoding="utf-8"))
     settings = {"digest": experiment.digest, "settings": experiment.placed(folder.path), "set": []}
     write_json(folder.experiment_json, settings)
-    write_json(folder.cohort, {"name": cohort.name, "digest": cohort.digest, "task": cohort.task.plain})
+    write_json(
+        folder.cohort, {"name": cohort.name, "digest": cohort.digest, "task": cohort.task.plain}
+    )
     save_split(folder.folds, split)
     every = samples_of(cohort, experiment.input.region)
     samples = tuple(s for s in every if s.key.patient in outside)
