@@ -633,6 +633,10 @@ def _warnings(
         if aside:
             words = f"{aside} pictures lie outside images/ and are not read; for masks give --masks"
             yield Defect(Reason.EXTRA_FILE, words)
+    doubted = sum(any(d.reason is Reason.PAIR_MISMATCH for d in r.reasons) for r in reports)
+    if doubted:
+        words = f"{doubted} pictures look exchanged with their partner, or differ from it in size"
+        yield Defect(Reason.PAIR_MISMATCH, words)
     nameless = sum(not s.patient_known for s in cohort.studies)
     if nameless:
         words = f"{nameless} pictures without a patient: each is taken for another patient"

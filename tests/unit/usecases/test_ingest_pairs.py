@@ -184,6 +184,7 @@ def test_every_file_ends_in_one_bin(tmp_path: Path) -> None:
     assert "1 lines name a picture that is not there: 5" in words
     assert "1 lines repeat an earlier one: 14" in words
     assert "1 patients of the label table have no pair" in words
+    assert "4 pictures look exchanged with their partner, or differ" in words
     (excluded,) = report.cohort.exclusions
     assert excluded.reason == "not in the label table"
     beside = Counter(s.beside is not None for s in paired_samples(report.cohort))
