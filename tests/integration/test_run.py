@@ -320,3 +320,15 @@ def test_splits_of_nnunet_come_back_as_the_same_folds(place: Path) -> None:
     one, two = (load_split(place / f"runs/{n}/folds.json") for n in ("tiny", "again"))
     parts = [[(f.train, f.validation, f.test) for f in s.folds] for s in (one, two)]
     assert parts[0] == parts[1]
+
+
+def test_a_system_is_explained_by_the_networks_of_its_folds(place: Path) -> None:
+    words = ("explain", "runs/tiny/resnet18", "-o", "seen", "--patients", 3, "--steps", 2, "--json")
+    done = renalkit(*words, cwd=place)
+    found = json.loads(done.stdout)
+    assert found["cohort"]["n_patients"] == 3
+    for row in found["frames"]:
+        assert (place / "seen" / row["picture"]).is_file()
+    assert "confidential" in (place / "seen" / "explain.html").read_text()
+    refused = renalkit("explain", "runs/tiny/unet", "-o", "seen-unet", cwd=place, expect=3)
+    assert "a system that only outlines" in refused.stderr
