@@ -25,7 +25,7 @@ from renalkit.domain.splits import Fold
 from renalkit.errors import ConfigError, InputRefused, ModelRefused, Reason, StoreError
 from renalkit.learn.cam import ActivationMaps, CamMethod, activation_maps, randomised
 from renalkit.learn.outputs import Net
-from renalkit.learn.predictor import load_trained
+from renalkit.learn.predictor import load_weights
 from renalkit.learn.prepared import CHANNELS, Inputs, PreparedSet, prepare
 from renalkit.metrics.explanations import curve_area, inside_share, rank_correlation
 from renalkit.store.files import (
@@ -285,7 +285,8 @@ def _explained_fold(setting: _Setting, fold: Fold, progress: Progress) -> Json:
             remedy="choose another output folder, or remove this one",
         )
     net = setting.system.build(setting.params, setting.shape, setting.job.task)
-    load_trained(net, folder.weights, sha256)
+    # In the form that was trained, which gives the same and has a randomised counterpart.
+    load_weights(net, folder.weights, sha256)
     found = {"digest": digest, "fold": fold.index, "weights_sha256": sha256}
     found |= _explained_frames(setting, fold, net, progress)
     write_json(path, found)

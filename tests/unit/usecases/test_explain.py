@@ -73,6 +73,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
                 {"name": "mufnet-2022", "params": SMALL},
                 {"name": "ceus-net", "params": SMALL},
                 {"name": "resnet18", "params": {"width": 0.125}},
+                {"name": "repvgg-ceus", "params": {"width": 0.125}},
             ],
         }
     )
@@ -260,13 +261,14 @@ def test_a_contrast_network_has_the_outline_of_the_other_pane(
     assert found["cohort"]["n_patients"] == N - 1
 
 
-def test_a_layer_of_no_named_modality_is_that_of_the_picture(
-    run: RunFolder, tmp_path: Path
+@pytest.mark.parametrize(("system", "modality"), [("resnet18", "B"), ("repvgg-ceus", "CEUS")])
+def test_networks_of_one_picture_have_one_map(
+    run: RunFolder, tmp_path: Path, system: str, modality: str
 ) -> None:
-    asked = {"system": run.path / "resnet18", "method": "cam", "patients": 4, "folds": (0,)}
+    asked = {"system": run.path / system, "method": "cam", "patients": 4, "folds": (0,)}
     found = explain(request(run, tmp_path, **asked), Silent())
-    assert {tuple(f["maps"]) for f in found["frames"]} == {("B",)}
-    assert found["cohort"]["modalities"]["B"]["evidence"]["all"]["value"] in (1.0, None)
+    assert {tuple(f["maps"]) for f in found["frames"]} == {(modality,)}
+    assert found["cohort"]["modalities"][modality]["evidence"]["all"]["value"] in (1.0, None)
 
 
 @pytest.mark.parametrize(
