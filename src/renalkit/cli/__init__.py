@@ -33,7 +33,9 @@ from renalkit.cli import (
 from renalkit.cli.common import say
 from renalkit.errors import Exit, MissingExtra, RenalkitError
 
-EXTRAS = dict.fromkeys(("torch", "lightning_fabric"), "install renalkit with the extra 'train'")
+EXTRAS = dict.fromkeys(
+    ("torch", "lightning_fabric", "monai"), "install renalkit with the extra 'train'"
+)
 RESEARCH_ONLY = "Research software, not a medical device."
 
 app = typer.Typer(
