@@ -139,8 +139,8 @@ def _drawn_frames(
         return indices
     rng = _generator(plan, epoch, _FRAMES, 0)
     members: dict[str, list[int]] = {}
-    for index in indices:
-        members.setdefault(patients[index], []).append(int(index))
+    for index in map(int, indices):
+        members.setdefault(patients[index], []).append(index)
     kept: list[int] = []
     for _, images in sorted(members.items()):
         chosen = images
