@@ -90,7 +90,12 @@ def test_moments_of_the_u_statistic_written_out():
 def test_with_unbiased_covariances_both_methods_are_one(seed, readers):
     truth, x = study(seed, readers=readers)
     plan = MrmcPlan(covariance=CovarianceMethod.UNBIASED)
-    a, b = obuchowski_rockette(truth, x, plan), one_shot(truth, x)
+    try:
+        a, b = obuchowski_rockette(truth, x, plan), one_shot(truth, x)
+    except StatisticUndefined as undefined:
+        # Unbiased variances of a few readers may be 0 or less: then neither has an answer.
+        assert "without any variance" in str(undefined)
+        return
     if a.components.cov2 <= a.components.cov3 or b.contrasts[0].difference.method.endswith("form"):
         return
     one, other = a.contrasts[0], b.contrasts[0]

@@ -235,8 +235,10 @@ def test_evaluation_does_not_depend_on_the_batch(system, task):
     reversed_order = predicted(net, image.flip(0))
     single = predicted(net, image[2:3])
     for name, values in whole.items():
-        np.testing.assert_allclose(reversed_order[name][::-1], values, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(single[name][0], values[2], rtol=1e-4, atol=1e-5)
+        # float32: 1e-5 of the largest value; a logit near 0 has no relative accuracy of its own.
+        near = 1e-5 * float(np.abs(values).max())
+        np.testing.assert_allclose(reversed_order[name][::-1], values, rtol=0, atol=near)
+        np.testing.assert_allclose(single[name][0], values[2], rtol=0, atol=near)
 
 
 @pytest.mark.parametrize(("system", "task"), CASES)

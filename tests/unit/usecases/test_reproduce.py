@@ -38,8 +38,8 @@ def experiment_of(paper: str, profile: str, variant: str | None = None) -> Exper
     return parse_settings(Experiment, tomllib.loads(_toml(tables)))
 
 
-def test_there_are_four_papers_with_two_profiles() -> None:
-    assert len(PROFILES) == 8
+def test_four_papers_are_faithful_or_small_and_one_is_shown_in_minutes() -> None:
+    assert len(PROFILES) == 9
     assert list(paper_preset("P3").variants) == ["kfold", "holdout"]
 
 
@@ -51,7 +51,7 @@ def test_every_preset_is_an_experiment_that_survives_toml(paper: str, profile: s
         labels = {job.label for job in jobs}
         assert {row.system for row in preset.rows if row.system} == labels
     assert preset.deviations
-    assert bool(preset.profiles[profile].deviations) == (profile == "cpu")
+    assert bool(preset.profiles[profile].deviations) == (profile != "faithful")
 
 
 def test_p2_is_as_the_paper_says() -> None:
@@ -78,7 +78,7 @@ def test_p3_reads_its_split_both_ways() -> None:
     ("changed", "words"),
     [
         ({"paper": "P9"}, "'P9': no such paper; known: P1, P2, P3, P4"),
-        ({"profile": "fast"}, "--profile: 'fast' is not offered.*faithful, cpu"),
+        ({"profile": "fast"}, "--profile: 'fast' is not offered.*faithful, cpu, demo"),
         ({"variant": "holdout"}, "--variant: 'holdout' is not offered for this paper; known: none"),
     ],
 )
