@@ -1,7 +1,6 @@
-# make demo: set up, run the main job on phantom contrast cines, end in a report to open.
-# make demo-bmode: the same for B-mode pictures.
+# make demo: set up, run the main job on a phantom cohort, end in a report to open.
 # make test: set up and pass the tests.
-.PHONY: setup demo demo-bmode test lint bench clean
+.PHONY: setup demo test lint bench clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -19,13 +18,6 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: setup
-	test -e $(DEMO)/study/labels.csv || $(BIN)/renalkit phantom ceus -n 40 --level easy --seconds 60 --fps 3 --seed 11 -o $(DEMO)/study
-	$(BIN)/renalkit ceus cohort $(DEMO)/study/dicom --labels $(DEMO)/study/labels.csv --annotations $(DEMO)/study/boxes.csv --set frames.per_phase=8 -o $(DEMO)/cohorts/contrast
-	$(BIN)/renalkit reproduce P2 $(DEMO)/cohorts/contrast --profile demo --readings $(DEMO)/study/readings.csv -o $(DEMO)/runs --processes 2
-	@echo
-	@echo "Open the report: $(DEMO)/runs/p2-demo/report.html"
-
-demo-bmode: setup
 	test -e $(DEMO)/images/labels.csv || $(BIN)/renalkit phantom us --pictures -n 110 --seed 11 -o $(DEMO)/images
 	$(BIN)/renalkit ingest $(DEMO)/images -o $(DEMO)/cohorts/phantom
 	$(BIN)/renalkit run examples/phantom-demo.toml -o $(DEMO)/runs --processes 2

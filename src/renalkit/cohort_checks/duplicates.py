@@ -156,7 +156,7 @@ def find_likenesses(scan: Scan) -> tuple[Likeness, ...]:
     For each look the best frame of its three most similar other patients is judged. Unflipped
     likeness inside one patient is expected (frames of a cine) and not reported; flipped likeness
     is, because no examination gives mirrored copies. The background of the relative rule is the
-    0.9 quantile, over looks, of the similarity to the third most similar patient.
+    0.9 quantile, over looks of a modality, of the similarity to the third most similar patient.
 
     Work grows with the square of the number of looks (8 x 1024 multiplications per pair), memory
     with 512 x N. Of two studies at most the eight most alike pairs of frames are judged.
@@ -174,11 +174,7 @@ def find_likenesses(scan: Scan) -> tuple[Likeness, ...]:
         # A pair seen from both sides keeps the value of its first row.
         candidates = found | candidates
         thirds.append(third)
-    alike = 2.0
-    if patient.max() + 1 >= _BACKGROUND_PATIENTS:
-        background = float(np.quantile(np.concatenate(thirds), _BACKGROUND_QUANTILE))
-        if background < UNIFORM:
-            alike = max(ALIKE, background + ABOVE_STRANGERS)
+    alike = _alike(scan, np.concatenate(thirds), patient)
     pairs: list[Likeness] = []
     tried: Counter[tuple[str, str, bool]] = Counter()
     # The most alike frames of two cines first: the rest of the two need no further look.
@@ -192,10 +188,31 @@ def find_likenesses(scan: Scan) -> tuple[Likeness, ...]:
         if direct < COPY:
             second = np.asarray(turned(b.thumb, turn), np.float32)
             registered = registered_correlation(a.thumb.astype(np.float32), second)
-            if registered < REGISTERED and (turn or direct < alike):
+            if registered < REGISTERED and (turn or direct < max(alike[i], alike[j])):
                 continue
         pairs.append(Likeness(i, j, turn, direct, registered))
     return tuple(sorted(pairs, key=lambda x: (x.first, x.second)))
+
+
+def _alike(
+    scan: Scan, thirds: Float32, patient: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """(N,) likeness from which the relative rule links a look; 2, out of reach, where it is off.
+
+    B-mode and contrast pictures have each their own background: strangers may be alike in one and
+    not in the other, and a mean over both would say neither.
+    """
+    modes = {(s.key, c): clip.mode for s in scan.cohort.studies for c, clip in enumerate(s.clips)}
+    mode = np.array([str(modes[look.study, look.clip]) for look in scan.looks])
+    alike = np.full(len(mode), 2.0)
+    for name in np.unique(mode):
+        own = mode == name
+        if len(np.unique(patient[own])) < _BACKGROUND_PATIENTS:
+            continue
+        background = float(np.quantile(thirds[own], _BACKGROUND_QUANTILE))
+        if background < UNIFORM:
+            alike[own] = max(ALIKE, background + ABOVE_STRANGERS)
+    return alike
 
 
 def _nearest_patients(
