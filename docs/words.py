@@ -282,7 +282,7 @@ EXPERIMENT = {
     "split.seed": "same seed and patients, same folds, whatever the order of files",
     "split.external": "cohort folder that plan `external` tests; beside the experiment file",
     "split.file": "`folds.json` of an earlier run or `splits_final.json`, for the very same folds",
-    "split.follow": "an earlier k-fold run (folder) to start from, see [earlier weights](#starting-from-an-earlier-run)",
+    "split.follow": "an earlier k-fold run (folder) whose folds are kept, to start from it, see [earlier weights](#starting-from-an-earlier-run)",
     "input.size": "side of the network input in px; pictures keep their aspect ratio",
     "input.bilateral": "bilateral filter against speckle (P1)",
     "input.clahe": "local histogram equalisation",

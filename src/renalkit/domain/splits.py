@@ -203,22 +203,23 @@ def follow_split(
     seed: int,
     options: SplitOptions | None = None,
 ) -> Split:
-    """A split in which each fold validates and tests patients that one model of `source` never saw.
+    """The folds of `source` for another cohort, so that fold k can start from its model k.
 
-    The patients that fold k of the source tests are halved; folds 2k and 2k + 1 test one half and
-    validate on the other, and train on all others. Patients the source does not know are spread
-    over all halves. So everyone is tested once, and both folds can start from the source's model k.
+    Fold k tests the patients that fold k of the source tests, validates those it validates, and
+    trains on the others. Patients the source does not know are spread over the tested parts, and
+    in every fold over training and validation, so that shares and classes come near their due.
+    Patients of one group stay together: a group of whom the source trains some trains.
 
     Args:
         facts: patients to divide; only their groups and strata are used.
         source: a k-fold split.
-        seed: of the halving.
-        options: only `stratify` is used.
+        seed: of the spreading.
+        options: only `stratify` and `validation_share` are used.
 
     Raises:
         ConfigError: the source is no k-fold; a group of patients that belong together lies in
-            several tested parts of it, or partly outside of them; a class is too small to be in
-            every half; nobody is shared.
+            several tested parts of it, or partly outside of them; a part of a fold lacks a class
+            or everybody; nobody is shared.
     """
     if source.plan is not Plan.KFOLD:
         raise ConfigError(
@@ -228,10 +229,11 @@ def follow_split(
     options = options or SplitOptions()
     known = {p for f in source.folds for part in (f.train, f.validation, f.test) for p in part}
     tested = {p: f.index for f in source.folds for p in f.test}
+    groups = _grouped(facts, options)
     blocks: list[list[_Group]] = [[] for _ in source.folds]
     strangers: list[_Group] = []
     torn = 0
-    for group in _grouped(facts, options):
+    for group in groups:
         homes = {tested.get(p) for p in group.patients if p in known}
         if not homes:
             strangers.append(group)
@@ -247,25 +249,40 @@ def follow_split(
         problems.append("follow: the run tests no patient of this cohort; use another plan")
     _refuse(problems)
     dice = _Dice(seed, "follow")
-    for block, spread in zip(
-        blocks, _divide(strangers, [1 / len(blocks)] * len(blocks), dice), strict=True
-    ):
-        block += spread
-    _refuse(
-        [
-            problem
-            for k, block in enumerate(blocks)
-            for problem in _class_problems(block, 2, f"following tested part {k}")
-        ]
-    )
-    everyone = frozenset(f.patient for f in facts)
-    folds: list[Fold] = []
-    for k, block in enumerate(blocks):
-        ordered = sorted(block, key=lambda g: g.name)
-        halves = [_patients(h) for h in _divide(ordered, (0.5, 0.5), dice.to(f"half {k}"))]
-        for test, validation in (halves, halves[::-1]):
-            folds.append(Fold(len(folds), everyone - test - validation, validation, test))
+    tests = _divide(strangers, [1 / len(blocks)] * len(blocks), dice, held=blocks)
+    shares = (1 - options.validation_share, options.validation_share)
+    parts: list[list[tuple[_Group, ...]]] = []
+    for fold, test in zip(source.folds, tests, strict=True):
+        kept: dict[str | None, list[_Group]] = {"train": [], "validation": [], None: []}
+        taken = {g.name for g in test}
+        for group in groups:
+            if group.name not in taken:
+                before = {fold.part_of(p) for p in group.patients}
+                part = next((x for x in ("train", "validation") if x in before), None)
+                kept[part].append(group)
+        held = (kept["train"], kept["validation"])
+        divided = _divide(kept[None], shares, dice.to(f"fold {fold.index}"), held=held)
+        parts.append([*divided, test])
+    _refuse(_lacking(groups, parts))
+    folds = [
+        Fold(k, _patients(train), _patients(validation), _patients(test))
+        for k, (train, validation, test) in enumerate(parts)
+    ]
     return Split(Plan.KFOLD, seed, tuple(folds))
+
+
+def _lacking(groups: Sequence[_Group], folds: Sequence[Sequence[tuple[_Group, ...]]]) -> list[str]:
+    """Words for every part of a followed fold without anybody, or without one of the classes."""
+    classes = {s for g in groups for s in g.counts} - {UNLABELLED}
+    problems: list[str] = []
+    for k, parts in enumerate(folds):
+        for name, part in zip(("training", "validation", "tested"), parts, strict=True):
+            where = f"the {name} part of fold {k}; this cohort shares too few patients with the run"
+            if not part:
+                problems.append(f"follow: nobody is in {where}")
+            missing = classes - {s for g in part for s in g.counts} if part else set[str]()
+            problems += [f"follow: class '{s}' is missing from {where}" for s in sorted(missing)]
+    return problems
 
 
 def draw_validation(
@@ -389,19 +406,28 @@ def _class_problems(groups: Sequence[_Group], parts: int, where: str) -> list[st
 
 
 def _divide(
-    groups: Sequence[_Group], shares: Sequence[float], dice: _Dice, *, least_first: int = 1
+    groups: Sequence[_Group],
+    shares: Sequence[float],
+    dice: _Dice,
+    *,
+    least_first: int = 1,
+    held: Sequence[Sequence[_Group]] = (),
 ) -> list[tuple[_Group, ...]]:
     """Deal groups to parts so that every class, then the patient count, comes near its share.
 
     Classes are dealt rarest first, large groups before small ones, each to the part that lacks
     most of it. The last groups of a class are kept for parts that are short of it, so that a class
-    with enough groups is in every part (`least_first` times in the first).
+    with enough groups is in every part (`least_first` times in the first). held: what is in each
+    part beforehand, and stays.
     """
+    dealt: list[list[_Group]] = [list(part) for part in held or [()] * len(shares)]
     totals: Counter[str] = Counter()
-    for group in groups:
+    for group in (*groups, *(g for part in dealt for g in part)):
         totals.update(group.counts)
     lack = [{s: share * n for s, n in totals.items()} for share in shares]
-    dealt: list[list[_Group]] = [[] for _ in shares]
+    for part, short_of in zip(dealt, lack, strict=True):
+        for s, v in (item for g in part for item in g.counts.items()):
+            short_of[s] -= v
     for stratum in sorted({g.stratum for g in groups}, key=lambda s: (totals[s], s)):
         queue = [g for g in groups if g.stratum == stratum]
         queue.sort(key=lambda g: (-len(g.patients), dice.throw(g.name)))

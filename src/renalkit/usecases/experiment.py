@@ -43,7 +43,8 @@ class SplitSettings(Settings):
     plan, folds, repeats: see `renalkit.domain.splits`. test_share: of all, for a hold-out.
     validation_share: of what is not tested. external: cohort folder that plan 'external' tests.
     file: folds.json of an earlier run, or nnU-Net's splits_final.json, for the very same folds.
-    follow: an earlier k-fold run whose models start this one's (`follow_split`).
+    follow: an earlier k-fold run whose folds are kept, so that its models can start this one's
+    (`follow_split`).
     """
 
     plan: Plan = Plan.KFOLD

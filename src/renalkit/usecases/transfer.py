@@ -1,7 +1,10 @@
 """Which earlier model may each fold start from, so that no patient it is judged by was seen before?
 
-A fold may start from a model only when nobody whom that model was trained or chosen with is among
-the patients the fold validates or tests, nor among those who belong together with them (L13). The
+A fold may start from a model only when nobody whom that model was trained with is among the
+patients the fold validates or tests, nobody with whom its epoch was chosen (its validation
+patients) among those the fold tests, nor any of them among those who belong together with these
+(L13). The same holds for what that model itself started from. Validation patients may validate
+again: two choices of an epoch then saw them, which is counted; tested patients nobody saw. The
 choice is made once, before training, and kept in initial.json beside the system's folds.
 
 Patients are compared by pseudonym, and by their pictures where the two cohorts differ: the same
@@ -37,7 +40,7 @@ from renalkit.usecases.results import stored_experiment
 Groups = dict[str, str]
 Json = dict[str, Any]
 
-FORMAT = "renalkit-initial-1"
+FORMAT = "renalkit-initial-2"
 SAME_COHORT, BY_NAME, BY_PICTURE = "same cohort", "pseudonyms and pictures", "pictures only"
 
 
@@ -53,13 +56,24 @@ class Initial:
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """One fold of the earlier run. seen: patients its weights were made or chosen with, those of
-    its own initial weights too. validation_loss: of the kept epoch, infinite when unknown."""
+    """One fold of the earlier run. trained, validated: patients its weights were made and chosen
+    with, those of its own initial weights too. validation_loss: of the kept epoch, infinite when
+    unknown."""
 
     fold: int
     sha256: str
-    seen: frozenset[str]
+    trained: frozenset[str]
+    validated: frozenset[str]
     validation_loss: float
+
+    @property
+    def seen(self) -> frozenset[str]:
+        return self.trained | self.validated
+
+    def leaks(self, fold: Fold, groups: Groups) -> frozenset[str]:
+        """Patients it has seen that keep a fold from starting from it (L13)."""
+        judged = _related(fold.validation | fold.test, groups)
+        return (self.trained & judged) | (self.validated & _related(fold.test, groups))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +114,7 @@ def initial_of(folder: RunFolder, job: Job, fold: int) -> Initial | None:
     record = next(f for f in found["folds"] if f["fold"] == fold)
     source = RunFolder(job.init_from.parent).fold(job.init_from.name, record["from_fold"])
     said = {k: v for k, v in found.items() if k not in ("format", "for", "folds")}
-    said |= {k: v for k, v in record.items() if k not in ("fold", "seen")}
+    said |= {k: v for k, v in record.items() if k not in ("fold", "trained", "validated")}
     return Initial(source.weights, record["weights_sha256"], found["same_numbers"], said)
 
 
@@ -118,10 +132,14 @@ def digest_of_fold(folder: RunFolder, job: Job, digests: tuple[str, str], fold: 
 
 
 def initial_facts(folder: RunFolder, job: Job) -> Json | None:
-    """Run, label and system of the earlier weights, and how patients were compared."""
+    """Run, label and system of the earlier weights, how patients were compared, and in how many
+    folds some validate again."""
     found = None if job.init_from is None else _stored(folder, job.label)
+    if found is None:
+        return None
     names = ("run", "label", "system", "compared_by")
-    return None if found is None else {name: found[name] for name in names}
+    again = sum(f["validated_again"] > 0 for f in found["folds"])
+    return {name: found[name] for name in names} | {"folds_validated_again": again}
 
 
 def _stored(folder: RunFolder, label: str) -> Json | None:
@@ -152,8 +170,8 @@ def choose_initial(
 ) -> dict[str, Json]:
     """Content of initial.json by label of each system with `init_from` that has none kept yet.
 
-    Among the models that may start a fold: the one that saw fewest patients of the fold at all,
-    then the lowest validation loss of its kept epoch, then the lowest fold.
+    Among the models that may start a fold: the one of whose patients fewest validate again, then
+    fewest train again, then the lowest validation loss of its kept epoch, then the lowest fold.
 
     Args:
         folder: of the new run.
@@ -164,8 +182,8 @@ def choose_initial(
         progress: told what is done.
 
     Raises:
-        CheckFailed: L13, a fold for which every model has seen patients it validates or tests; or
-            cohorts whose patients cannot be compared.
+        CheckFailed: L13, a fold for which every model was trained with patients it validates or
+            tests, or chosen with patients it tests; or cohorts whose patients cannot be compared.
         ConfigError: no such run or system, or one without weights of its own.
         ModelRefused: no finished fold; weights that do not fit, or are not those that were kept.
         StoreError: a fold of the earlier run belongs to other settings, patients or folds; or the
@@ -240,12 +258,13 @@ def _source(job: Job, folder: RunFolder) -> _Source:
     split = load_split(run.folds)
     digests = (str(read_json(run.cohort)["digest"]), split.digest)
     initial = _stored(run, label)
-    before = {f["fold"]: f["seen"] for f in initial["folds"]} if initial is not None else {}
+    before = {f["fold"]: f for f in initial["folds"]} if initial is not None else {}
     models = [
         _Model(
             fold.index,
             str(read_json(own.done)["weights_sha256"]),
-            fold.train | fold.validation | frozenset(before.get(fold.index, ())),
+            fold.train.union(before.get(fold.index, {}).get("trained", ())),
+            fold.validation.union(before.get(fold.index, {}).get("validated", ())),
             _validation_loss(own.history, int(read_json(own.done)["best_epoch"])),
         )
         for fold in split.folds
@@ -328,17 +347,26 @@ def _choose(source: _Source, job: Job, folds: Sequence[Fold], groups: Groups) ->
     chosen: list[Json] = []
     problems: list[str] = []
     for fold in folds:
-        held = _related(fold.validation | fold.test, groups)
-        fit = [m for m in source.models if not m.seen & held]
+        leaks = {m: m.leaks(fold, groups) for m in source.models}
+        fit = [m for m in source.models if not leaks[m]]
         if not fit:
-            best = min(source.models, key=lambda m: (len(m.seen & held), m.fold))
+            best = min(source.models, key=lambda m: (len(leaks[m]), m.fold))
             problems.append(
-                f"fold {fold.index}: {len(best.seen & held)} patients at least "
+                f"fold {fold.index}: {len(leaks[best])} patients at least "
                 f"(model of fold {best.fold})"
             )
             continue
+        again = _related(fold.validation, groups)
         own = _related(fold.train, groups)
-        model = min(fit, key=lambda m: (len(m.seen & own), m.validation_loss, m.fold))
+        model = min(
+            fit,
+            key=lambda m: (
+                len(m.validated & again),
+                len(m.seen & own),
+                m.validation_loss,
+                m.fold,
+            ),
+        )
         chosen.append(
             {
                 "fold": fold.index,
@@ -346,15 +374,18 @@ def _choose(source: _Source, job: Job, folds: Sequence[Fold], groups: Groups) ->
                 "weights_sha256": model.sha256,
                 "candidates": [m.fold for m in fit],
                 "shared_in_training": len(model.seen & own),
-                "seen": sorted(model.seen),
+                "validated_again": len(model.validated & again),
+                "trained": sorted(model.trained),
+                "validated": sorted(model.validated),
             }
         )
     if problems:
         raise CheckFailed(
-            f"every model has seen patients that a fold validates or tests (L13): "
+            f"every model was trained with patients that a fold validates or tests, or chosen with "
+            f"patients that it tests (L13): "
             f"{'; '.join(problems[:5])}{' ...' * (len(problems) > 5)}",
             where=f"{job.label}: init_from {source.name}",
-            expected="per fold a model that has seen none of them, nor patients joined with them",
+            expected="per fold a model that has seen none of these, nor patients joined with them",
             remedy=f"follow its folds (split.follow = the run '{source.folder.path.name}'), or "
             "start from a run on other patients; this guard cannot be waived",
         )

@@ -34,7 +34,7 @@ from renalkit.usecases.experiment import CLINICAL, Experiment, Job, jobs_of
 from renalkit.usecases.parts import load_data
 from renalkit.usecases.progress import Progress, Silent
 from renalkit.usecases.results import Json, read_results, stored_experiment
-from renalkit.usecases.transfer import digest_of_fold
+from renalkit.usecases.transfer import FORMAT, digest_of_fold
 
 JSON_TOLERANCE = 1e-9
 TABLE_TOLERANCE = 2e-5
@@ -205,17 +205,28 @@ def _split(
 
 
 def _initial(folder: RunFolder, label: str, split: Split, account: _Account) -> None:
-    """No initial weights have seen a patient by whom their fold is validated or tested."""
+    """No initial weights were made with patients their fold validates or tests, nor chosen with
+    patients it tests."""
     path = folder.initial(label)
     if split.plan is Plan.EXTERNAL and not path.exists():
         return  # nothing was trained here
-    for item in (_read(path, account) or {}).get("folds", ()):
+    found = _read(path, account) or {}
+    if found.get("format") != FORMAT:
+        account.add(Kind.FILE, f"{label}/{path.name}", "is not of this version")
+        return
+    for item in found["folds"]:
         account.checked[Kind.SPLIT.value] += 1
         fold = split.folds[item["fold"]]
-        seen = (fold.validation | fold.test) & set(item["seen"])
-        if seen:
-            words = f"initial weights have seen {len(seen)} patients it validates or tests"
-            account.add(Kind.SPLIT, f"{label}/{path.name}, fold {fold.index}", words)
+        for seen, words in (
+            (
+                (fold.validation | fold.test) & set(item["trained"]),
+                "trained with {} patients it validates or tests",
+            ),
+            (fold.test & set(item["validated"]), "chosen with {} patients it tests"),
+        ):
+            if seen:
+                where = f"{label}/{path.name}, fold {fold.index}"
+                account.add(Kind.SPLIT, where, f"initial weights were {words.format(len(seen))}")
 
 
 def _groups_apart(fold: Fold, groups: Mapping[str, str]) -> int:

@@ -296,14 +296,21 @@ def initialisation(source: ReportSource) -> str:
 
 
 def _earlier(label: str, initial: Json) -> str:
-    """That weights began with those of an earlier run, and that nobody was seen before."""
+    """That weights began with those of an earlier run, and who was seen before."""
     how = ""
     if initial["compared_by"] == "pictures only":
         how = " (patients were compared by their pictures, no pseudonym being in both cohorts)"
+    folds = int(initial["folds_validated_again"])
+    again = ""
+    if folds:
+        again = (
+            f"; in {plural(folds, 'fold')} patients validated who had validated that model too, so "
+            "that the choice of the epoch saw them twice"
+        )
     return (
         f"{label} started in each fold from a model of {initial['label']} of the earlier run "
-        f"{initial['run']}, class heads drawn anew, that had seen no patient the fold validates or "
-        f"tests{how}"
+        f"{initial['run']}, class heads drawn anew, that was not trained with any patient the fold "
+        f"validates or tests, nor chosen with any it tests{how}{again}"
     )
 
 

@@ -270,9 +270,7 @@ def test_fold_knows_the_part_of_a_patient() -> None:
 
 @given(st.integers(0, 99), st.integers(0, 12), st.integers(40, 60))
 @settings(max_examples=25, deadline=None)
-def test_a_followed_split_never_judges_by_patients_a_model_of_the_run_has_seen(
-    seed: int, more: int, kept: int
-) -> None:
+def test_a_followed_split_keeps_everyones_part(seed: int, more: int, kept: int) -> None:
     earlier = [PatientFacts(f"p{i:02d}", f"p{i:02d}", "ab"[i % 2]) for i in range(60)]
     source = make_split(earlier, Plan.KFOLD, 3)
     new = [PatientFacts(f"q{i:02d}", f"q{i:02d}", "ab"[i % 2]) for i in range(more)]
@@ -280,17 +278,59 @@ def test_a_followed_split_never_judges_by_patients_a_model_of_the_run_has_seen(
     found = follow_split(facts, source, seed)
     everyone = {f.patient for f in facts}
     assert found.plan is Plan.KFOLD
+    assert len(found.folds) == 5
     assert Counter(p for f in found.folds for p in f.test) == Counter(everyone)
-    for fold in found.folds:
-        model = source.folds[fold.index // 2]
-        assert not (fold.validation | fold.test) & (model.train | model.validation)
+    for fold, model in zip(found.folds, source.folds, strict=True):
+        # Everyone's part is kept.
+        assert fold.train & model.train == model.train & everyone
+        assert fold.validation & model.validation == model.validation & everyone
+        assert fold.test & model.test == model.test & everyone
+        assert not (fold.validation | fold.test) & model.train
+        assert not fold.test & model.validation
         assert fold.train | fold.validation | fold.test == everyone
-        labels = [
-            {f.stratum for f in facts if f.patient in part} for part in (fold.validation, fold.test)
-        ]
-        assert labels == [{"a", "b"}, {"a", "b"}]
-        assert fold.validation == found.folds[fold.index ^ 1].test
+        for part in (fold.train, fold.validation, fold.test):
+            assert {f.stratum for f in facts if f.patient in part} == {"a", "b"}
     assert follow_split(facts[::-1], source, seed).digest == found.digest
+
+
+def test_patients_the_run_does_not_know_are_spread_so_that_shares_hold() -> None:
+    facts = simple(100)
+    source = make_split(facts[:60], Plan.KFOLD, 3)
+    # Two tested parts have lost patients, and strangers fill them up.
+    gone = {p for f in source.folds[:2] for p in sorted(f.test)[:4]}
+    left = [f for f in facts if f.patient not in gone]
+    found = follow_split(left, source, 0)
+    tested = [len(f.test) for f in found.folds]
+    assert sum(tested) == len(left) == 92
+    assert max(tested) - min(tested) <= 1
+    for fold in found.folds:
+        rest = len(fold.train | fold.validation)
+        assert abs(len(fold.validation) - 0.2 * rest) <= 1
+        for part in (fold.train, fold.validation, fold.test):
+            positive = sum(f.stratum == "b" for f in left if f.patient in part)
+            assert abs(positive - len(part) / 2) <= 1.5
+
+
+def test_a_group_of_whom_the_followed_fold_trains_some_trains() -> None:
+    facts = simple()
+    source = make_split(facts, Plan.KFOLD, 3)
+    known = source.folds[0]
+    one, other = next(
+        (p, q)
+        for f in source.folds[1:]
+        for p in sorted(f.test & known.train)
+        for q in sorted(f.test & known.validation)
+    )
+    joined = [
+        PatientFacts(f.patient, one, f.stratum) if f.patient in (one, other) else f for f in facts
+    ]
+    for fold, model in zip(follow_split(joined, source, 0).folds, source.folds, strict=True):
+        assert fold.part_of(one) == fold.part_of(other)
+        assert not fold.validation & model.train
+    assert follow_split(joined, source, 0).folds[0].part_of(other) == "train"
+    # A stranger goes wherever those go with whom he belongs.
+    friend = [*facts, PatientFacts("x", one, "a")]
+    assert all(f.part_of("x") == f.part_of(one) for f in follow_split(friend, source, 0).folds)
 
 
 def test_what_cannot_be_followed() -> None:
@@ -306,11 +346,15 @@ def test_what_cannot_be_followed() -> None:
         ConfigError, match="1 groups of patients that belong together lie in several"
     ):
         follow_split(torn, source, 0)
-    gone = sorted(p for p in source.folds[0].test if int(p[1:]) % 2 == 0)[1:]
-    with pytest.raises(ConfigError, match="'a' has 1 groups of patients, following tested part 0"):
-        follow_split([f for f in facts if f.patient not in gone], source, 0)
-    # Patients the run knows and never tests train only.
+    for name in ("tested", "validation"):
+        part = getattr(source.folds[0], "test" if name == "tested" else name)
+        gone = {p for p in part if int(p[1:]) % 2 == 0}
+        words = f"class 'a' is missing from the {name} part of fold 0; this cohort shares too few"
+        with pytest.raises(ConfigError, match=words):
+            follow_split([f for f in facts if f.patient not in gone], source, 0)
+        with pytest.raises(ConfigError, match=f"nobody is in the {name} part of fold 0"):
+            follow_split([f for f in facts if f.patient not in part], source, 0)
+    # Patients the run knows and never tests keep their part too.
     part = Split(Plan.KFOLD, 3, source.folds[:3])
     found = follow_split(facts, part, 0)
-    never = {f.patient for f in facts} - {p for f in part.folds for p in f.test}
-    assert all(never <= f.train for f in found.folds)
+    assert found.folds == part.folds

@@ -1,4 +1,4 @@
-"""Runs that start from an earlier run's weights: per fold a model that saw nobody it is judged by."""
+"""Runs that start from an earlier run's weights, which saw nobody the fold tests."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from safetensors.numpy import load_file
 
 from renalkit.domain.cohort import ClassTask, Cohort
 from renalkit.domain.image import Clip, Mode, Source, pixel_sha256
+from renalkit.domain.splits import Fold, Plan, Split
 from renalkit.domain.study import Lesion, Study
 from renalkit.errors import CheckFailed, ConfigError, ModelRefused, StoreError
 from renalkit.store.cohorts import save_cohort
 from renalkit.store.runs import RunFolder
-from renalkit.store.splits import load_split
+from renalkit.store.splits import load_split, save_split
 from renalkit.usecases.experiment import read_experiment
 from renalkit.usecases.progress import Silent
 from renalkit.usecases.run import RunRequest, prepare_run, run_experiment, train_experiment
@@ -104,20 +105,23 @@ def copied(place: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_each_fold_starts_from_the_model_that_saw_nobody_it_is_judged_by(place: Path) -> None:
+def test_each_fold_starts_from_the_model_of_the_fold_it_follows(place: Path) -> None:
     earlier, run = RunFolder(place / "runs" / "p2"), RunFolder(place / "runs" / "p3")
     before, split = load_split(earlier.folds), load_split(run.folds)
-    assert len(split.folds) == 4
-    for fold in split.folds:
+    assert len(split.folds) == len(before.folds) == 2
+    for fold, model in zip(split.folds, before.folds, strict=True):
         own = run.fold("resnet18", fold.index)
         done = json.loads(own.done.read_text())
-        initial, model = done["initial"], before.folds[fold.index // 2]
+        initial = done["initial"]
         assert (initial["run"], initial["label"], initial["from_fold"]) == (
             "p2",
             "resnet18",
             model.index,
         )
-        assert not (fold.validation | fold.test) & (model.train | model.validation)
+        assert not (fold.validation | fold.test) & model.train
+        assert not fold.test & model.validation
+        assert initial["validated_again"] == len(fold.validation & model.validation) > 0
+        assert initial["shared_in_training"] == len(fold.train & model.train) > 0
         assert initial["compared_by"] == "pseudonyms and pictures"
         assert initial["class_heads_left_out"] == ["fc.weight", "fc.bias"]
         # At a rate of 1e-30 weights do not move in an epoch; running statistics do.
@@ -134,12 +138,20 @@ def test_the_run_verifies_and_a_planted_patient_in_its_start_is_found(place: Pat
     run = RunFolder(place / "runs" / "p3")
     assert verify_run(run.path, Silent())["ok"]
     kept = run.initial("resnet18").read_text()
-    stored = json.loads(kept)
-    stored["folds"][1]["seen"].append(min(load_split(run.folds).folds[1].test))
-    run.initial("resnet18").write_text(json.dumps(stored))
-    words = [d["words"] for d in verify_run(run.path, Silent())["differences"]]
-    run.initial("resnet18").write_text(kept)
-    assert "initial weights have seen 1 patients it validates or tests" in words
+    fold = load_split(run.folds).folds[1]
+    for seen, patient, found in (
+        ("trained", min(fold.test), "trained with 1 patients it validates or tests"),
+        ("trained", min(fold.validation), "trained with 1 patients it validates or tests"),
+        ("validated", min(fold.test), "chosen with 1 patients it tests"),
+        ("validated", min(fold.validation), None),
+    ):
+        stored = json.loads(kept)
+        stored["folds"][1][seen].append(patient)
+        run.initial("resnet18").write_text(json.dumps(stored))
+        words = [d["words"] for d in verify_run(run.path, Silent())["differences"]]
+        run.initial("resnet18").write_text(kept)
+        expected = [] if found is None else [f"initial weights were {found}"]
+        assert [w for w in words if w.startswith("initial weights were")] == expected
 
 
 def test_a_resumed_run_keeps_its_start_and_a_retrained_source_is_noticed(place: Path) -> None:
@@ -160,15 +172,49 @@ def test_a_resumed_run_keeps_its_start_and_a_retrained_source_is_noticed(place: 
 
 
 def test_L13_patients_the_models_have_seen_are_refused(place: Path) -> None:
-    with pytest.raises(CheckFailed, match=r"has seen patients.*\(L13\): fold 0: \d+ patients") as e:
+    with pytest.raises(CheckFailed, match=r"was trained with.*\(L13\): fold 0: \d+ patients") as e:
         prepare_run(request(place, "leak", "p3", system=FROM), Silent())
     assert "split.follow" in e.value.remedy
     assert not (place / "runs" / "leak" / "experiment.json").exists()
     assert not (place / "runs" / "leak" / "resnet18").exists()
-    # The very same folds as well: its models were chosen with the patients that validate here.
+
+
+def test_the_very_same_folds_start_from_their_own_models(place: Path) -> None:
     same = 'file = "runs/p2/folds.json"'
-    with pytest.raises(CheckFailed, match="has seen patients"):
-        prepare_run(request(place, "leak", "p2", split=same, system=FROM), Silent())
+    run = prepare_run(request(place, "same", "p2", split=same, system=FROM), Silent())
+    stored = json.loads(run.folder.initial("resnet18").read_text())
+    for fold, found in zip(run.split.folds, stored["folds"], strict=True):
+        assert found["candidates"] == [fold.index]
+        assert found["validated_again"] == len(fold.validation)
+        assert found["shared_in_training"] == len(fold.train)
+
+
+PARTS = ("train", "validation", "test")
+
+
+@pytest.mark.parametrize("before", PARTS)
+@pytest.mark.parametrize("now", PARTS)
+def test_L13_one_patient_in_another_part_is_caught(place: Path, before: str, now: str) -> None:
+    """Fold 0 of the earlier run, but one patient moved from a part of it to another. Two tested
+    patients validate, so that both classes stay there."""
+    source = load_split(RunFolder(place / "runs" / "p2").folds).folds[0]
+    name = f"{before}-{now}"
+    planted = min(getattr(source, before))
+    more = {max(p for p in source.test if int(p[2:], 16) % 2 == c) for c in (0, 1)}
+    parts = {x: getattr(source, x) - {planted} - more for x in PARTS}
+    parts["validation"] |= more
+    parts[now] |= {planted}
+    path = place / f"{name}.json"
+    save_split(path, Split(Plan.KFOLD, 0, (Fold(0, **parts),)))
+    asked = request(place, name, "p2", split=f'file = "{path.name}"', system=FROM)
+    if (before, now) in {("train", "validation"), ("train", "test"), ("validation", "test")}:
+        with pytest.raises(CheckFailed, match=r"fold 0: 1 patients at least \(model of fold 0\)"):
+            prepare_run(asked, Silent())
+        return
+    run = prepare_run(asked, Silent())
+    (found,) = json.loads(run.folder.initial("resnet18").read_text())["folds"]
+    assert found["from_fold"] == 0
+    assert found["validated_again"] == len(parts["validation"] & source.validation)
 
 
 def test_L13_one_planted_patient_is_caught_by_name_and_by_picture(place: Path) -> None:
@@ -184,14 +230,15 @@ def test_L13_one_planted_patient_is_caught_by_name_and_by_picture(place: Path) -
         saved(place, name, [*strangers, planted])
         run = prepare_run(request(place, name, name, system=FROM), Silent())
         stored = json.loads(run.folder.initial("resnet18").read_text())
-        (model,) = (
-            f.index
-            for f in load_split(RunFolder(place / "runs" / "p2").folds).folds
-            if planted.patient in f.test
-        )
+        models = load_split(RunFolder(place / "runs" / "p2").folds).folds
+        refused = 0
         for fold, found in zip(run.split.folds, stored["folds"], strict=True):
-            judged = planted.patient in fold.validation | fold.test
-            assert found["candidates"] == ([model] if judged else [0, 1])
+            now = fold.part_of(planted.patient)
+            roles = {m.index: (m.part_of(planted.patient), now) for m in models}
+            leaks = {("train", "validation"), ("train", "test"), ("validation", "test")}
+            assert found["candidates"] == [k for k, role in roles.items() if role not in leaks]
+            refused += 2 - len(found["candidates"])
+        assert refused
     # Under another pseudonym beside one who is known: the picture joins the two.
     saved(place, "alias", [*strangers, study(1), other_key(study(0))])
     with pytest.raises(CheckFailed, match="1 patients at least"):
@@ -221,22 +268,35 @@ def test_the_choice_is_the_least_shared_then_the_best_validated(copied: Path) ->
 def test_weights_of_weights_count_as_seen(place: Path, copied: Path) -> None:
     """A third run from the second: what the first one's models saw is seen still."""
     shutil.copytree(place / "runs" / "p3", copied / "runs" / "p3")
-    first = load_split(RunFolder(copied / "runs" / "p2").folds)
-    asked = request(
-        copied,
-        "third",
-        "p2",
-        split='follow = "runs/p3"',
-        system='init_from = "runs/p3/resnet18"',
+    first, second = (
+        load_split(RunFolder(copied / "runs" / x).folds).folds[0] for x in ("p2", "p3")
     )
-    with pytest.raises(CheckFailed, match="has seen patients"):
-        prepare_run(asked, Silent())
+    old = min(first.train - (second.train | second.validation | second.test))
+    everyone = first.train | first.validation | first.test
+    for now in PARTS:
+        parts = {x: getattr(second, x) & everyone for x in PARTS}
+        parts[now] |= {old}
+        save_split(copied / f"{now}.json", Split(Plan.KFOLD, 0, (Fold(0, **parts),)))
+        asked = request(
+            copied,
+            f"third-{now}",
+            "p2",
+            split=f'file = "{now}.json"',
+            system='init_from = "runs/p3/resnet18"',
+        )
+        if now == "train":
+            run = prepare_run(asked, Silent())
+            (found,) = json.loads(run.folder.initial("resnet18").read_text())["folds"]
+            assert found["from_fold"] == 0
+            assert old in found["trained"]
+            continue
+        with pytest.raises(CheckFailed, match=r"fold 0: 1 patients at least \(model of fold 0\)"):
+            prepare_run(asked, Silent())
     saved(copied, "new", [study(n) for n in range(100, 124)])
     with pytest.raises(CheckFailed, match=r"have seen \d+ patients of a third cohort"):
         prepare_run(
             request(copied, "fourth", "new", system='init_from = "runs/p3/resnet18"'), Silent()
         )
-    assert len(first.folds) == 2
 
 
 def other_weights(run: RunFolder) -> None:

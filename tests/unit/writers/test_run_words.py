@@ -245,17 +245,23 @@ def test_systems_of_other_sizes_and_weights_are_named() -> None:
         "x started from random weights, drawn by the seed of training."
     )
     earlier = {"run": "p2", "label": "fused", "system": "mufnet-2022"}
-    jobs["y"]["initial"] = earlier | {"compared_by": "pseudonyms and pictures"}
-    jobs["x"]["initial"] = earlier | {"compared_by": "pictures only"}
+    by_name = {"compared_by": "pseudonyms and pictures", "folds_validated_again": 5}
+    jobs["y"]["initial"] = earlier | by_name
+    jobs["x"]["initial"] = earlier | {"compared_by": "pictures only", "folds_validated_again": 0}
     assert training_words.initialisation(source(jobs=jobs)) == "; ".join(
         f"{label} started in each fold from a model of fused of the earlier run p2, class heads "
-        f"drawn anew, that had seen no patient the fold validates or tests{more}"
+        "drawn anew, that was not trained with any patient the fold validates or tests, nor chosen "
+        f"with any it tests{more}"
         for label, more in (
             (
                 "x",
                 " (patients were compared by their pictures, no pseudonym being in both cohorts)",
             ),
-            ("y", "."),
+            (
+                "y",
+                "; in 5 folds patients validated who had validated that model too, so that the choice "
+                "of the epoch saw them twice.",
+            ),
         )
     )
 
