@@ -10,12 +10,14 @@ How the thresholds were set (benchmarks/check_busi.py: 641 public breast ultraso
 
 - plain correlation of 32 x 32 pictures exceeds 0.8 in 5,000 of 205,120 pairs of strangers, because
   all share the layers from skin to chest wall; of detail it stays below 0.50;
-- registered, copies and crops reach 0.95; breast strangers at most 0.57, simulated kidneys 0.80:
-  the speckle of two pictures differs even where the anatomy agrees. 0.85 lies between;
+- registered, copies and crops reach 0.95; breast strangers at most 0.57, simulated kidneys 0.71 in
+  B-mode and 0.87 in contrast cines (four frames of each): the speckle of two pictures differs even
+  where the anatomy agrees. 0.92 lies between;
 - different frames of one lesion (detail 0.50 to 0.60) stand out only where strangers are unlike, so
-  that rule is relative: a margin above what the third most similar patient of most pictures has.
-  It is off where anatomy is uniform (breast 0.29, simulated kidneys 0.68), and in cohorts too
-  small to tell.
+  that rule is relative: so many times what the third most similar patient of most patients has.
+  Breast 0.29, such frames 1.9 to 2.0 times that; simulated kidneys 0.48 in B-mode and 0.57 in
+  contrast cines, strangers at most 1.4 times that. Where anatomy is uniform it is out of reach,
+  and it is off in cohorts too small to tell.
 """
 
 from __future__ import annotations
@@ -36,11 +38,9 @@ CANDIDATE = 0.40
 """Detail correlation from which a pair is registered."""
 ALIKE = 0.50
 """Least detail correlation of two unflipped pictures that links without registration."""
-ABOVE_STRANGERS = 0.15
-"""How far above the background (see `find_likenesses`) such a pair must lie as well."""
-UNIFORM = 0.55
-"""Background from which strangers are too alike for such a pair to tell anything."""
-REGISTERED = 0.85
+TIMES_STRANGERS = 1.75
+"""How many times the background (see `find_likenesses`) such a pair must reach as well."""
+REGISTERED = 0.92
 """Correlation after registration that links."""
 COPY = 0.90
 """Correlation, direct or registered, from which a pair is called one picture."""
@@ -156,7 +156,8 @@ def find_likenesses(scan: Scan) -> tuple[Likeness, ...]:
     For each look the best frame of its three most similar other patients is judged. Unflipped
     likeness inside one patient is expected (frames of a cine) and not reported; flipped likeness
     is, because no examination gives mirrored copies. The background of the relative rule is the
-    0.9 quantile, over looks of a modality, of the similarity to the third most similar patient.
+    0.9 quantile, over patients with looks of a modality, of the similarity of their looks' most
+    alike one to its third most similar patient: many frames are many chances of being alike.
 
     Work grows with the square of the number of looks (8 x 1024 multiplications per pair), memory
     with 512 x N. Of two studies at most the eight most alike pairs of frames are judged.
@@ -194,10 +195,10 @@ def find_likenesses(scan: Scan) -> tuple[Likeness, ...]:
     return tuple(sorted(pairs, key=lambda x: (x.first, x.second)))
 
 
-def _alike(
-    scan: Scan, thirds: Float32, patient: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
+def _alike(scan: Scan, thirds: Float32, patient: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """(N,) likeness from which the relative rule links a look; 2, out of reach, where it is off.
+
+    A background above 0.57 puts it out of reach as well: strangers tell nothing there.
 
     B-mode and contrast pictures have each their own background: strangers may be alike in one and
     not in the other, and a mean over both would say neither.
@@ -207,11 +208,13 @@ def _alike(
     alike = np.full(len(mode), 2.0)
     for name in np.unique(mode):
         own = mode == name
-        if len(np.unique(patient[own])) < _BACKGROUND_PATIENTS:
+        known, of = np.unique(patient[own], return_inverse=True)
+        if len(known) < _BACKGROUND_PATIENTS:
             continue
-        background = float(np.quantile(thirds[own], _BACKGROUND_QUANTILE))
-        if background < UNIFORM:
-            alike[own] = max(ALIKE, background + ABOVE_STRANGERS)
+        highest = np.full(len(known), -1.0)
+        np.maximum.at(highest, of, thirds[own])
+        background = float(np.quantile(highest, _BACKGROUND_QUANTILE))
+        alike[own] = max(ALIKE, TIMES_STRANGERS * background)
     return alike
 
 

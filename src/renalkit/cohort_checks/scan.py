@@ -21,6 +21,7 @@ PRINT_SIDE = 32
 THUMB_SIDE = 96
 BORDER_SHARE = 0.06
 _DARK = 6.0
+_APART = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +113,19 @@ def grey_of(pixels: npt.NDArray[np.generic]) -> Float32:
 def shown(grey: Float32) -> Float32:
     """1 where the picture shows something, 0 in dark areas connected with the border (H,W).
 
-    The black around a sector is the same in every picture of a machine: taken as content it would
-    make strangers look alike.
+    The black around a sector is the same in every picture of a machine, and so are the scales,
+    icons and words that stand in it: taken as content they would make strangers look alike. What
+    stands apart and is smaller than a tenth of the largest part does not count.
     """
     dark = (grey <= _DARK).astype(np.uint8)
     _, parts = cv2.connectedComponents(dark, connectivity=4)
     rim = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
-    outside = np.isin(parts, np.unique(rim[rim > 0]))
-    return (~outside).astype(np.float32)
+    inside = (~np.isin(parts, np.unique(rim[rim > 0]))).astype(np.uint8)
+    count, apart, facts, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
+    if count > 2:
+        area = facts[1:, cv2.CC_STAT_AREA]
+        inside = np.isin(apart, 1 + np.flatnonzero(area >= _APART * area.max())).astype(np.uint8)
+    return inside.astype(np.float32)
 
 
 def detail(grey: Float32, sigma_px: float) -> Float32:
