@@ -16,7 +16,7 @@ How the thresholds were set (benchmarks/check_busi.py: 641 public breast ultraso
 - different frames of one lesion (detail 0.50 to 0.60) stand out only where strangers are unlike, so
   that rule is relative: so many times what the third most similar patient of most patients has.
   Breast 0.29, such frames 1.9 to 2.0 times that; simulated kidneys 0.48 in B-mode and 0.57 in
-  contrast cines, strangers at most 1.4 times that. Where anatomy is uniform it is out of reach,
+  contrast cines, strangers at most 1.6 times that. Where anatomy is uniform it is out of reach,
   and it is off in cohorts too small to tell.
 """
 
