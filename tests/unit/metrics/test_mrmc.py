@@ -94,7 +94,8 @@ def test_with_unbiased_covariances_both_methods_are_one(seed, readers):
         a, b = obuchowski_rockette(truth, x, plan), one_shot(truth, x)
     except StatisticUndefined as undefined:
         # Unbiased variances of a few readers may be 0 or less: then neither has an answer.
-        assert "without any variance" in str(undefined)
+        if "without any variance" not in str(undefined):
+            raise
         return
     if a.components.cov2 <= a.components.cov3 or b.contrasts[0].difference.method.endswith("form"):
         return
