@@ -1,6 +1,7 @@
 """Re-parameterisation changes nothing but the speed."""
 
 import hashlib
+import statistics
 
 import pytest
 import torch
@@ -141,16 +142,24 @@ def test_lost_digits_are_refused_and_the_learning_form_stays():
     assert torch.equal(logits(model, image), before)
 
 
-def test_the_order_of_channels_in_memory_changes_no_gradient():
-    image = torch.rand(4, 3, 64, 64)
-    gradients = []
-    for order in (torch.contiguous_format, torch.channels_last):
-        model = net().to(memory_format=order).train()
-        model(image.contiguous(memory_format=order)).class_logits.square().sum().backward()
-        gradients.append([p.grad for p in model.parameters()])
-    for straight, packed in zip(*gradients, strict=True):
-        scale = float(straight.abs().max())
-        torch.testing.assert_close(packed, straight, rtol=1e-3, atol=1e-4 * scale)
+def gradients(image, order, dtype):
+    model = net().to(dtype).to(memory_format=order).train()
+    model(image.to(dtype).contiguous(memory_format=order)).class_logits.square().sum().backward()
+    return [p.grad.double() for p in model.parameters()]
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_the_order_of_channels_in_memory_changes_no_gradient(order):
+    """Against float64, as a share of each largest gradient. Median of pictures: in one of twelve a
+    unit lies so near its kink that rounding turns it on or off."""
+    off = []
+    for seed in range(5):
+        image = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
+        exact = gradients(image, torch.contiguous_format, torch.float64)
+        found = gradients(image, order, torch.float32)
+        pairs = zip(found, exact, strict=True)
+        off.append(max(float((f - e).abs().max() / e.abs().max()) for f, e in pairs))
+    assert statistics.median(off) < 1e-3, off
 
 
 def test_plain_cam_adds_up_to_the_logits():
