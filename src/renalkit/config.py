@@ -72,6 +72,20 @@ def with_overrides(tables: Mapping[str, Any], overrides: Sequence[str]) -> dict[
     return result
 
 
+def with_values(tables: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables with values put in by dotted key; numbers index lists of tables.
+
+    Raises KeyError, IndexError, ValueError or TypeError for a place that cannot be.
+
+    >>> with_values({"systems": [{"name": "unet"}]}, {"systems.0.size": 64})
+    {'systems': [{'name': 'unet', 'size': 64}]}
+    """
+    result: Any = _copied(tables)
+    for name, value in values.items():
+        _put(result, name.split("."), value)
+    return result
+
+
 def _copied(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(k): _copied(v) for k, v in value.items()}
@@ -87,6 +101,40 @@ def _put(place: Any, names: list[str], value: Any) -> None:
         place[int(names[-1])] = value
     else:
         place[names[-1]] = value
+
+
+def to_toml(tables: Mapping[str, Any]) -> str:
+    """Settings as TOML text that reads back equal (checked)."""
+    lines = [f"{k} = {toml_value(v)}" for k, v in tables.items() if not _is_table(v)]
+    for key, value in tables.items():
+        if isinstance(value, Mapping):
+            lines += ["", f"[{key}]", *(f"{k} = {toml_value(v)}" for k, v in value.items())]
+        elif _is_table(value):
+            for item in value:
+                lines += ["", f"[[{key}]]", *(f"{k} = {toml_value(v)}" for k, v in item.items())]
+    text = "\n".join(lines) + "\n"
+    assert tomllib.loads(text) == dict(tables), "the settings do not survive being written"
+    return text
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, Mapping) or (
+        isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
+    )
+
+
+def toml_value(value: Any) -> str:
+    """A plain value in TOML notation; `parse_value` reads it back."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{k} = {toml_value(v)}" for k, v in value.items()) + " }"
+    return "[" + ", ".join(toml_value(v) for v in value) + "]"
 
 
 def problems_of(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from renalkit.config import parse_value, read_toml, with_overrides
+from renalkit.config import parse_value, read_toml, to_toml, toml_value, with_overrides
 from renalkit.errors import ConfigError
 from renalkit.store.files import make_folder, write_json, write_text
 from renalkit.store.runs import RunFolder, amending_manifest
@@ -161,41 +160,8 @@ def _variant(first: dict[str, Any], label: str, changes: Mapping[str, Any]) -> d
     keys = {
         k.removeprefix("systems.0.").replace("input.size", "size"): v for k, v in changes.items()
     }
-    varied = with_overrides(first, [f"{k}={_toml_value(v)}" for k, v in keys.items()])
+    varied = with_overrides(first, [f"{k}={toml_value(v)}" for k, v in keys.items()])
     return {**varied, "label": label}
-
-
-def to_toml(tables: Mapping[str, Any]) -> str:
-    """Settings as TOML text that reads back equal (checked)."""
-    lines = [f"{k} = {_toml_value(v)}" for k, v in tables.items() if not _is_table(v)]
-    for key, value in tables.items():
-        if isinstance(value, Mapping):
-            lines += ["", f"[{key}]", *(f"{k} = {_toml_value(v)}" for k, v in value.items())]
-        elif _is_table(value):
-            for item in value:
-                lines += ["", f"[[{key}]]", *(f"{k} = {_toml_value(v)}" for k, v in item.items())]
-    text = "\n".join(lines) + "\n"
-    assert tomllib.loads(text) == dict(tables), "the settings do not survive being written"
-    return text
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, Mapping) or (
-        isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
-    )
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{k} = {_toml_value(v)}" for k, v in value.items()) + " }"
-    return "[" + ", ".join(_toml_value(v) for v in value) + "]"
 
 
 def compare_words(found: Json) -> str:

@@ -8,15 +8,14 @@ the paper says.
 
 from __future__ import annotations
 
-import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from renalkit.config import Settings, parse_settings
+from renalkit.config import Settings, parse_settings, to_toml, with_values
 from renalkit.errors import ConfigError
 from renalkit.store.files import make_folder, write_json, write_text
 from renalkit.store.runs import RunFolder, amending_manifest
@@ -145,13 +144,13 @@ def _run(
     experiment = {
         "name": name,
         "cohort": str(request.cohort.resolve()),
-        **_with(preset.experiment, differing),
+        **with_values(preset.experiment, differing),
     }
     folder = RunFolder(request.output / name)
     make_folder(request.output)
     file = request.output / f"{name}.toml"
     words = f"# {preset.paper}, profile '{request.profile}': {profile.words}.\n"
-    write_text(file, words + _toml(experiment))
+    write_text(file, words + to_toml(experiment))
     found = run_experiment(
         RunRequest(file, request.output, request.overrides, request.waive, request.processes),
         progress,
@@ -184,50 +183,6 @@ def reproduction_record(
         "deviations": [d.model_dump(mode="json") for d in deviations],
         "overrides": list(request.overrides),
     }
-
-
-def _with(experiment: Mapping[str, Any], differing: Mapping[str, Any]) -> dict[str, Any]:
-    """The tables with dotted keys set; numbers index lists of tables."""
-    plain: dict[str, Any] = json.loads(json.dumps(experiment))
-    for key, value in differing.items():
-        place: Any = plain
-        *names, last = key.split(".")
-        for name in names:
-            place = place[int(name)] if isinstance(place, list) else place.setdefault(name, {})
-        place[last] = value
-    return plain
-
-
-def _toml(tables: Mapping[str, Any]) -> str:
-    """TOML of plain values, tables of tables and lists of tables."""
-    plain = [f"{k} = {_value(v)}" for k, v in tables.items() if not _table(v)]
-    text = "\n".join(plain) + "\n"
-    for key, value in tables.items():
-        if isinstance(value, dict):
-            text += f"\n[{key}]\n" + _flat(value)
-        elif _table(value):
-            text += "".join(f"\n[[{key}]]\n{_flat(item)}" for item in value)
-    return text
-
-
-def _table(value: Any) -> bool:
-    return isinstance(value, dict) or (
-        isinstance(value, list) and bool(value) and isinstance(value[0], dict)
-    )
-
-
-def _flat(table: Mapping[str, Any]) -> str:
-    return "".join(f"{k} = {_value(v)}\n" for k, v in table.items())
-
-
-def _value(value: Any) -> str:
-    """JSON's notation is TOML's for words, numbers, truth values and lists of them."""
-    if isinstance(value, Mapping):
-        inner = ", ".join(f"{k} = {_value(v)}" for k, v in value.items())
-        return f"{{ {inner} }}" if inner else "{}"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return "[" + ", ".join(_value(v) for v in value) + "]"
-    return json.dumps(value)
 
 
 def reproduce_words(found: Mapping[str, Any]) -> str:

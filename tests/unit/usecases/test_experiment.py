@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from renalkit.config import to_toml
 from renalkit.errors import ConfigError
 from renalkit.systems import get_system
-from renalkit.usecases.compare import PRESETS, CompareRequest, run_compare, to_toml
+from renalkit.usecases.compare import PRESETS, CompareRequest, run_compare
 from renalkit.usecases.experiment import Experiment, jobs_of, read_experiment
 from renalkit.usecases.progress import Silent
 

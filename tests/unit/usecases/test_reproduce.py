@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from renalkit.config import parse_settings
+from renalkit.config import parse_settings, to_toml, with_values
 from renalkit.errors import ConfigError
 from renalkit.store.files import write_json
 from renalkit.store.runs import RunFolder
@@ -19,8 +19,6 @@ from renalkit.usecases.report import write_report
 from renalkit.usecases.reproduce import (
     PAPERS,
     ReproduceRequest,
-    _toml,
-    _with,
     paper_preset,
     reproduction_record,
     run_reproduce,
@@ -34,8 +32,8 @@ def experiment_of(paper: str, profile: str, variant: str | None = None) -> Exper
     differing = dict(preset.profiles[profile].set)
     if variant is not None:
         differing |= preset.variants[variant].set
-    tables = {"name": "n", "cohort": "c", **_with(preset.experiment, differing)}
-    return parse_settings(Experiment, tomllib.loads(_toml(tables)))
+    tables = {"name": "n", "cohort": "c", **with_values(preset.experiment, differing)}
+    return parse_settings(Experiment, tomllib.loads(to_toml(tables)))
 
 
 def test_four_papers_are_faithful_or_small_and_one_is_shown_in_minutes() -> None:
