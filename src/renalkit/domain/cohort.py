@@ -36,6 +36,13 @@ class ClassTask:
         found: dict[str, Any] = {"classes": list(self.classes), "positive": self.positive}
         return found | ({"ordered": True} if self.ordered else {})
 
+    @property
+    def positive_index(self) -> int | None:
+        """Position of the positive class of two, the second where none is named; None for more."""
+        if len(self.classes) != 2:
+            return None
+        return 1 if self.positive is None else self.index(self.positive)
+
     def index(self, label: str) -> int:
         """Position of a label; ValueError names the known classes."""
         if label not in self.classes:

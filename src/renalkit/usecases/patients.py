@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from math import isfinite
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,67 +24,21 @@ from renalkit.metrics.calibrators import (
     Calibrator,
     effective_number_weights,
     fit_calibrator,
-    focal_posterior,
     imposed_shares,
-    with_shares,
 )
 from renalkit.metrics.classification import Threshold
+from renalkit.metrics.patient_way import FoldWay, Shares, calibrated, corrected
 from renalkit.metrics.pooling import TEMPERATURES, PoolingChoice, choose_pooling
 from renalkit.store.files import read_json
 from renalkit.store.splits import load_split
 from renalkit.usecases.experiment import CLINICAL, Job, StatisticsSettings
 from renalkit.usecases.results import (
-    Json,
     RunResults,
     SystemResults,
     pool,
     positive_class,
     thresholds_of,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Shares:
-    """Shares of the classes that training imposed, and those of its patients.
-
-    gamma: of the focal loss that is undone first, 0 without one; per_logit: its kind.
-    """
-
-    imposed: tuple[float, ...]
-    wanted: tuple[float, ...]
-    gamma: float = 0.0
-    per_logit: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class FoldWay:
-    """How the frames of one fold become patients: everything fixed before the test part counts."""
-
-    fold: int
-    choice: PoolingChoice
-    shares: Shares | None
-    calibrator: Calibrator
-
-    def as_json(self) -> Json:
-        """What metrics.json keeps; an infinite loss is null."""
-        pooling = self.choice.pooling
-        numbers = {
-            Rule.TOPK: {"share": pooling.share},
-            Rule.NOISY_OR: {"noisy_or_frames": pooling.noisy_or_frames},
-            Rule.ATTENTION: {"temperature": pooling.temperature},
-        }
-        losses = {r.value: v if isfinite(v) else None for r, v in self.choice.losses.items()}
-        about = asdict(self.calibrator)
-        return {
-            "fold": self.fold,
-            "rule": pooling.rule.value,
-            **numbers.get(pooling.rule, {}),
-            "n": self.choice.n,
-            "losses": losses,
-            "note": self.choice.note,
-            "prior": None if self.shares is None else asdict(self.shares),
-            "calibration": about | {"kind": self.calibrator.kind.value},
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,16 +94,16 @@ def patients_of(results: RunResults, system: SystemResults) -> Patients:
         shares = None
         if statistics.prior_correction and system.job.system != CLINICAL:
             shares = _shares(results, system, fold)
-        corrected = [_corrected(part.get(fold, []), shares) for part in (test, validation)]
-        choice = _choice(statistics, base, corrected[1])
-        tested, known = (aggregate(p, Unit.PATIENT, choice.pooling) for p in corrected)
-        calibrator = _calibrator(statistics.calibration, known)
-        ways.append(FoldWay(fold, choice, shares, calibrator))
-        frames += corrected[0]
+        tested, frames_known = test.get(fold, []), corrected(validation.get(fold, []), shares)
+        choice = _choice(statistics, base, frames_known)
+        known = aggregate(frames_known, Unit.PATIENT, choice.pooling)
+        way = FoldWay(fold, choice, shares, _calibrator(statistics.calibration, known))
+        ways.append(way)
+        frames += way.corrected(tested)
         raw_held += known
-        ends += _calibrated(tested, calibrator)
-        held += _calibrated(known, calibrator)
-        plain += aggregate(test.get(fold, []), Unit.PATIENT, choice.pooling)
+        ends += way.patients(tested)
+        held += calibrated(known, way.calibrator)
+        plain += aggregate(tested, Unit.PATIENT, choice.pooling)
     changed = bool(statistics.prior_correction)
     return Patients(
         test=tuple(ends),
@@ -165,18 +118,26 @@ def patients_of(results: RunResults, system: SystemResults) -> Patients:
 
 
 def pooling_of(results: RunResults, system: SystemResults) -> Pooling:
+    """`stated_pooling` of a system of the run."""
+    clinical = system.job.system == CLINICAL
+    return stated_pooling(results.statistics, positive_class(results), clinical=clinical)
+
+
+def stated_pooling(
+    statistics: StatisticsSettings, positive: int | None, *, clinical: bool = False
+) -> Pooling:
     """The rule of the settings with its numbers; the mean where a fold chooses.
 
-    The clinical model says one thing of a patient, repeated for each frame: its mean.
+    The clinical model says one thing of a patient, repeated for each frame: its mean. positive:
+    index of the positive class of two.
     """
-    statistics = results.statistics
-    fixed = statistics.rule != "validation" and system.job.system != CLINICAL
+    fixed = statistics.rule != "validation" and not clinical
     base = Pooling(
         Rule(statistics.rule) if fixed else Rule.MEAN,
         share=statistics.topk_share,
         noisy_or_frames=statistics.noisy_or_frames,
     )
-    positive, temperature = positive_class(results), statistics.attention_temperature
+    temperature = statistics.attention_temperature
     base = base if positive is None else replace(base, positive=positive)
     return base if temperature is None else replace(base, temperature=temperature)
 
@@ -213,29 +174,6 @@ def _calibrator(asked: Calibration, validation: Sequence[Prediction]) -> Calibra
         return Calibrator(Calibration.NONE, asked, len(known), note=note)
     truth = np.array([p.target for p in known], dtype=np.intp)
     return fit_calibrator(truth, np.array([p.scores for p in known]), asked)
-
-
-def _calibrated(patients: Sequence[Prediction], calibrator: Calibrator) -> list[Prediction]:
-    if calibrator.kind is Calibration.NONE or not patients:
-        return list(patients)
-    found = calibrator.apply(np.array([p.scores for p in patients]))
-    return _with_scores(patients, found.tolist())
-
-
-def _corrected(frames: Sequence[Prediction], shares: Shares | None) -> list[Prediction]:
-    if shares is None or not frames:
-        return list(frames)
-    scores = np.array([p.scores for p in frames], dtype=np.float64)
-    if shares.gamma or shares.per_logit:
-        scores = focal_posterior(scores, shares.gamma, shares.per_logit)
-    found = with_shares(scores, shares.imposed, shares.wanted)
-    return _with_scores(frames, found.tolist())
-
-
-def _with_scores(
-    predictions: Sequence[Prediction], scores: Sequence[Sequence[float]]
-) -> list[Prediction]:
-    return [replace(p, scores=tuple(s)) for p, s in zip(predictions, scores, strict=True)]
 
 
 def _shares(results: RunResults, system: SystemResults, fold: int) -> Shares:

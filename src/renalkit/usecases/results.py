@@ -262,10 +262,7 @@ def _cases(
 
 def positive_class(results: RunResults) -> int | None:
     """Index of the positive class of a two-class task, None for several classes."""
-    task = results.task
-    if len(task.classes) != 2:
-        return None
-    return 1 if task.positive is None else task.index(task.positive)
+    return results.task.positive_index
 
 
 def thresholds_of(results: RunResults, validation: Sequence[Prediction]) -> dict[int, Threshold]:
