@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from renalkit.domain.study import Study, checked_key
+from renalkit.domain.volume import Volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +156,7 @@ def study_digest(study: Study) -> str:
         repr((study.key, study.patient, study.label, study.site, study.scanner)),
         repr(sorted(study.covariates.items())),
         *(repr((c.sha256, c.mode.value, c.regions, c.spacing_mm, c.times_s)) for c in study.clips),
+        *(repr((c.grid, c.phase, c.labels)) for c in study.clips if isinstance(c, Volume)),
         *(repr(lesion) for lesion in study.lesions),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -1,6 +1,6 @@
 """What an image is: pixels with a mode, a scale that may be unknown, and a source.
 
-Shape legend: T frames, H rows, W columns, Z slices. Pixels are read-only.
+Shape legend: T frames, H rows, W columns. Pixels are read-only. CT volumes: see `volume`.
 """
 
 from __future__ import annotations
@@ -201,23 +201,3 @@ class Frame:
 
     def __post_init__(self) -> None:
         check_frames((1, *self.pixels.shape), what="frame pixels (with a leading 1)")
-
-
-@dataclass(frozen=True, slots=True)
-class Volume:
-    """A CT volume (Z,Y,X) in HU with its affine (voxel index z,y,x,1 -> LPS mm)."""
-
-    pixels: Pixels = field(compare=False, repr=False)
-    sha256: str
-    affine_lps_mm: tuple[tuple[float, float, float, float], ...]
-    source: Source
-    mode: Mode = Mode.CT
-
-    def __post_init__(self) -> None:
-        if self.pixels.ndim != 3 or 0 in self.pixels.shape:
-            raise ValueError(f"volume must be (Z,Y,X), got {self.pixels.shape}")
-        affine = np.asarray(self.affine_lps_mm, dtype=float)
-        if affine.shape != (4, 4) or not np.isfinite(affine).all():
-            raise ValueError("affine must be 4 x 4 and finite")
-        if abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-            raise ValueError("affine is singular: the voxel grid has no volume")

@@ -85,17 +85,17 @@ def frame_pairs(cohort: Cohort) -> tuple[FramePair, ...]:
     return tuple(sorted(found, key=lambda p: p.key))
 
 
-def paired_samples(cohort: Cohort) -> tuple[Sample, ...]:
+def paired_samples(cohort: Cohort, *, known: bool = True) -> tuple[Sample, ...]:
     """Every B-mode frame with a usable truth and, where there is one, its contrast partner.
 
-    The same frames in the same order as `b_mode_samples`.
+    The same frames in the same order as `b_mode_samples`. known: as there.
     """
     partners = {
         pair.key: (Beside(pair.contrast, pair.contrast_frame, pair.contrast_box), pair.roi_origin)
         for pair in frame_pairs(cohort)
     }
     found: list[Sample] = []
-    for sample in b_mode_samples(cohort):
+    for sample in b_mode_samples(cohort, known=known):
         beside, origin = partners.get(sample.key, (None, sample.roi_origin))
         found.append(replace(sample, beside=beside, roi_origin=origin))
     return tuple(found)

@@ -138,15 +138,15 @@ def _unannotated(study: Study, task: ClassTask) -> Iterable[Sample]:
             )
 
 
-def b_mode_samples(cohort: Cohort) -> tuple[Sample, ...]:
+def b_mode_samples(cohort: Cohort, *, known: bool = True) -> tuple[Sample, ...]:
     """Every B-mode frame with a usable truth, sorted by key: P1's unit of training.
 
     Frames whose lesions disagree in class keep their mask and have no label. A frame with
-    neither label nor mask is left out.
+    neither label nor mask is left out, unless known is False: then nothing need be known.
     """
     found: list[Sample] = []
     for study in cohort.studies:
         outlined = any(le.rois for le in study.lesions)
         source = _annotated(study, cohort.task) if outlined else _unannotated(study, cohort.task)
-        found += [s for s in source if s.label is not None or s.mask is not None]
+        found += [s for s in source if not known or s.label is not None or s.mask is not None]
     return tuple(sorted(found, key=lambda s: s.key))

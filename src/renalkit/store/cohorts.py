@@ -21,6 +21,7 @@ import json
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,17 @@ from renalkit.domain.study import (
     Side,
     Study,
 )
+from renalkit.domain.volume import (
+    LabelMap,
+    Phase,
+    PhaseSource,
+    Volume,
+    VolumeGrid,
+    affine_of,
+)
 from renalkit.errors import InputRefused, Reason, StoreError
 from renalkit.store.files import parse_json, sha256_bytes, write_json, write_text
-from renalkit.store.pixels import PIXELS, put, stored
+from renalkit.store.pixels import PIXELS, digests_of, put_clip, stored
 
 SCHEMA = 1
 COHORT = "cohort.toml"
@@ -124,6 +133,7 @@ def _clip_to_json(clip: Clip) -> dict[str, Any]:
         "spacing_mm": _optional_list(clip.spacing_mm),
         "times_s": _optional_list(clip.times_s),
         **_pane_to_json(clip),
+        **_volume_to_json(clip),
     }
 
 
@@ -141,6 +151,28 @@ def _pane_to_json(clip: Clip) -> dict[str, Any]:
     if clip.source_frames is not None:
         found["source_frames"] = list(clip.source_frames)
     return found
+
+
+def _volume_to_json(clip: Clip) -> dict[str, Any]:
+    """What only a volume has; nothing for other clips."""
+    if not isinstance(clip, Volume):
+        return {}
+    grid, labels = clip.grid, clip.labels
+    return {
+        "volume": {
+            "affine_lps_mm": [list(row) for row in grid.affine_lps_mm],
+            "slice_at": _optional_list(grid.slice_at),
+            "source_axes": clip.source_axes,
+            "phase": clip.phase,
+            "phase_source": clip.phase_source,
+            "labels": None
+            if labels is None
+            else {
+                "sha256": labels.sha256,
+                "dtype": labels.pixels.dtype.newbyteorder("<").str,
+            },
+        }
+    }
 
 
 def _lesion_to_json(lesion: Lesion) -> dict[str, Any]:
@@ -282,7 +314,8 @@ def _clip_from_json(value: Any, stacks: Stacks) -> Clip:
     sha256 = record.text("sha256")
     shape = tuple(int(n) for n in record.numbers("shape") or ())
     origin = _Record(record.any("source"), "source")
-    clip = Clip(
+    volume = record.added("volume")
+    clip = _kind_of_clip(volume, stacks, shape)(
         pixels=stacks(sha256, shape, record.text("dtype")),
         sha256=sha256,
         mode=Mode(record.text("mode")),
@@ -302,6 +335,40 @@ def _clip_from_json(value: Any, stacks: Stacks) -> Clip:
     origin.end()
     record.end()
     return clip
+
+
+def _kind_of_clip(value: Any, stacks: Stacks, shape: tuple[int, ...]) -> Callable[..., Clip]:
+    """What makes the clip of a record: `Clip`, or `Volume` with what only a volume has."""
+    if value is None:
+        return Clip
+    record = _Record(value, "volume")
+    affine = tuple(
+        tuple(_Record({"row": row}, "affine").numbers("row") or ())
+        for row in record.items("affine_lps_mm")
+    )
+    if len(affine) != 4 or any(len(row) != 4 for row in affine) or len(shape) != 3:
+        raise ValueError("volume: the affine has four rows of four numbers")
+    labels = record.any("labels")
+    made = partial(
+        Volume,
+        grid=VolumeGrid(
+            (shape[0], shape[1], shape[2]), affine_of(affine), record.numbers("slice_at")
+        ),
+        source_axes=record.text("source_axes"),
+        phase=_enum(record, "phase", Phase),
+        phase_source=_enum(record, "phase_source", PhaseSource),
+        labels=None if labels is None else _labels_from_json(labels, stacks, shape),
+    )
+    record.end()
+    return made
+
+
+def _labels_from_json(value: Any, stacks: Stacks, shape: tuple[int, ...]) -> LabelMap:
+    record = _Record(value, "labels")
+    sha256 = record.text("sha256")
+    found = LabelMap(stacks(sha256, shape, record.text("dtype")), sha256)
+    record.end()
+    return found
 
 
 def _text_or_empty(value: Any) -> str:
@@ -525,7 +592,7 @@ def save_cohort(folder: Path, cohort: Cohort, account: Iterable[AccountLine] = (
     """
     for study in cohort.studies:
         for clip in study.clips:
-            put(folder, clip)
+            put_clip(folder, clip)
     cohort = _settled(folder, cohort)
     lines = tuple(sorted(account))
     (folder / COHORT).unlink(missing_ok=True)
@@ -568,7 +635,7 @@ def _write_if_new(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def _drop_unused_pixels(folder: Path, cohort: Cohort) -> None:
-    used = {c.sha256 for s in cohort.studies for c in s.clips}
+    used = {d for s in cohort.studies for c in s.clips for d in digests_of(c)}
     for path in (folder / PIXELS).glob("*/*"):
         if path.name.partition(".")[0] not in used:
             path.unlink()

@@ -13,13 +13,14 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from renalkit.domain.image import Clip, Pixels, PixelStack, pixel_sha256
+from renalkit.domain.volume import Volume
 from renalkit.errors import InputRefused, Reason, StoreError
 from renalkit.store.files import write_with
 
@@ -144,23 +145,41 @@ def _damaged(path: Path, words: str) -> StoreError:
     return StoreError(f"stored pixels are damaged ({words})", where=path.name[:12], remedy=_REMEDY)
 
 
-def put(folder: Path, clip: Clip) -> StoredStack:
-    """Store the pixels of a clip unless they are there; they are read back and compared first.
+def put_clip(folder: Path, clip: Clip) -> Clip:
+    """Store the pixels of a clip, and the labels of a volume; the clip with stored pixels.
+
+    Raises: as `put`.
+    """
+    kept = replace(clip, pixels=put(folder, clip.pixels, clip.sha256))
+    if isinstance(kept, Volume) and kept.labels is not None:
+        labels = put(folder, kept.labels.pixels, kept.labels.sha256)
+        return replace(kept, labels=replace(kept.labels, pixels=labels))
+    return kept
+
+
+def digests_of(clip: Clip) -> set[str]:
+    """Digests of all pixels that `put_clip` stores."""
+    labels = clip.labels if isinstance(clip, Volume) else None
+    return {clip.sha256} | ({labels.sha256} if labels is not None else set())
+
+
+def put(folder: Path, pixels: PixelStack, sha256: str) -> StoredStack:
+    """Store pixels unless they are there; they are read back and compared first.
 
     Raises:
-        StoreError: the disk refused, or the pixels do not have the digest the clip states.
-        InputRefused: the source of a lazy clip can no longer be read or decoded.
+        StoreError: the disk refused, or the pixels do not have the digest stated.
+        InputRefused: the source of lazy pixels can no longer be read or decoded.
     """
-    path = pixel_path(folder, clip.sha256)
-    dtype = np.dtype(clip.pixels.dtype).newbyteorder("<")
-    shape = tuple(int(n) for n in clip.pixels.shape)
+    path = pixel_path(folder, sha256)
+    dtype = np.dtype(pixels.dtype).newbyteorder("<")
+    shape = tuple(int(n) for n in pixels.shape)
 
     def fill(temporary: Path) -> None:
-        _write(temporary, clip.pixels, dtype)
-        if pixel_sha256(StoredStack(temporary, shape, dtype)) != clip.sha256:
+        _write(temporary, pixels, dtype)
+        if pixel_sha256(StoredStack(temporary, shape, dtype)) != sha256:
             raise StoreError(
                 "the pixels are not those the clip's digest was made of",
-                where=clip.sha256[:12],
+                where=sha256[:12],
                 remedy="read the file again; if it repeats, check the disk and the memory",
             )
 

@@ -23,7 +23,7 @@ from renalkit.readers.contract import FileReport, Outcome, ReadResult
 from renalkit.readers.pseudonyms import Pseudonyms
 from renalkit.store.cohorts import study_from_json, study_to_json
 from renalkit.store.files import parse_json, write_json
-from renalkit.store.pixels import put, stored
+from renalkit.store.pixels import put_clip, stored
 
 
 @dataclass(slots=True)
@@ -100,8 +100,7 @@ class Staging:
         if study is None and place not in self._asked:
             return result
         if study is not None:
-            clips = tuple(replace(c, pixels=put(self.cohort, c)) for c in study.clips)
-            study = replace(study, clips=clips)
+            study = replace(study, clips=tuple(put_clip(self.cohort, c) for c in study.clips))
         issued = self.pseudonyms.issued
         own = () if study is None else (study.key, study.patient)
         links = {key: plain_text(issued[key]) for key in own}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from renalkit.domain.geometry import Box, Region
-from renalkit.domain.image import Clip, Frame, Mode, PixelStack, Source, Volume, pixel_sha256
+from renalkit.domain.image import Clip, Frame, Mode, PixelStack, Source, pixel_sha256
 
 SOURCE = Source("0" * 64, "f-0", "png")
 STACKS = st.sampled_from(("u1", "<u2", "<f4")).flatmap(
@@ -105,16 +105,9 @@ def test_clips_are_equal_by_digest_and_description() -> None:
     assert clip((3, 4, 5)) != clip((3, 5, 4))
 
 
-def test_frames_and_volumes_check_their_shape() -> None:
+def test_frames_check_their_shape() -> None:
     with pytest.raises(ValueError, match="frame pixels"):
         Frame(np.zeros((3,)), Mode.B, SOURCE, 0)
-    eye = tuple(tuple(float(i == j) for j in range(4)) for i in range(4))
-    assert Volume(np.zeros((2, 2, 2)), "a", eye, SOURCE).mode is Mode.CT  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"\(Z,Y,X\)"):
-        Volume(np.zeros((2, 2)), "a", eye, SOURCE)  # type: ignore[arg-type]
-    flat = (eye[0], eye[1], (0.0,) * 4, eye[3])
-    with pytest.raises(ValueError, match="singular"):
-        Volume(np.zeros((2, 2, 2)), "a", flat, SOURCE)  # type: ignore[arg-type]
 
 
 def test_a_pane_knows_its_corner_and_its_frames_in_the_source() -> None:

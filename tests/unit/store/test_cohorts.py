@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,14 @@ from renalkit.domain.study import (
     Scanner,
     Side,
     Study,
+)
+from renalkit.domain.volume import (
+    LabelMap,
+    Phase,
+    PhaseSource,
+    Volume,
+    VolumeGrid,
+    affine_of,
 )
 from renalkit.errors import Reason, StoreError
 from renalkit.store.cohorts import (
@@ -436,3 +445,41 @@ def test_an_account_line_needs_its_reason() -> None:
         AccountLine("f-0", "0", "refused")
     with pytest.raises(ValueError, match="is not one of"):
         AccountLine("f-0", "0", "lost")
+
+
+def test_a_volume_comes_back_with_its_grid_and_labels(tmp_path: Path) -> None:
+    pixels = np.arange(60, dtype="<i2").reshape(3, 4, 5)
+    drawn = (pixels % 4).astype(np.uint8)
+    affine = affine_of(((0, 0, 0.8, -10), (0, 0.7, 0, 20), (3, 0, 0, -5), (0, 0, 0, 1)))
+    volume = Volume(
+        pixels=pixels,
+        sha256=pixel_sha256(pixels),
+        mode=Mode.CT,
+        source=Source("0" * 64, "f-" + "0" * 20, "dicom-ct"),
+        spacing_mm=(0.7, 0.8),
+        grid=VolumeGrid((3, 4, 5), affine, (0.0, 1.0, 3.0)),
+        source_axes="IPL",
+        phase=Phase.NEPHROGRAPHIC,
+        phase_source=PhaseSource.HEADER,
+        labels=LabelMap(drawn, pixel_sha256(drawn)),
+    )
+    study = Study(key="s-" + "0" * 20, patient="p-" + "0" * 20, clips=(volume,), label="a")
+    cohort = Cohort("ct", ClassTask(("a", "b"), "a"), (study,))
+    save_cohort(tmp_path, cohort)
+    found = load_cohort(tmp_path)
+    (again,) = found.studies[0].clips
+    assert again == volume
+    assert isinstance(again, Volume)
+    assert again.labels is not None
+    for k in range(3):
+        assert np.array_equal(again.pixels[k], pixels[k])
+        assert np.array_equal(again.labels.pixels[k], drawn[k])
+    moved = replace(volume, grid=VolumeGrid((3, 4, 5), affine))
+    assert Cohort("ct", cohort.task, (replace(study, clips=(moved,)),)).digest != cohort.digest
+    save_cohort(tmp_path, Cohort("ct", cohort.task, (replace(study, clips=(moved,)),)))
+    assert len(list((tmp_path / "pixels").glob("*/*"))) == 2
+    save_cohort(
+        tmp_path,
+        Cohort("ct", cohort.task, (replace(study, clips=(replace(volume, labels=None),)),)),
+    )
+    assert len(list((tmp_path / "pixels").glob("*/*"))) == 1

@@ -16,13 +16,18 @@ from zarr.storage import ZipStore
 
 from renalkit.domain.image import Clip, Mode, PixelStack, Source, pixel_sha256
 from renalkit.errors import StoreError
-from renalkit.store.pixels import StoredStack, pixel_path, put, stored, verify
+from renalkit.store import pixels as store_pixels
+from renalkit.store.pixels import StoredStack, pixel_path, stored, verify
 
 SOURCE = Source("0" * 64, "f-" + "0" * 20, "png")
 
 
 def clip_of(pixels: np.ndarray) -> Clip:
     return Clip(pixels, pixel_sha256(pixels), Mode.B, SOURCE)
+
+
+def put(folder: Path, clip: Clip) -> StoredStack:
+    return store_pixels.put(folder, clip.pixels, clip.sha256)
 
 
 SHAPES = st.tuples(

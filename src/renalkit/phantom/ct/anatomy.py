@@ -14,12 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from renalkit.domain.volume import Phase
 from renalkit.errors import ConfigError
 from renalkit.phantom.ct.lesions import (
     Kidney,
@@ -42,15 +42,6 @@ _SLICE_SHARES = (0.03, 0.03, 0.12, 0.07, 0.08, 0.12, 0.23, 0.06, 0.26)
 _TUMOURS = (0.90, 0.08, 0.02)
 _CYSTS = (0.49, 0.17, 0.13, 0.09, 0.05, 0.03, 0.02, 0.01, 0.01)
 _MOST_LESIONS = 20
-
-
-class Phase(StrEnum):
-    """Contrast phase of a scan."""
-
-    NON_CONTRAST = "non-contrast"
-    CORTICOMEDULLARY = "corticomedullary"
-    NEPHROGRAPHIC = "nephrographic"
-    EXCRETORY = "excretory"
 
 
 DistractorKind = Literal[
