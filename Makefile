@@ -14,7 +14,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,video,pdf,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,runtime,export,video,pdf,dev]'
 	touch $(STAMP)
 
 demo: setup

@@ -1,0 +1,1 @@
+"""Prediction without torch: engines that compute exported networks, and packages they come in."""
