@@ -144,13 +144,15 @@ def _text(value: float) -> str:
 
 
 def features(perfusion: Perfusion) -> dict[str, float]:
-    """The named vector of perfusion figures: every known figure of every region and ratio."""
+    """The named vector of perfusion figures: every known figure of every region, ratio and
+    difference."""
     found: dict[str, float] = {}
     for name, fit in perfusion.curves.items():
         if isinstance(fit, CurveFit):
             found |= _named(name, fit.figures)
     for c in perfusion.comparisons:
         found |= _named(f"{c.of}_over_{c.reference}", c.ratios)
+        found |= _named(f"{c.of}_minus_{c.reference}", c.differences)
     return found
 
 

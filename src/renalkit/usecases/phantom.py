@@ -214,7 +214,8 @@ def _finish(plan: PhantomPlan, cohort: Path, settings: Mapping[str, Any]) -> dic
     """Tables over all patients, and the summary."""
     indices = range(plan.patients.n_patients)
     folders = [record_of(cohort, index).parent for index in indices]
-    join_tables((folder / "boxes.csv" for folder in folders), cohort / "boxes.csv")
+    for name in ("boxes", "regions"):
+        join_tables((folder / f"{name}.csv" for folder in folders), cohort / f"{name}.csv")
     join_tables((folder / "outlines.csv" for folder in folders), cohort / "reader_boxes.csv")
     tally = _Tally()
     truth = cohort / "truth" / "patients.csv"

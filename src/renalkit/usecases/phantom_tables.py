@@ -2,6 +2,7 @@
 
     labels.csv         class, site and covariates, per patient or per picture
     boxes.csv          the true box of the mass, per frame
+    regions.csv        of clips: the same, and a square of cortex to compare with
     readings.csv       score and vote, per reader and patient
     reader_boxes.csv   box and outline, per reader and still
     pairs.csv          cropped frame pairs
@@ -55,7 +56,7 @@ def _cell(value: Any) -> Any:
     return " ".join(map(str, value)) if isinstance(value, tuple) else value
 
 
-def box_row(file: str, frame: int, box: Box) -> dict[str, Any]:
+def box_row(file: str, frame: int, box: Box, lesion: str = "1") -> dict[str, Any]:
     """A box as `renalkit ingest --annotations` reads it."""
     return {
         "file": file,
@@ -64,7 +65,7 @@ def box_row(file: str, frame: int, box: Box) -> dict[str, Any]:
         "y": box.y,
         "width": box.width,
         "height": box.height,
-        "lesion": "1",
+        "lesion": lesion,
     }
 
 

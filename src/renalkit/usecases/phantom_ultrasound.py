@@ -27,6 +27,8 @@ Picture = npt.NDArray[np.uint8]
 
 _STILL_MARGIN = (40, 30)  # columns left of and rows above the picture on a still's screen
 _OUTLINED = ("lesion", "kidney", "cortex")
+_IN_PLANE = 0.1  # largest share of another section on a frame where a region is outlined
+_LEAST_HALF_PX = 3
 
 
 def write_ultrasound(case: Case) -> dict[str, Any]:
@@ -37,12 +39,15 @@ def write_ultrasound(case: Case) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     with ExitStack() as stack:
-        boxes = stack.enter_context(table_file(case.truth / "boxes.csv"))
+        boxes, regions = (
+            stack.enter_context(table_file(case.truth / f"{name}.csv"))
+            for name in ("boxes", "regions")
+        )
         if case.plan.kind != "ceus":
             outlines = stack.enter_context(table_file(case.truth / "outlines.csv"))
             found["images"] = list(_stills(case, boxes, outlines))
         if case.plan.kind != "us":
-            found["ceus"] = _contrast(case, boxes)
+            found["ceus"] = _contrast(case, boxes, regions)
     return found
 
 
@@ -169,7 +174,7 @@ def _measure(screen: Picture, image: PhantomImage, corner: tuple[int, int]) -> N
         leave_calipers(screen, ((left, middle), (left + box.width - 1, middle)))
 
 
-def _contrast(case: Case, boxes: Add) -> dict[str, Any]:
+def _contrast(case: Case, boxes: Add, regions: Add) -> dict[str, Any]:
     """Write the clip, or cropped frame pairs; gives the truth."""
     patient = case.patient
     study = CeusStudy(
@@ -190,12 +195,16 @@ def _contrast(case: Case, boxes: Add) -> dict[str, Any]:
         "rois": {name: asdict(roi.values) for name, roi in study.rois.items()},
     }
     if case.plan.pairs is None:
-        return found | {"frames": _write_clip(case, study, boxes)}
+        return found | {"frames": _write_clip(case, study, (boxes, regions))}
     return found | {"pairs": list(_write_pairs(case, study, case.plan.pairs))}
 
 
-def _write_clip(case: Case, study: CeusStudy, boxes: Add) -> int:
-    """The clip and, frame by frame, its truth and boxes; how many frames it has."""
+def _write_clip(case: Case, study: CeusStudy, tables: tuple[Add, Add]) -> int:
+    """The clip and, frame by frame, its truth; how many frames it has.
+
+    tables: of boxes, and of regions for the analysis of contrast: the same boxes and, on one frame,
+    a square of cortex that curves of the mass are compared with.
+    """
     patient, plan = case.patient, study.plan
     kept = kept_frames(plan.n_frames, patient.faults)
     times = plan.frame_times_s()
@@ -212,7 +221,7 @@ def _write_clip(case: Case, study: CeusStudy, boxes: Add) -> int:
                 rows = stack.enter_context(table_file(case.truth / "frames.csv"))
             write_us_clip(
                 case.folder / path,
-                _noted(study.frames(shown), path, boxes, rows),
+                _noted(study.frames(shown), path, tables, rows),
                 len(kept),
                 case.identity(name, patient.scanner.name),
                 shape=(plan.screen.rows, plan.screen.cols),
@@ -227,13 +236,24 @@ def _write_clip(case: Case, study: CeusStudy, boxes: Add) -> int:
 
 
 def _noted(
-    frames: Iterable[tuple[Picture, FrameTruth]], file: str, boxes: Add, rows: Add | None
+    frames: Iterable[tuple[Picture, FrameTruth]],
+    file: str,
+    tables: tuple[Add, Add],
+    rows: Add | None,
 ) -> Iterator[Picture]:
     """The pictures; what is true of each goes to the tables."""
+    boxes, regions = tables
+    compared = False
     for number, (pixels, truth) in enumerate(frames):
         box = truth.box("lesion", Panel.BMODE)
         if box is not None:
             boxes(box_row(file, number, box))
+            regions(box_row(file, number, box))
+            if not compared and truth.out_of_plane < _IN_PLANE:
+                square = cortex_square(truth)
+                compared = square is not None
+                if square is not None:
+                    regions(box_row(file, number, square, "cortex"))
         if rows is not None:
             shape = (pixels.shape[0], pixels.shape[1])
             row = {"frame": number} | truth.row()
@@ -243,6 +263,25 @@ def _noted(
                 row[f"{name}_mask"] = MaskRLE.encode(mask).text
             rows(row)
         yield pixels
+
+
+def cortex_square(truth: FrameTruth) -> Box | None:
+    """A square in the cortex of the B-mode panel, as a reader would put it: large, and as deep as
+    the mass as far as that goes. None where the cortex has no room for one."""
+    cortex, mass = truth.sections.get("cortex"), truth.sections.get("lesion")
+    if cortex is None or mass is None:
+        return None
+    held = np.pad(cortex.mask.astype(np.uint8), 1)
+    room = np.asarray(cv2.distanceTransform(held, cv2.DIST_C, 3))[1:-1, 1:-1]
+    if float(room.max()) < _LEAST_HALF_PX:
+        return None
+    rows, cols = np.nonzero(room >= 0.75 * room.max())
+    depth = mass.y + mass.mask.shape[0] / 2 - cortex.y
+    row, col = min(zip(rows.tolist(), cols.tolist(), strict=True), key=lambda at: abs(at[0] - depth))
+    half = int(room[row, col]) - 1
+    view = truth.places[Panel.BMODE].view
+    x, y = view.x + cortex.x + col - half, view.y + cortex.y + row - half
+    return Box(x, y, 2 * half + 1, 2 * half + 1)
 
 
 def _write_pairs(case: Case, study: CeusStudy, count: int) -> Iterator[dict[str, Any]]:

@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from renalkit.domain.geometry import MaskRLE
 from renalkit.errors import InputRefused, StoreError
 from renalkit.phantom.ceus.study import CeusOptions
 from renalkit.phantom.ct.anatomy import CtPlan, Phase
@@ -223,6 +224,22 @@ def test_a_contrast_clip_has_its_regions_times_and_truth(clip):
     assert {"lesion", "cortex"} <= set(truth["ceus"]["rois"])
     boxes = rows_of(folder / "boxes.csv")
     assert {r["file"] for r in boxes} == {"dicom/P0001/ceus.dcm"}
+
+
+def test_regions_of_a_clip_are_its_boxes_and_a_square_of_cortex(tmp_path):
+    options = CeusOptions(duration_s=2.0, rate_hz=1.0)
+    make(PhantomPlan("ceus", PatientPlan(3, seed=3), ceus=options), tmp_path / "c")
+    rows = rows_of(tmp_path / "c" / "regions.csv")
+    assert [r for r in rows if r["lesion"] == "1"] == rows_of(tmp_path / "c" / "boxes.csv")
+    squares = [r for r in rows if r["lesion"] == "cortex"]
+    assert len(squares) == len({r["file"] for r in squares}) == 3
+    for row in squares:
+        patient = row["file"].split("/")[1]
+        frames = rows_of(tmp_path / "c" / "truth" / patient / "frames.csv")
+        cortex = MaskRLE.parse(frames[int(row["frame"])]["cortex_mask"]).decode()
+        x, y, width, height = (int(row[k]) for k in ("x", "y", "width", "height"))
+        assert width == height >= 5
+        assert cortex[y : y + height, x : x + width].all()
 
 
 def test_memory_does_not_grow_with_the_clip(tmp_path):
