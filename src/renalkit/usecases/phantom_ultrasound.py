@@ -277,7 +277,9 @@ def cortex_square(truth: FrameTruth) -> Box | None:
         return None
     rows, cols = np.nonzero(room >= 0.75 * room.max())
     depth = mass.y + mass.mask.shape[0] / 2 - cortex.y
-    row, col = min(zip(rows.tolist(), cols.tolist(), strict=True), key=lambda at: abs(at[0] - depth))
+    row, col = min(
+        zip(rows.tolist(), cols.tolist(), strict=True), key=lambda at: abs(at[0] - depth)
+    )
     half = int(room[row, col]) - 1
     view = truth.places[Panel.BMODE].view
     x, y = view.x + cortex.x + col - half, view.y + cortex.y + row - half
