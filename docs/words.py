@@ -115,6 +115,44 @@ REASONS = {
         "nothing: it is skipped",
     ),
     "not-ultrasound": ("a DICOM image of another modality", "take it out of the folder"),
+    "not-ct": ("a DICOM image that is not CT in a folder of CT series", "import it by itself"),
+    "localizer": ("a scout view of a CT study", "nothing: it is skipped"),
+    "not-axial": (
+        "CT slices that are not across the body (coronal or sagittal reformats)",
+        "nothing: the axial series is read",
+    ),
+    "too-few-slices": ("fewer than three CT slices that belong together", "copy the whole series"),
+    "bad-geometry": (
+        "positions, directions or spacing that are missing, impossible or contradict each other",
+        _DICOM_AGAIN,
+    ),
+    "orientation-conflict": (
+        "the two orientations of a NIfTI file differ",
+        "a warning: the first (sform) is used; refused where left and right would depend on it: "
+        "write the file again from its source",
+    ),
+    "slice-gap": (
+        "slices are missing: the distance is 1.5 times the usual one or more",
+        "copy them; up to 10 mm the gap is bridged and noted, a wider one is refused",
+    ),
+    "uneven-slices": ("slices at uneven distances", "nothing: each is used at its place"),
+    "duplicate-slice": (
+        "the same CT slice twice (skipped), or different ones at one place (refused)",
+        "for different ones: separate the series",
+    ),
+    "several-acquisitions": (
+        "one series holds several scans of the same place, such as contrast phases",
+        "nothing where they can be told apart: each becomes a volume; else separate them",
+    ),
+    "gantry-tilt": (
+        "slices are sheared, as by a tilted gantry",
+        "nothing: working grids are upright",
+    ),
+    "oblique": ("slices lie oblique in the body", "nothing: working grids are upright"),
+    "not-hu": (
+        "values that are no Hounsfield units",
+        "export the original CT, not a converted one",
+    ),
     "layout-unknown": (
         "neither table, class folders nor DICOM; or a screen capture",
         "add `labels.csv`, `--classes` or `--layout`; for captures `--keep-pixels`",
@@ -321,6 +359,7 @@ EXPERIMENT = {
     "train.devices": "devices of this machine that share each batch",
     "train.batchnorm": "with several devices: normalise each share by itself, or the whole batch (CUDA)",
     "train.frames_per_patient": "at most so many frames of a patient per epoch, drawn anew; 0 is all",
+    "train.taken_rate": "learning rate of layers taken from an earlier model, as a share of lr; 0 leaves them as they are",
     "train.threads": "torch threads; 0 is all cores",
     "train.loader_threads": "threads that augment",
     "train.channels_last": "memory order that is faster on most processors",

@@ -261,13 +261,35 @@ def _torch_settings(options: TrainOptions) -> Generator[None]:
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
 
 
-def _optimizer(net: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
-    parameters = [p for p in net.parameters() if p.requires_grad]
+def _optimizer(net: Net, options: TrainOptions) -> torch.optim.Optimizer:
+    own = [p for name, p in net.named_parameters() if p.requires_grad and name not in net.taken]
+    taken = [p for name, p in net.named_parameters() if p.requires_grad and name in net.taken]
+    groups: list[dict[str, Any]] = [{"params": own, "share": 1.0}]
+    if options.taken_rate == 1:
+        groups[0]["params"] = [p for p in net.parameters() if p.requires_grad]
+    elif taken:
+        groups.append({"params": taken, "share": options.taken_rate})
     lr, decay = options.lr, options.weight_decay
     if options.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=lr, momentum=options.momentum, weight_decay=decay)
+        return torch.optim.SGD(groups, lr=lr, momentum=options.momentum, weight_decay=decay)
     kind = torch.optim.Adam if options.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, lr=lr, weight_decay=decay)
+    return kind(groups, lr=lr, weight_decay=decay)
+
+
+def _hold_taken(net: Net) -> None:
+    """Leave the layers taken from an initial model as they are."""
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad_(name not in net.taken)
+
+
+def _learning(module: nn.Module, net: Net, options: TrainOptions) -> None:
+    """Training mode, but for batch normalisation that is left as it was taken."""
+    module.train()
+    if options.taken_rate > 0:
+        return
+    for name, part in net.named_modules():
+        if f"{name}.running_mean" in net.taken:
+            part.eval()
 
 
 class _Trainee(nn.Module):
@@ -319,6 +341,8 @@ class _Training:
         self.fabric = group.fabric(options)
         torch.manual_seed(options.seed)
         self.net = task.build()
+        if options.taken_rate == 0:
+            _hold_taken(self.net)
         group.network(self.net, options)
         if options.channels_last:
             _channels_last(self.net)
@@ -381,8 +405,8 @@ class _Training:
         progress: Progress,
     ) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.module.train()
+            group["lr"] = lr * group["share"]
+        _learning(self.module, self.net, self.options)
         source = batches(self.task.data, self.task.train, self.plan, self.epoch, self.step)
         try:
             for batch in source:

@@ -19,7 +19,7 @@ Device = Literal["cpu", "cuda", "auto"]
 ClassWeights = Literal["none", "inverse"]
 BatchNorm = Literal["device", "synced"]
 
-SINCE: dict[str, Any] = {"batchnorm": "device", "frames_per_patient": 0}
+SINCE: dict[str, Any] = {"batchnorm": "device", "frames_per_patient": 0, "taken_rate": 1.0}
 """Settings younger than runs that exist, with the value of those runs."""
 
 
@@ -71,6 +71,7 @@ class TrainOptions:
     seed: int = 0
     batchnorm: BatchNorm = "device"
     frames_per_patient: int = 0
+    taken_rate: float = 1.0
 
     def __post_init__(self) -> None:
         positive = ("epochs", "batch_size", "lr", "patience", "min_epochs", "devices")
@@ -89,6 +90,8 @@ class TrainOptions:
         ):
             if getattr(self, name) < 0:
                 problems.append(f"{name}: {getattr(self, name)} must not be negative")
+        if not 0 <= self.taken_rate <= 1:
+            problems.append(f"taken_rate: {self.taken_rate} must be within 0 to 1")
         if not 0 <= self.ema < 1:
             problems.append(f"ema: {self.ema} must be at least 0 and below 1")
         if problems:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -57,7 +57,12 @@ class Guide:
 
 
 class Net(nn.Module):
-    """Base of all networks: image in, `Outputs` out."""
+    """Base of all networks: image in, `Outputs` out.
+
+    taken: names of the tensors that came from an earlier network's weights.
+    """
+
+    taken: frozenset[str] = frozenset()
 
     def forward(self, image: Tensor, guide: Guide | None = None) -> Outputs:
         """image: (b,c,s,s) float32."""
@@ -68,6 +73,11 @@ class Net(nn.Module):
     def settle(self) -> None:
         """Take the form the network is scored in; called in evaluation mode, once its weights are
         there. For most networks that is the form they are trained in."""
+
+    def held_in(self, names: Collection[str]) -> Mapping[str, str]:
+        """Own tensors by name -> their names in the weights of a larger network that has this one
+        as a part; names: of all tensors there. Empty when they are called alike, or not there."""
+        return {}
 
     def cam_layers(self) -> Mapping[str, nn.Module]:
         """The layer whose (b,n,y,x) output an activation map is made of, per modality (a network

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from renalkit.errors import ModelRefused
+from renalkit.learn.outputs import Net
 from renalkit.learn.pretrained import read_weights
 
 CLASS_HEADS = ("fc.", "classifier.", "branches.", "classification.fc.")
@@ -46,10 +47,11 @@ class Taken:
         }
 
 
-def start_from(net: nn.Module, path: Path, sha256: str, *, same_numbers: bool) -> Taken:
+def start_from(net: Net, path: Path, sha256: str, *, same_numbers: bool) -> Taken:
     """Start a network from the weights of an earlier one.
 
-    Tensors of the same name, shape and type are taken, those of batch normalisation too. Class
+    Tensors of the same name, shape and type are taken, those of batch normalisation too; a network
+    of one modality takes its own from a fused one (`Net.held_in`). `net.taken` names them. Class
     heads stay as they were drawn. Mean and spread of numbers beside the picture are never taken,
     and the layers behind them only where both networks read the same numbers.
 
@@ -64,6 +66,7 @@ def start_from(net: nn.Module, path: Path, sha256: str, *, same_numbers: bool) -
             half of the weights fit: another architecture.
     """
     given = read_weights(path, sha256)
+    given |= {name: given[theirs] for name, theirs in net.held_in(given).items()}
     own = cast("dict[str, Tensor]", net.state_dict())
     heads = tuple(name for name in own if name.startswith(CLASS_HEADS))
     numbers = tuple(
@@ -82,6 +85,7 @@ def start_from(net: nn.Module, path: Path, sha256: str, *, same_numbers: bool) -
             remedy="start from a system with the same backbone and parameters",
         )
     net.load_state_dict({name: given[name] for name in fits}, strict=False)
+    net.taken = frozenset(fits)
     unmatched = tuple(name for name in asked if name not in set(fits))
     return Taken(tuple(fits), heads, numbers, unmatched)
 

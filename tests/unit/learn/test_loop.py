@@ -15,6 +15,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from renalkit.errors import StoreError, TrainingFailed
 from renalkit.learn import loop
@@ -105,6 +106,44 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(tmp_path
     assert _train(tmp_path / "b").weights_sha256 == first.weights_sha256
     other = _train(tmp_path / "c", replace(OPTIONS, seed=8))
     assert other.weights_sha256 != first.weights_sha256
+
+
+def _started() -> torch.nn.Module:
+    net = tiny.TinyNet()
+    net.taken = frozenset(name for name in net.state_dict() if name.startswith("stem."))
+    return net
+
+
+def test_layers_taken_from_an_initial_model_move_at_their_own_rate(tmp_path: Path) -> None:
+    task = replace(tiny.tiny_task(), build=_started)
+    moved: dict[float, tuple[float, ...]] = {}
+    for rate in (0.0, 0.1, 1.0):
+        options = replace(OPTIONS, optimizer="sgd", taken_rate=rate, epochs=1)
+        torch.manual_seed(options.seed)
+        before = _started().state_dict()
+        _train(tmp_path / str(rate), options, task)
+        after = load_file(tmp_path / str(rate) / "weights.safetensors")
+        assert after.keys() == before.keys()
+
+        moved[rate] = tuple(
+            float((after[name] - before[name]).abs().max())
+            for name in ("stem.0.weight", "label.weight")
+        )
+        if rate == 0:
+            assert all(torch.equal(after[n], before[n]) for n in _started().taken)
+    assert moved[0.0][0] == 0 < moved[0.1][0] < moved[1.0][0]
+    assert min(label for _, label in moved.values()) > 0
+
+
+def test_training_that_leaves_taken_layers_resumes_alike(tmp_path: Path) -> None:
+    task = replace(tiny.tiny_task(), build=_started)
+    for rate in (0.0, 0.1):
+        options = replace(OPTIONS, taken_rate=rate)
+        whole = _train(tmp_path / f"whole-{rate}", options, task)
+        cut = tmp_path / f"cut-{rate}"
+        with pytest.raises(KeyboardInterrupt):
+            train_fold(task, options, RANGES, cut, StopAfter(4))
+        assert _train(cut, options, task).weights_sha256 == whole.weights_sha256
 
 
 def test_training_does_not_depend_on_the_generator_it_finds(tmp_path: Path) -> None:

@@ -58,6 +58,22 @@ def test_weights_are_taken_bit_for_bit_and_class_heads_stay_as_drawn(tmp_path: P
     assert found.plain["taken"] == len(found.taken)
 
 
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(("single", "place"), [("bmode-net", 0), ("ceus-net", 1)])
+def test_a_network_of_one_modality_takes_its_backbone_from_a_fused_one(
+    single: str, place: int, shared: bool, tmp_path: Path
+) -> None:
+    source, net = built("mufnet-2022", 1, share_backbone=shared), built(single, 2)
+    found = start_from(net, *written(source, tmp_path), same_numbers=True)
+    earlier, now = source.state_dict(), net.state_dict()
+    part = f"backbones.{0 if shared else place}."
+    assert found.unmatched == ()
+    assert {k.split(".")[0] for k in found.taken} == {"backbone"}
+    assert net.taken == set(found.taken)
+    for name in found.taken:
+        assert torch.equal(now[name], earlier[part + name.removeprefix("backbone.")])
+
+
 def test_statistics_of_numbers_are_never_taken(tmp_path: Path) -> None:
     source, net = (built("mufnet-2025", s, ("size_mm", "age_years")) for s in (1, 2))
     for n, (one, mean) in enumerate(((source, 5.0), (net, 7.0)), start=1):
