@@ -6,7 +6,7 @@ d fused features, k classes, f numbers beside the picture.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from renalkit.domain.image import Mode
 from renalkit.errors import InputRefused, Reason
 from renalkit.learn.nets.backbones import Backbone, BackboneStyle
 from renalkit.learn.nets.heads import class_layer
@@ -148,6 +149,14 @@ class SingleNet(PictureNet):
         self.backbone = Backbone(*backbone)
         n = self.backbone.n_features + (plan.number_width if plan.n_numbers else 0)
         self.fc = class_layer(n, spec.n_classes, ordinal=plan.ordinal)
+
+    def held_in(self, names: Collection[str]) -> Mapping[str, str]:
+        """Of a fused network of B and CEUS: the backbone of this modality, or the shared one."""
+        place = f"backbones.{(Mode.B, Mode.CEUS).index(Mode(self.modality))}."
+        if not any(name.startswith(place) for name in names):
+            place = "backbones.0."
+        own = "backbone."
+        return {own + n.removeprefix(place): n for n in names if n.startswith(place)}
 
     def cam_layers(self) -> Mapping[str, nn.Module]:
         return {self.modality: self.backbone}
@@ -323,12 +332,20 @@ class MufNet(PictureNet):
         guide is not used.
         """
         self.spec.check(image)
-        parts = image.split(list(self.channels.values()), 1)
+        parts = self.parts(image)
         if len(self.backbones) == 1:
             both = torch.cat([part.expand(-1, 3, -1, -1) for part in parts])
             found = self.backbones[0](both).chunk(len(parts))
         else:
             found = [look(part) for look, part in zip(self.backbones, parts, strict=True)]
+        return self.answer(found, features)
+
+    def parts(self, image: Tensor) -> Sequence[Tensor]:
+        """(b,c,s,s) -> the picture of each modality."""
+        return image.split(list(self.channels.values()), 1)
+
+    def answer(self, found: Sequence[Tensor], features: Tensor | None) -> Outputs:
+        """Feature maps of each modality (b,n,y,x), and numbers (b,f) -> what is said of them."""
         maps = [tap(m) for tap, m in zip(self.maps.values(), found, strict=True)]
         pooled = torch.stack([m.mean((2, 3)) for m in maps], 1)
         fused = cast(Fused, self.fusion(maps, pooled))
