@@ -77,7 +77,8 @@ class SystemSettings(Settings):
     label: name in tables when one system appears twice. folds: only these folds (all when empty).
     train: keys of [train] that differ for this system. size: input side that differs. modalities:
     what it looks at, where it can choose (B, CEUS). features: facts of the study given to it as
-    numbers beside the picture; "perfusion" stands for all figures of the contrast curves.
+    numbers beside the picture; "perfusion" stands for figures of the contrast curves
+    (`renalkit.usecases.features`).
     init_from: RUN/SYSTEM of an earlier run whose weights each fold starts from
     (`renalkit.usecases.transfer`).
     """

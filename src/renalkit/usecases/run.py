@@ -26,6 +26,7 @@ from renalkit.store.splits import load_split, read_nnunet, save_split, write_nnu
 from renalkit.usecases.check import CheckReport, check
 from renalkit.usecases.clinical_model import clinical_columns
 from renalkit.usecases.experiment import Experiment, Job, jobs_of, read_experiment
+from renalkit.usecases.features import with_named_features
 from renalkit.usecases.parts import load_data, require_truth, samples_of
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.results import stored_experiment
@@ -62,18 +63,20 @@ class Prepared:
 def prepare_run(request: RunRequest, progress: Progress) -> Prepared:
     """Read, check and divide. The run takes its name only once nothing stands in its way.
 
-    Raises ConfigError (also for facts the clinical model cannot use), CheckFailed (a leak not
-    waived, or initial weights that have seen patients they may not), InputRefused (a fold lacks its
-    truth), ModelRefused (initial weights do not fit),
+    Raises ConfigError (also for facts the clinical model or a system cannot use), CheckFailed (a
+    leak not waived, or initial weights that have seen patients they may not), InputRefused (a fold
+    lacks its truth), ModelRefused (initial weights do not fit),
     StoreError (the run's name is taken by other settings or another cohort).
     """
     experiment = read_experiment(request.experiment, request.overrides)
     experiment = experiment.started_from(request.init_from)
-    jobs = jobs_of(experiment)
+    jobs_of(experiment)
     folder = RunFolder(request.output / experiment.name)
-    _refuse_taken(folder, experiment)
     progress.stage("reading the cohort")
     cohort, outside = load_data(experiment)
+    experiment = with_named_features(experiment, cohort)
+    jobs = jobs_of(experiment)
+    _refuse_taken(folder, experiment)
     clinical_columns(cohort, experiment.clinical.columns)
     samples = samples_of(cohort, experiment.input.region)
     if not samples:
