@@ -175,7 +175,9 @@ def reproduce(
     profile: Annotated[
         str, typer.Option(help="faithful (needs a GPU) or cpu (two cores, hours).")
     ] = "faithful",
-    variant: Annotated[str | None, typer.Option(help="P3: kfold or holdout; default both.")] = None,
+    variant: Annotated[
+        str | None, typer.Option(help="P3: kfold or holdout, both by default; P2: perfusion.")
+    ] = None,
     readings: Annotated[
         Path | None, typer.Option(help="What readers said (CSV), for their rows.", exists=True)
     ] = None,
@@ -186,6 +188,7 @@ def reproduce(
     overrides: Overrides = None,
     waive: Waive = None,
     processes: Processes = 1,
+    init_from: InitFrom = None,
     as_json: AsJson = False,
 ) -> None:
     """A paper's protocol on your cohort: its table, published beside measured. Resumes."""
@@ -203,6 +206,7 @@ def reproduce(
         waive=tuple(waive or ()),
         processes=processes,
         name=name,
+        init_from=tuple(init_from or ()),
     )
     with progress_bar() as progress:
         found = run_reproduce(request, progress)

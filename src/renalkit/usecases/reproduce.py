@@ -1,9 +1,9 @@
 """What does a paper's protocol give on the user's own patients? `renalkit reproduce`.
 
 A preset (presets/<paper>.toml) holds the paper's protocol as an experiment, what is done otherwise
-and why, and the rows of its main table. A profile ('faithful', 'cpu') and a variant (P3: two
-readings of its split) change keys of the experiment; every change stands in the report beside what
-the paper says.
+and why, and the rows of its main table. A variant (P3: two readings of its split; P2: a network
+given perfusion figures too) and a profile ('faithful', 'cpu') change keys of the experiment; every
+change stands in the report beside what the paper says.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from typing import Any, Literal, TypeVar
 from renalkit.config import Settings, parse_settings, to_toml, with_values
 from renalkit.errors import ConfigError
 from renalkit.store.files import make_folder, write_json, write_text
-from renalkit.store.runs import RunFolder, amending_manifest
+from renalkit.store.runs import RunFolder
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.readers import ReadersRequest, evaluate_readers
-from renalkit.usecases.report import write_report
 from renalkit.usecases.run import RunRequest, run_experiment
 
 PAPERS = ("P1", "P2", "P3", "P4")
@@ -46,18 +45,26 @@ class Row(Settings):
 
 
 class Profile(Settings):
-    """How much machine there is: keys that differ and what that changes."""
+    """How much machine there is: keys that differ, parameters that differ for every system, and
+    what that changes."""
 
     words: str
     set: dict[str, Any] = {}
+    params: dict[str, Any] = {}
     deviations: tuple[Deviation, ...] = ()
 
 
 class Variant(Settings):
-    """One reading of a paper that allows several."""
+    """One reading of a paper that allows several, or more than the paper has.
+
+    rows: further ones of the table. asked: only when named.
+    """
 
     words: str
     set: dict[str, Any] = {}
+    systems: tuple[dict[str, Any], ...] = ()
+    rows: tuple[Row, ...] = ()
+    asked: bool = False
 
 
 class PaperPreset(Settings):
@@ -88,7 +95,7 @@ def paper_preset(paper: str) -> PaperPreset:
 class ReproduceRequest:
     """What the user asked for.
 
-    variant: where the paper allows several readings; None takes all. readings: table of what
+    variant: where there are several; None takes all readings of the paper. readings: table of what
     readers said. overrides: keys that differ further, listed in the report. name: of the run.
     """
 
@@ -103,6 +110,7 @@ class ReproduceRequest:
     waive: tuple[str, ...] = ()
     processes: int = 1
     name: str | None = None
+    init_from: tuple[str, ...] = ()
 
 
 def run_reproduce(request: ReproduceRequest, progress: Progress) -> dict[str, Any]:
@@ -114,7 +122,9 @@ def run_reproduce(request: ReproduceRequest, progress: Progress) -> dict[str, An
     """
     preset = paper_preset(request.paper)
     profile = _named(preset.profiles, request.profile, "--profile")
-    chosen: Mapping[str, Variant | None] = dict(preset.variants) or {"": None}
+    chosen: Mapping[str, Variant | None] = {
+        name: variant for name, variant in preset.variants.items() if not variant.asked
+    } or {"": None}
     if request.variant is not None:
         chosen = {request.variant: _named(preset.variants, request.variant, "--variant")}
     runs: list[dict[str, Any]] = []
@@ -140,28 +150,43 @@ def _run(
     reading, chosen = variant
     parts = [request.name or f"{preset.paper.lower()}-{request.profile}", reading]
     name = "-".join(part for part in parts if part)
-    differing = dict(profile.set) | ({} if chosen is None else dict(chosen.set))
     experiment = {
         "name": name,
         "cohort": str(request.cohort.resolve()),
-        **with_values(preset.experiment, differing),
+        **protocol(preset, profile, chosen),
     }
-    folder = RunFolder(request.output / name)
     make_folder(request.output)
     file = request.output / f"{name}.toml"
     words = f"# {preset.paper}, profile '{request.profile}': {profile.words}.\n"
     write_text(file, words + to_toml(experiment))
-    found = run_experiment(
-        RunRequest(file, request.output, request.overrides, request.waive, request.processes),
-        progress,
-    )
-    if request.readings is not None:
-        readers = ReadersRequest(request.readings, run=folder.path, key_file=request.key_file)
-        evaluate_readers(readers, progress)
-    with amending_manifest(folder.path):
+
+    def beside(folder: RunFolder) -> None:
+        if request.readings is not None:
+            readers = ReadersRequest(request.readings, run=folder.path, key_file=request.key_file)
+            evaluate_readers(readers, progress)
         write_json(folder.reproduction, reproduction_record(preset, request, variant))
-    report = write_report(folder.path, None, progress)
-    return {**found, "variant": reading, "report": str(report)}
+
+    found = run_experiment(
+        RunRequest(
+            *(file, request.output, request.overrides, request.waive, request.processes),
+            init_from=request.init_from,
+        ),
+        progress,
+        beside,
+    )
+    return {**found, "variant": reading}
+
+
+def protocol(preset: PaperPreset, profile: Profile, variant: Variant | None) -> dict[str, Any]:
+    """The experiment of a profile and a variant, as tables without name and cohort."""
+    found = dict(preset.experiment)
+    if variant is not None:
+        found["systems"] = [*found["systems"], *variant.systems]
+        found = with_values(found, variant.set)
+    found = with_values(found, profile.set)
+    for system in found["systems"]:
+        system["params"] = {**system.get("params", {}), **profile.params}
+    return found
 
 
 def reproduction_record(
@@ -179,7 +204,10 @@ def reproduction_record(
         "profile_words": profile.words,
         "variant": reading,
         "variant_words": "" if chosen is None else chosen.words,
-        "rows": [row.model_dump(mode="json") for row in preset.rows],
+        "rows": [
+            row.model_dump(mode="json")
+            for row in (*preset.rows, *(() if chosen is None else chosen.rows))
+        ],
         "deviations": [d.model_dump(mode="json") for d in deviations],
         "overrides": list(request.overrides),
     }

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from renalkit.config import parse_settings, to_toml, with_values
+from renalkit.config import parse_settings, to_toml
 from renalkit.errors import ConfigError
 from renalkit.store.files import write_json
 from renalkit.store.runs import RunFolder
@@ -20,6 +20,7 @@ from renalkit.usecases.reproduce import (
     PAPERS,
     ReproduceRequest,
     paper_preset,
+    protocol,
     reproduction_record,
     run_reproduce,
 )
@@ -29,10 +30,8 @@ PROFILES = [(p, name) for p in PAPERS for name in paper_preset(p).profiles]
 
 def experiment_of(paper: str, profile: str, variant: str | None = None) -> Experiment:
     preset = paper_preset(paper)
-    differing = dict(preset.profiles[profile].set)
-    if variant is not None:
-        differing |= preset.variants[variant].set
-    tables = {"name": "n", "cohort": "c", **with_values(preset.experiment, differing)}
+    chosen = None if variant is None else preset.variants[variant]
+    tables = {"name": "n", "cohort": "c", **protocol(preset, preset.profiles[profile], chosen)}
     return parse_settings(Experiment, tomllib.loads(to_toml(tables)))
 
 
@@ -47,7 +46,8 @@ def test_every_preset_is_an_experiment_that_survives_toml(paper: str, profile: s
     for variant in (None, *preset.variants):
         jobs = jobs_of(experiment_of(paper, profile, variant))
         labels = {job.label for job in jobs}
-        assert {row.system for row in preset.rows if row.system} == labels
+        rows = (*preset.rows, *(() if variant is None else preset.variants[variant].rows))
+        assert {row.system for row in rows if row.system} == labels
     assert preset.deviations
     assert bool(preset.profiles[profile].deviations) == (profile != "faithful")
 
@@ -66,6 +66,14 @@ def test_p2_is_as_the_paper_says() -> None:
     assert [list(j.modalities) for j in (fused, bmode, ceus)] == [["B", "CEUS"], ["B"], ["CEUS"]]
 
 
+def test_p2_with_perfusion_figures_has_a_fourth_network_like_the_first() -> None:
+    for profile in ("faithful", "cpu"):
+        first, *_, last = jobs_of(experiment_of("P2", profile, "perfusion"))
+        assert (last.label, last.features) == ("mufnet-perfusion", ("perfusion",))
+        assert (last.system, last.params, last.train) == (first.system, first.params, first.train)
+    assert paper_preset("P2").variants["perfusion"].asked
+
+
 def test_p3_reads_its_split_both_ways() -> None:
     assert experiment_of("P3", "faithful", "kfold").split.plan == "kfold"
     held = experiment_of("P3", "faithful", "holdout").split
@@ -77,7 +85,7 @@ def test_p3_reads_its_split_both_ways() -> None:
     [
         ({"paper": "P9"}, "'P9': no such paper; known: P1, P2, P3, P4"),
         ({"profile": "fast"}, "--profile: 'fast' is not offered.*faithful, cpu, demo"),
-        ({"variant": "holdout"}, "--variant: 'holdout' is not offered for this paper; known: none"),
+        ({"variant": "holdout"}, "--variant: 'holdout' is not offered for this paper; known: perfusion"),
     ],
 )
 def test_what_is_not_offered_is_said(tmp_path: Path, changed: dict[str, str], words: str) -> None:
