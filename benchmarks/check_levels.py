@@ -102,7 +102,7 @@ def measure_bmode(image: PhantomImage, scanner: Scanner) -> Vector:
     mask = image.lesion_mask
     size_mm = 2 * math.sqrt(mask.sum() / math.pi) * image.mm_per_px
     echo, texture = _echo_and_texture(image, scanner)
-    outline = _irregularity(mask)
+    outline = irregularity(mask)
     return np.array([echo, texture, outline, math.log(size_mm)])
 
 
@@ -207,7 +207,7 @@ def _blocks(plane: npt.NDArray[np.float32], where: Mask) -> tuple[Vector, Vector
     return share, fold(plane * counted) / np.maximum(share, 1e-6)
 
 
-def _irregularity(mask: Mask) -> float:
+def irregularity(mask: Mask) -> float:
     """Log variance of the outline's relative radius beyond an ellipse, pixel steps taken off."""
     rows, columns = np.nonzero(mask)
     centre = np.array([columns.mean(), rows.mean()])
@@ -421,14 +421,17 @@ def cross_validated(features: Vector, truth: Mask, folds: int = 10) -> Vector:
     fold = _folds(truth, folds)
     for k in range(folds):
         train, test = fold != k, fold == k
-        means = [features[train & (truth == side)].mean(axis=0) for side in (False, True)]
-        rest = np.concatenate(
-            [features[train & (truth == side)] - means[side] for side in (False, True)]
-        )
-        covariance = np.atleast_2d(np.cov(rest.T)) + 1e-9 * np.eye(features.shape[1])
-        weights = np.linalg.solve(covariance, means[1] - means[0])
-        scores[test] = (features[test] - (means[0] + means[1]) / 2) @ weights
+        scores[test] = discriminant(features[train], truth[train])(features[test])
     return scores
+
+
+def discriminant(features: Vector, truth: Mask) -> Callable[[Vector], Vector]:
+    """Fisher's linear discriminant learned from (n,f), as a function of (m,f)."""
+    means = [features[truth == side].mean(axis=0) for side in (False, True)]
+    rest = np.concatenate([features[truth == side] - means[side] for side in (False, True)])
+    covariance = np.atleast_2d(np.cov(rest.T)) + 1e-9 * np.eye(features.shape[1])
+    weights = np.linalg.solve(covariance, means[1] - means[0])
+    return lambda values: (values - (means[0] + means[1]) / 2) @ weights
 
 
 def auc_with_interval(truth: Mask, scores: Vector) -> dict[str, float]:
