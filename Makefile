@@ -1,6 +1,7 @@
-# make demo: set up, run the main job on a phantom cohort, end in a report to open.
+# make demo: set up, take simulated contrast cines to a report to open (P2, reduced).
+# make demo-bmode: the same for B-mode pictures (P1, reduced).
 # make test: set up and pass the tests.
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo demo-bmode test lint bench clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -18,6 +19,15 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: setup
+	test -e $(DEMO)/study/labels.csv || $(BIN)/renalkit phantom ceus -n 40 --level easy --fps 2 --seed 11 -o $(DEMO)/study
+	$(BIN)/renalkit ceus cohort $(DEMO)/study/dicom --labels $(DEMO)/study/labels.csv \
+		--annotations $(DEMO)/study/regions.csv --settings examples/analysis/contrast-demo.toml -o $(DEMO)/cohorts/contrast
+	$(BIN)/renalkit reproduce P2 $(DEMO)/cohorts/contrast --profile demo --variant perfusion \
+		--readings $(DEMO)/study/readings.csv -o $(DEMO)/runs --processes 2
+	@echo
+	@echo "Open the report: $(DEMO)/runs/p2-demo-perfusion/report.html"
+
+demo-bmode: setup
 	test -e $(DEMO)/images/labels.csv || $(BIN)/renalkit phantom us --pictures -n 110 --seed 11 -o $(DEMO)/images
 	$(BIN)/renalkit ingest $(DEMO)/images -o $(DEMO)/cohorts/phantom
 	$(BIN)/renalkit run examples/phantom-demo.toml -o $(DEMO)/runs --processes 2

@@ -21,6 +21,7 @@ from renalkit.errors import Reason
 from renalkit.readers.annotation_files import read_box_table, read_labelme
 from renalkit.readers.sampling import read_keep_list
 from renalkit.readers.tables import parse_table
+from renalkit.usecases.ceus_settings import ceus_settings
 from renalkit.usecases.compare import PRESETS
 from renalkit.usecases.experiment import Experiment, jobs_of
 from renalkit.usecases.ingest_layouts import (
@@ -249,6 +250,10 @@ def test_stored_experiments_are_valid() -> None:
     assert files
     for path in files:
         assert jobs_of(parse_settings(Experiment, tomllib.loads(text_of(path))))
+    analyses = [*ROOT.glob("examples/analysis/*.toml")]
+    assert analyses
+    for path in analyses:
+        assert ceus_settings(path) != ceus_settings(None)
 
 
 def test_tables_in_the_documentation_can_be_read(tmp_path: Path) -> None:
