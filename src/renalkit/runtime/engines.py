@@ -11,6 +11,7 @@ Shape legend: b images, c channels, s side in pixels, f numbers, k classes, h he
 from __future__ import annotations
 
 import os
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,7 @@ import numpy.typing as npt
 
 from renalkit.errors import InputRefused, MissingExtra, ModelRefused, Reason
 from renalkit.runtime.abilities import Precision, this_processor
-from renalkit.store.files import make_folder
+from renalkit.store.files import make_folder, write_bytes
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Found = dict[str, npt.NDArray[np.float32]]
@@ -35,6 +36,11 @@ Backend = Literal["openvino", "onnxruntime"]
 
 BACKENDS: tuple[Backend, ...] = ("openvino", "onnxruntime")
 """In the order they are preferred."""
+NAMES = (
+    *("image", "features"),
+    *("mask_logits", "class_logits", "branch_logits", "modality_weights"),
+)
+"""Of inputs and results."""
 IN_FLIGHT = 2
 """Batches computed at once by default: one is computed while the next is made."""
 REMEDY = "install renalkit with the extra 'runtime'"
@@ -273,12 +279,12 @@ class _OpenVINO(_Base):
             raise _unreadable(model, error) from error
         ports = tuple(
             _Port(
-                port.get_any_name(),
+                _known_name(port.get_names()),
                 tuple(None if n.is_dynamic else n.get_length() for n in port.get_partial_shape()),
             )
             for port in self._compiled.inputs
         )
-        names = tuple(port.get_any_name() for port in self._compiled.outputs)
+        names = tuple(_known_name(port.get_names()) for port in self._compiled.outputs)
         super().__init__("openvino", ports, names)
         self._in_flight = options.in_flight
         self._own = self._compiled.create_infer_request()
@@ -307,6 +313,34 @@ class _OpenVINO(_Base):
     def stream(self, batches: Iterable[Arrays]) -> Iterator[Found]:
         requests = cycle([self._compiled.create_infer_request() for _ in range(self._in_flight)])
         return _in_order(lambda given: self._start(next(requests), given), batches, self._in_flight)
+
+
+def write_openvino(model: Path, target: Path) -> None:
+    """An ONNX model as OpenVINO's own: TARGET.xml and, beside it, TARGET.bin; 32 bits are kept.
+
+    Raises:
+        MissingExtra: OpenVINO is not installed.
+        ModelRefused: the ONNX file cannot be read.
+        StoreError: the disk refused.
+    """
+    if "openvino" not in installed():
+        raise MissingExtra("openvino is not installed", remedy=REMEDY)
+    import openvino as ov  # an engine loads only when it is asked for
+
+    try:
+        network = ov.Core().read_model(model)
+    except RuntimeError as error:
+        raise _unreadable(model, error) from error
+    with tempfile.TemporaryDirectory() as place:
+        made = Path(place) / target.name
+        ov.save_model(network, str(made), compress_to_fp16=False)
+        for suffix in (".bin", ".xml"):
+            write_bytes(target.with_suffix(suffix), made.with_suffix(suffix).read_bytes())
+
+
+def _known_name(names: set[str]) -> str:
+    """OpenVINO gives a port the names of what it merged into it as well."""
+    return next((name for name in NAMES if name in names), min(names, default=""))
 
 
 # ---- ONNX Runtime -----------------------------------------------------------------------------

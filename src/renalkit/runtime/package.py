@@ -68,10 +68,10 @@ class PackageSpec(Settings):
     """spec.json: everything a prediction needs beside the networks.
 
     job: the system's resolved settings as a run keeps them (system, task, params, input,
-    modalities, features, test-time mirroring). classes, positive: the question. statistics: the
-    run's settings from frames to patients; thresholds, ways: what each fold chose on its validation
-    part, as in metrics.json. inputs, outputs: names and shapes, null where any length goes. fast:
-    modes that passed the gate.
+    modalities, features, test-time mirroring). classes, positive, ordered: the question.
+    statistics: the run's settings from frames to patients; thresholds, ways: what each fold chose
+    on its validation part, as in metrics.json. inputs, outputs: names and shapes, null where any
+    length goes. fast: modes that passed the gate.
     """
 
     schema_version: Literal[1] = Field(alias="schema")
@@ -84,6 +84,7 @@ class PackageSpec(Settings):
     job: Json
     classes: tuple[str, ...]
     positive: str | None
+    ordered: bool = False
     statistics: Json
     thresholds: tuple[Json, ...]
     ways: tuple[Json, ...] | None
