@@ -38,7 +38,9 @@ PIXEL_TYPES = ("|u1", "|i1", "|b1", "<u2", "<i2", "<f4")
 """The element types a child may answer with."""
 
 _ANSWER_BYTES = 64 << 20
-_START_SECONDS = 20.0
+_START_SECONDS = 60.0
+PATIENCE = 4.0
+"""How many times its processor time a decoder may take by the clock: machines do other work too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,8 @@ class DecodeWorker:
 
         Raises:
             DecodeFailed: the child refused (its reason is passed on), or died, or took longer than
-                `limits.worker_seconds` (DECODER_KILLED). This process and the worker stay usable.
+                `limits.worker_seconds` of processor time, or `PATIENCE` times that on the clock
+                (DECODER_KILLED). This process and the worker stay usable.
         """
         request = _request(task, path, options)
         try:
@@ -96,7 +99,7 @@ class DecodeWorker:
                 child = self._idle(child)
                 self._send(child, request)
             self._ahead = None
-            answer = self._receive(child, time.monotonic() + self.limits.worker_seconds)
+            answer = self._receive(child, time.monotonic() + PATIENCE * self.limits.worker_seconds)
             if "refused" in answer:
                 raise _refusal(answer["refused"])
             return self._decoded(answer)
@@ -179,7 +182,7 @@ class DecodeWorker:
         if self._ahead is None:
             return child
         try:
-            self._receive(child, time.monotonic() + self.limits.worker_seconds)
+            self._receive(child, time.monotonic() + PATIENCE * self.limits.worker_seconds)
         except _ChildGone:
             return self._living()
         self._ahead = None

@@ -30,7 +30,7 @@ from renalkit.domain.geometry import Box
 from renalkit.domain.study import Defect
 from renalkit.errors import DecodeFailed, InputRefused, Reason
 from renalkit.readers.contract import Limits
-from renalkit.readers.decode_worker import DecodeWorker
+from renalkit.readers.decode_worker import PATIENCE, DecodeWorker
 from renalkit.readers.dicom_pixels import (
     FramePlace,
     PixelDescription,
@@ -145,7 +145,7 @@ class ServedFrames:
         return frame_defects(bad, constant, len(self._asked))
 
     def _decoded(self, number: int, boxes: Sequence[Box]) -> Array:
-        allowed = self.limits.worker_seconds * ceil(len(self) / _FRAMES_PER_TIME)
+        allowed = PATIENCE * self.limits.worker_seconds * ceil(len(self) / _FRAMES_PER_TIME)
         if self._seconds > allowed:
             raise DecodeFailed(
                 Reason.DECODER_KILLED,

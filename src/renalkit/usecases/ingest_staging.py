@@ -54,7 +54,10 @@ class Staging:
         return self.folder / f"{name}.json"
 
     def recall(self, paths: Sequence[Path]) -> ReadResult | None:
-        """The finished result of exactly these files, None when there is none."""
+        """The finished result of exactly these files, None when there is none.
+
+        A decoder that was stopped may have met a busy machine: such files are read again.
+        """
         if any(p not in self.identities for p in paths):
             return None
         place = self._place(paths)
@@ -76,6 +79,8 @@ class Staging:
             )
         except (StoreError, InputRefused, ValueError, KeyError, TypeError):
             # A damaged record is worth nothing: the files are simply read again.
+            return None
+        if any(d.reason is Reason.DECODER_KILLED for r in reports for d in r.reasons):
             return None
         self.links.update(record["links"])
         self._recalled.append(result)

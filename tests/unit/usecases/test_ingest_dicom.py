@@ -129,6 +129,18 @@ def test_cines_resume_and_keep_their_pixels_exactly(cines: Path, tmp_path: Path)
         assert not path.is_file() or CANARY.encode() not in path.read_bytes()
 
 
+def test_files_whose_decoder_was_stopped_are_read_again(
+    cines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as busy:
+        busy.setattr("renalkit.readers.decode_worker.PATIENCE", 0.0)
+        with pytest.raises(InputRefused, match="decoder-killed"):
+            take(cines, tmp_path / "out", classes="benign,malignant")
+    report = take(cines, tmp_path / "out", classes="benign,malignant")
+    assert report.recalled == 0
+    assert "refused" not in {a.outcome for a in report.account}
+
+
 def test_show_adds_up(cines: Path, tmp_path: Path) -> None:
     labels = table(tmp_path, "patient,label,size_mm\n007,malignant,30\n7,benign,20\n")
     take(cines, tmp_path / "out", labels=labels)
