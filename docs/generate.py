@@ -139,6 +139,21 @@ def phantom_levels_measured() -> str:
     return table([*head, "share", "other modality, r"], rows)
 
 
+def phantom_crops() -> str:
+    """What benchmarks/check_crops.py found in cut-out frame pairs."""
+    found = json.loads((RESULTS / "phantom-levels" / "crops.json").read_text())
+    rows = [
+        [
+            name,
+            f"{one['many']['auc']:.3f} ({one['many']['low']:.3f}-{one['many']['high']:.3f})",
+            f"{one['few']['mean']:.3f} ({one['few']['sd']:.3f})",
+        ]
+        for name, one in found["seen"].items()
+    ]
+    many, few = round(0.9 * found["settings"]["patients"]), found["settings"]["few"]
+    return table(["seen", f"taught by {many} patients", f"taught by {few} (SD of draws)"], rows)
+
+
 def limits() -> str:
     fields = dataclasses.fields(Limits)
     matched([f.name for f in fields], words.LIMITS, "LIMITS")
@@ -410,6 +425,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "exit-codes": exit_codes,
     "phantom-levels": phantom_levels,
     "phantom-levels-measured": phantom_levels_measured,
+    "phantom-crops": phantom_crops,
     "experiment": experiment_keys,
     "guards": guards,
     "label-columns": label_columns,
