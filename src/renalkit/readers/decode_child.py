@@ -22,7 +22,9 @@ Task = Callable[[Path, Mapping[str, Any]], tuple[Any, dict[str, Any]]]
 
 TASKS: dict[str, tuple[str, str]] = {
     "dicom": ("renalkit.readers.dicom_pixels", "decode_dicom"),
+    "dicom-ct": ("renalkit.readers.dicom_ct_slice", "decode_ct_slice"),
     "dicom-windows": ("renalkit.readers.dicom_served", "decode_parts"),
+    "nifti": ("renalkit.readers.nifti", "decode_nifti"),
     "still": ("renalkit.readers.stills", "decode_still"),
     "video": ("renalkit.readers.video", "decode_video"),
     "video-part": ("renalkit.readers.video", "decode_video_part"),

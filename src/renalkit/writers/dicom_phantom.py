@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -33,6 +33,7 @@ from pydicom.uid import (
 )
 
 from renalkit.domain.geometry import Region
+from renalkit.phantom.ct.geometry import ScannedSlice
 from renalkit.store.files import replacing_folder, write_with
 from renalkit.writers.dicom_uid import derived_uid
 
@@ -162,46 +163,82 @@ def write_ct_series(
     Raises:
         StoreError: the disk refused.
     """
-    slices, rows, cols = volume.shape
-    step_z, step_y, step_x = spacing_mm
-    frame_of_reference = derived_uid(identity.key, "frame of reference")
+    slices, rows, _ = volume.shape
+    step_z, step_y, _ = spacing_mm
     angle = math.radians(tilt_deg)
     along_y, along_z = math.cos(angle), math.sin(angle)
     half_mm = (rows - 1) / 2 * step_y
-    with replacing_folder(folder) as temporary:
+    x, y, z = origin_mm
+
+    def written() -> Iterator[ScannedSlice]:
         for index in range(slices) if kept is None else kept:
+            # A tilted slice is turned about its middle row.
+            first = (x, y + half_mm * (1 - along_y), z + index * step_z - half_mm * along_z)
             number = slices - index if reverse else index + 1
-            data = _general(identity, CTImageStorage, ExplicitVRLittleEndian, (series, number))
+            row, column = (1.0, 0.0, 0.0), (0.0, along_y, along_z)
+            yield ScannedSlice(volume[index], first, row, column, number, series)
+
+    scan = CtScan(spacing_mm, series, description, contrast, tilt_deg, half_mm * along_z)
+    write_ct_slices(folder, written(), identity, scan)
+
+
+@dataclass(frozen=True, slots=True)
+class CtScan:
+    """What the slices of a series have in common.
+
+    spacing_mm: (z, y, x). contrast: agent, or None for a plain scan. tilt_deg: of the gantry.
+    table_mm: from a slice's first pixel up to its place along the table.
+    """
+
+    spacing_mm: tuple[float, float, float]
+    series: int
+    description: str
+    contrast: str | None
+    tilt_deg: float = 0.0
+    table_mm: float = 0.0
+
+
+def write_ct_slices(
+    folder: Path, slices: Iterable[ScannedSlice], identity: PhantomIdentity, scan: CtScan
+) -> None:
+    """Write one CT series of slices that lie anywhere, a file per slice, named by its number.
+
+    Raises:
+        StoreError: the disk refused.
+    """
+    frame_of_reference = derived_uid(identity.key, "frame of reference")
+    step_z, step_y, step_x = scan.spacing_mm
+    with replacing_folder(folder) as temporary:
+        for one in slices:
+            rows, cols = one.hu.shape
+            names = (scan.series, one.number)
+            data = _general(identity, CTImageStorage, ExplicitVRLittleEndian, names)
             data.Modality, data.BodyPartExamined = "CT", "ABDOMEN"
-            data.SeriesDescription = description
+            data.SeriesDescription = scan.description
             data.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
             data.FrameOfReferenceUID = frame_of_reference
             data.PositionReferenceIndicator = ""
             data.PatientPosition = "FFS"
-            data.ImageOrientationPatient = [1, 0, 0, 0, _decimal(along_y), _decimal(along_z)]
-            x, y, z = origin_mm
-            table_z = z + index * step_z
-            # A tilted slice is turned about its middle row.
-            first = (x, y + half_mm * (1 - along_y), table_z - half_mm * along_z)
-            data.ImagePositionPatient = [_decimal(v) for v in first]
-            data.SliceLocation = _decimal(table_z)
-            if tilt_deg:
-                data.GantryDetectorTilt = _decimal(tilt_deg)
+            data.ImageOrientationPatient = [_decimal(v) for v in (*one.row, *one.column)]
+            data.ImagePositionPatient = [_decimal(v) for v in one.position_mm]
+            data.SliceLocation = _decimal(one.position_mm[2] + scan.table_mm)
+            if scan.tilt_deg:
+                data.GantryDetectorTilt = _decimal(scan.tilt_deg)
             data.PixelSpacing = [_decimal(step_y), _decimal(step_x)]
             data.SliceThickness = _decimal(step_z)
-            data.KVP, data.AcquisitionNumber = "120", series
-            if contrast is not None:
-                data.ContrastBolusAgent = contrast
+            data.KVP, data.AcquisitionNumber = "120", one.scan
+            if scan.contrast is not None:
+                data.ContrastBolusAgent = scan.contrast
             data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
             data.Rows, data.Columns = rows, cols
             data.BitsAllocated, data.BitsStored, data.HighBit = 16, 12, 11
             data.PixelRepresentation = 0
             data.RescaleIntercept, data.RescaleSlope, data.RescaleType = "-1024", "1", "HU"
             data.WindowCenter, data.WindowWidth = "40", "400"
-            stored = np.clip(volume[index].astype(np.int32) + 1024, 0, 4095).astype("<u2")
+            stored = np.clip(one.hu.astype(np.int32) + 1024, 0, 4095).astype("<u2")
             data.PixelData = stored.tobytes()
             data["PixelData"].VR = "OW"
-            dcmwrite(temporary / f"{number:04d}.dcm", data, enforce_file_format=True)
+            dcmwrite(temporary / f"{one.number:04d}.dcm", data, enforce_file_format=True)
 
 
 def _general(

@@ -27,6 +27,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from renalkit.domain.volume import VolumeGrid
 from renalkit.errors import ConfigError
 from renalkit.phantom.ct.anatomy import CtCase, CtPlan, Phase, draw_case
 from renalkit.phantom.ct.lesions import Lesion
@@ -157,6 +158,10 @@ class CtVolume:
             (dz, 0.0, 0.0, z),
             (0.0, 0.0, 0.0, 1.0),
         )
+
+    @property
+    def grid(self) -> VolumeGrid:
+        return VolumeGrid(self.labels.shape, self.affine_lps_mm)
 
 
 def tissue_hu(case: CtCase, phase: Phase) -> dict[str, float]:
