@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -250,7 +251,13 @@ def train_words(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def run_experiment(request: RunRequest, progress: Progress) -> dict[str, Any]:
+Beside = Callable[[RunFolder], None]
+"""Adds to a run with figures what its report shall show too."""
+
+
+def run_experiment(
+    request: RunRequest, progress: Progress, beside: Beside | None = None
+) -> dict[str, Any]:
     """Train what is missing, then evaluate, compare and write the report."""
     started = datetime.now(UTC)
     trained = train_experiment(request, progress)
@@ -261,11 +268,15 @@ def run_experiment(request: RunRequest, progress: Progress) -> dict[str, Any]:
             where=folder.path.name,
             remedy="wait for it, then run the same command again",
         )
-    return finish_run(folder, trained, started, progress)
+    return finish_run(folder, trained, started, progress, beside)
 
 
 def finish_run(
-    folder: RunFolder, trained: dict[str, Any], since: datetime, progress: Progress
+    folder: RunFolder,
+    trained: dict[str, Any],
+    since: datetime,
+    progress: Progress,
+    beside: Beside | None = None,
 ) -> dict[str, Any]:
     """Everything after training: figures, comparisons, report, record, manifest."""
     from renalkit.usecases.evaluate import evaluate_run
@@ -288,6 +299,8 @@ def finish_run(
         waivers=tuple(read_json(folder.check)["waivers"]),
     )
     save_record(folder, record)
+    if beside is not None:
+        beside(folder)
     report = write_report(folder.path, None, progress)
     write_manifest(folder.path)
     return {**trained, "report": str(report), "metrics": str(folder.metrics)}

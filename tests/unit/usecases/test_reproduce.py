@@ -95,6 +95,13 @@ def test_what_is_not_offered_is_said(tmp_path: Path, changed: dict[str, str], wo
     assert list(tmp_path.iterdir()) == []
 
 
+def test_earlier_weights_are_handed_on_to_the_run(tmp_path: Path) -> None:
+    """Two starts for every system contradict one another, which only the run can know."""
+    request = ReproduceRequest("P3", tmp_path, tmp_path, variant="kfold", init_from=("a/b", "c/d"))
+    with pytest.raises(ConfigError, match="has initial weights already"):
+        run_reproduce(request, Silent())
+
+
 def test_the_report_has_the_papers_table_with_both_figures(
     tmp_path: Path, made_run: ModuleType
 ) -> None:
