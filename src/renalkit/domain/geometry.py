@@ -143,6 +143,24 @@ class MaskRLE:
         return sum(self.runs[1::2])
 
     @property
+    def box(self) -> Box | None:
+        """`bounding_box` of the mask, from its runs alone.
+
+        >>> MaskRLE.encode([[0, 0, 0], [0, 1, 1]]).box
+        Box(x=1, y=1, width=2, height=1)
+        """
+        ends = np.cumsum(self.runs)
+        last = ends[1::2] - 1
+        if last.size == 0:
+            return None
+        first = ends[0::2][: last.size]
+        top, bottom = int(first[0]) // self.cols, int(last[-1]) // self.cols
+        left, right = 0, self.cols - 1
+        if (first // self.cols == last // self.cols).all():
+            left, right = int((first % self.cols).min()), int((last % self.cols).max())
+        return Box(left, top, right - left + 1, bottom - top + 1)
+
+    @property
     def text(self) -> str:
         """The form kept in tables: ``rows x cols : run run run``.
 

@@ -8,14 +8,11 @@ their number in that file, so pairing is data and not order.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-
-import numpy as np
-import numpy.typing as npt
+from dataclasses import dataclass, replace
 
 from renalkit.domain.cohort import Cohort
 from renalkit.domain.geometry import Box
-from renalkit.domain.image import Mode, Pixels, read_only
+from renalkit.domain.image import Mode
 from renalkit.domain.sample import Beside, Sample, SampleKey, b_mode_samples, roi_box
 from renalkit.domain.study import Lesion, RoiOrigin, Study
 
@@ -24,15 +21,6 @@ MARGIN_MAX = 0.3
 
 FEATURE_PREFIX = "perfusion_"
 """Facts of a study with this prefix are figures of its contrast curves."""
-
-
-@dataclass(frozen=True, slots=True)
-class Crops:
-    """One lesion at one instant: (h,w,3) or (h,w) pixels of both panes, and when. Read-only."""
-
-    bmode: Pixels = field(repr=False)
-    contrast: Pixels = field(repr=False)
-    time_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +44,6 @@ class FramePair:
     def features(self) -> Mapping[str, float]:
         """Figures of the study's contrast curves by name, for instance "perfusion_lesion_ttp_s"."""
         return perfusion_features(self.study)
-
-    def load(self, margin: float = 0.1) -> Crops:
-        """Both crops, the lesion's box grown by `margin` of its size on each side, 0 to 0.3.
-
-        Raises:
-            ValueError: another margin.
-        """
-        if not 0 <= margin <= MARGIN_MAX:
-            raise ValueError(f"margin {margin} is not between 0 and {MARGIN_MAX}")
-        here = self.study.clips[self.key.clip].frame(self.key.frame)
-        beside = self.study.clips[self.contrast].frame(self.contrast_frame)
-        return Crops(
-            _cut(here.pixels, self.bmode_box, margin),
-            _cut(beside.pixels, self.contrast_box, margin),
-            here.time_s,
-        )
 
 
 def frame_pairs(cohort: Cohort) -> tuple[FramePair, ...]:
@@ -150,7 +122,3 @@ def _of_lesion(study: Study, lesion: Lesion, cohort: Cohort) -> Iterator[FramePa
                 contrast_box=roi_box(pair[1]),
                 roi_origin=max((r.origin for r in pair if r), key=list(RoiOrigin).index),
             )
-
-
-def _cut(pixels: npt.NDArray[np.generic], box: Box, margin: float) -> Pixels:
-    return read_only(pixels[box.grown(margin, pixels.shape[0], pixels.shape[1]).slices])

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from renalkit.domain.cohort import ClassTask, Cohort
-from renalkit.domain.geometry import Box, MaskRLE, SpacingMm, bounding_box
+from renalkit.domain.geometry import Box, MaskRLE, SpacingMm
 from renalkit.domain.image import Frame, Mode
 from renalkit.domain.study import Lesion, Roi, RoiOrigin, Study
 
@@ -85,7 +85,7 @@ def roi_box(roi: Roi) -> Box:
     if roi.box is not None:
         return roi.box
     assert roi.mask is not None
-    box = bounding_box(roi.mask.decode())
+    box = roi.mask.box
     if box is None:
         raise ValueError(f"an empty region on clip {roi.clip}, frame {roi.frame}")
     return box

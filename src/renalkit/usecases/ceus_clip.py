@@ -188,7 +188,7 @@ def _in_pane(roi: Roi, panels: TwoPanels) -> Roi:
 
 def _around(mask: MaskRLE | None) -> Box:
     assert mask is not None
-    box = bounding_box(mask.decode())
+    box = mask.box
     if box is None:
         raise InputRefused(
             Reason.EMPTY_MASK, "a region without a pixel", remedy="leave it out or draw it"

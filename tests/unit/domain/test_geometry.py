@@ -22,6 +22,7 @@ def test_a_mask_comes_back_as_it_was(mask: np.ndarray) -> None:
     runs = MaskRLE.encode(mask)
     assert np.array_equal(runs.decode(), mask)
     assert runs.area_px == mask.sum()
+    assert runs.box == bounding_box(mask)
     assert MaskRLE.parse(runs.text) == runs
 
 

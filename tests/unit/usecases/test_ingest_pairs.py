@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from renalkit.domain.geometry import Box
-from renalkit.domain.image import Mode
+from renalkit.domain.image import Mode, Pixels
 from renalkit.domain.pairs import frame_pairs, paired_samples
 from renalkit.errors import ConfigError, InputRefused, Reason
 from renalkit.learn.prepared import Inputs, prepare
@@ -240,10 +240,10 @@ def test_depths_and_colours(tmp_path: Path) -> None:
     (source / "pairs.csv").write_text("\n".join(["patient,bmode,ceus", *GOOD]) + "\n")
     report = take(source, tmp_path / "out")
     assert report.refused == 0
-    pairs = {p.bmode.dtype.name + str(p.contrast.shape): p for p in _crops(report)}
+    pairs = {b.dtype.name + str(c.shape): (b, c) for b, c in _crops(report)}
     assert set(pairs) == {f"uint16{(*SIZE, 3)}", f"uint8{SIZE}", f"uint8{(*SIZE, 3)}"}
-    assert (pairs[f"uint16{(*SIZE, 3)}"].bmode == deep).all()
-    assert (pairs[f"uint16{(*SIZE, 3)}"].contrast == tinted(1)).all()
+    assert (pairs[f"uint16{(*SIZE, 3)}"][0] == deep).all()
+    assert (pairs[f"uint16{(*SIZE, 3)}"][1] == tinted(1)).all()
     assert outcomes(report)["A/1-c.png"] == ("used", ("converted",))
     samples = paired_samples(report.cohort)
     taken = Preprocess(size=30, bilateral=False, region="lesion")
@@ -251,8 +251,17 @@ def test_depths_and_colours(tmp_path: Path) -> None:
     assert data.images.shape == (4, 4, 30, 30)
 
 
-def _crops(report: IngestReport) -> list:  # type: ignore[type-arg]
-    return [pair.load(0.0) for pair in frame_pairs(report.cohort)]
+def _crops(report: IngestReport) -> list[tuple[Pixels, Pixels]]:
+    """The lesion in B-mode and in contrast, of every pair."""
+    return [
+        (
+            pair.study.clips[pair.key.clip].frame(pair.key.frame).pixels[pair.bmode_box.slices],
+            pair.study.clips[pair.contrast].frame(pair.contrast_frame).pixels[
+                pair.contrast_box.slices
+            ],
+        )
+        for pair in frame_pairs(report.cohort)
+    ]
 
 
 @pytest.mark.parametrize(
