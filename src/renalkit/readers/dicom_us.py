@@ -146,10 +146,25 @@ def read_dicom_us(
         yield finished or reader.read(group, conflicts.get(patient))
 
 
-def serve_dicom_us(
-    path: Path, options: ReadOptions, worker: DecodeWorker
-) -> tuple[Clip, Scanner, tuple[Defect, ...]]:
-    """One file as a clip that is gone through once and not kept, the scanner, and header defects.
+@dataclass(frozen=True, slots=True)
+class ServedFile:
+    """One file as a clip that is gone through once and not kept.
+
+    defects: of the header. patient, study_uid: identifiers as the header has them, patient empty
+    where it names nobody; they say which files belong together and are not to be kept. person: age
+    and sex.
+    """
+
+    clip: Clip
+    scanner: Scanner
+    defects: tuple[Defect, ...]
+    patient: str = field(repr=False)
+    study_uid: str = field(repr=False)
+    person: Mapping[str, Covariate]
+
+
+def serve_dicom_us(path: Path, options: ReadOptions, worker: DecodeWorker) -> ServedFile:
+    """One file as a clip that is gone through once, and what its header says.
 
     No frame is decoded here: the worker does it when one is asked for, so the worker must live as
     long, and what frames are worth is said afterwards by `check` of the clip's `ServedFrames`.
@@ -159,7 +174,7 @@ def serve_dicom_us(
         InputRefused: the header is refused, or the file is none this reader is for.
     """
     try:
-        facts = _inspect(path, options, lambda _: "")
+        facts = _inspect(path, options, None, anonymous=True)
     except _Skipped as skipped:
         raise InputRefused(skipped.defect.reason, skipped.defect.words) from None
     except OSError as error:
@@ -178,7 +193,10 @@ def serve_dicom_us(
         spacing_mm=facts.layout.spacing_mm,
         times_s=facts.times_s,
     )
-    return clip, facts.scanner, facts.defects
+    return ServedFile(
+        *(clip, facts.scanner, facts.defects, facts.identity.patient, facts.identity.study_uid),
+        person=facts.person,
+    )
 
 
 def _alone(path: Path, outcome: Outcome, defect: Defect) -> ReadResult:
@@ -206,8 +224,10 @@ def _check_instance(facts: _Facts, seen: dict[str, str]) -> None:
     )
 
 
-def _inspect(path: Path, options: ReadOptions, patient_of: PatientOf | None) -> _Facts:
-    """Read and judge a header; pixels are not decoded."""
+def _inspect(
+    path: Path, options: ReadOptions, patient_of: PatientOf | None, *, anonymous: bool = False
+) -> _Facts:
+    """Read and judge a header; pixels are not decoded. anonymous: it need not name anybody."""
     with FileSource(path) as source:
         scan = prescan_source(source, options.limits, allow_headerless=options.allow_headerless)
         capture = _check_kind(scan)
@@ -223,7 +243,7 @@ def _inspect(path: Path, options: ReadOptions, patient_of: PatientOf | None) -> 
         checked_uid(values, 0x0020000E, "series", defects)
     patient = patient_of(path) if patient_of is not None else None
     identity = Identity(
-        header_patient(values) if patient is None else patient,
+        _header_patient(values, anonymous=anonymous) if patient is None else patient,
         *checked,
         birth_and_sex=(values.raw(0x00100030).strip(), values.raw(0x00100040).strip()),
     )
@@ -241,6 +261,15 @@ def _inspect(path: Path, options: ReadOptions, patient_of: PatientOf | None) -> 
         keep_all=keep_all,
         defects=tuple(defects),
     )
+
+
+def _header_patient(values: Values, *, anonymous: bool) -> str:
+    try:
+        return header_patient(values)
+    except InputRefused:
+        if not anonymous:
+            raise
+        return ""
 
 
 def _check_kind(scan: Prescan) -> bool:

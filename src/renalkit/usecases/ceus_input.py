@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from renalkit.domain.geometry import MaskRLE
 from renalkit.domain.image import Clip, Mode, Source
-from renalkit.domain.study import Defect, Roi, Scanner
+from renalkit.domain.study import Covariate, Defect, Roi, Scanner
 from renalkit.errors import InputRefused, Reason
 from renalkit.readers.annotation_files import (
     labelme_frame,
@@ -43,7 +43,8 @@ class Cine:
     """One file as a clip.
 
     name: as its owner knows it. timing: where frame times come from: "header", "pts" of a video,
-    or "none". defects: of its header.
+    or "none". defects: of its header. patient, study_uid, person: see `ServedFile`; empty for a
+    video.
     """
 
     name: str
@@ -53,6 +54,9 @@ class Cine:
     is_dicom: bool
     timing: str
     defects: tuple[Defect, ...] = ()
+    patient: str = field(default="", repr=False)
+    study_uid: str = field(default="", repr=False)
+    person: Mapping[str, Covariate] = field(default_factory=dict[str, Covariate])
 
     def check(self) -> tuple[Defect, ...]:
         """What is wrong with the file, after frames of it were looked at.
@@ -93,11 +97,19 @@ def read_cine(
     options = ReadOptions(keep_pixels=keep_pixels)
     if looks_like_dicom(path):
         try:
-            clip, scanner, defects = serve_dicom_us(path, options, worker)
+            served = serve_dicom_us(path, options, worker)
         except InputRefused as refused:
             raise _named(refused, name) from None
-        timing = "none" if clip.times_s is None else "header"
-        return Cine(name, path, clip, scanner, is_dicom=True, timing=timing, defects=defects)
+        timing = "none" if served.clip.times_s is None else "header"
+        return Cine(
+            *(name, path, served.clip, served.scanner),
+            is_dicom=True,
+            timing=timing,
+            defects=served.defects,
+            patient=served.patient,
+            study_uid=served.study_uid,
+            person=served.person,
+        )
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         raise InputRefused(
             Reason.NOT_RECOGNISED, "neither DICOM nor a video", where=name, expected="a cine"
@@ -164,13 +176,11 @@ def read_annotations(place: Path | None) -> tuple[FrameAnnotation, ...]:
     return tuple(found)
 
 
-def regions_of(
-    cine: Cine,
-    annotations: Sequence[FrameAnnotation],
-    *,
-    alone: bool,
-) -> dict[str, list[Roi]]:
-    """Regions of one cine by name. alone: it is the only cine, so a list about one file is its own.
+def own_annotations(
+    cine: Cine, annotations: Sequence[FrameAnnotation], *, alone: bool
+) -> list[FrameAnnotation]:
+    """The outlines that are about this cine. alone: it is the only one, so a list about one file
+    is its own.
 
     Raises:
         InputRefused: BAD_ANNOTATION, a frame the cine does not have, or files that cannot be told
@@ -179,8 +189,6 @@ def regions_of(
     files = sorted({a.file for a in annotations})
     file = _own_file(files, cine, alone=alone)
     own = [a for a in annotations if a.file == file]
-    grouped: dict[tuple[str, int], list[FrameAnnotation]] = {}
-    lesions = sorted({a.lesion for a in own if not is_cortex(a)})
     for item in own:
         if not 0 <= item.frame < cine.clip.n_frames:
             raise InputRefused(
@@ -189,6 +197,17 @@ def regions_of(
                 where=cine.name,
                 expected="frames counted from 0",
             )
+    return own
+
+
+def regions_of(
+    cine: Cine, annotations: Sequence[FrameAnnotation], *, alone: bool
+) -> dict[str, list[Roi]]:
+    """Regions of one cine by name; alone and errors as `own_annotations`."""
+    own = own_annotations(cine, annotations, alone=alone)
+    grouped: dict[tuple[str, int], list[FrameAnnotation]] = {}
+    lesions = sorted({a.lesion for a in own if not is_cortex(a)})
+    for item in own:
         name = CORTEX if is_cortex(item) else _lesion_name(item.lesion, lesions)
         placed = fitted(item, cine.clip.rows, cine.clip.cols)
         grouped.setdefault((name, item.frame), []).append(placed)

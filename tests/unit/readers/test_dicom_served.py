@@ -41,8 +41,7 @@ def encapsulated(frames, data=None):
 
 def served(path, raw, worker, **options):
     path.write_bytes(raw)
-    clip, _, _ = serve_dicom_us(path, ReadOptions(**options), worker)
-    return clip
+    return serve_dicom_us(path, ReadOptions(**options), worker).clip
 
 
 def coloured():
