@@ -161,3 +161,8 @@ def test_training_without_torch_names_the_extra(tmp_path: Path) -> None:
     assert done.stderr.splitlines() == [
         "renalkit: torch is not installed; remedy: install renalkit with the extra 'train'"
     ]
+
+
+@pytest.mark.parametrize("verb", ["predict", "package_model", "ceus_outliner"])
+def test_predicting_with_a_package_reaches_no_torch(verb: str) -> None:
+    assert not loaded_after(f"import renalkit.usecases.{verb}") & NETWORKS

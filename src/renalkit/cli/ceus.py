@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from renalkit.cli.common import AsJson, Overrides, give, progress_bar
+from renalkit.cli.common import AsJson, Overrides, give, model_of, progress_bar
 from renalkit.errors import Exit
 
 app = typer.Typer(
@@ -147,9 +147,9 @@ def cohort(
 
     outliner = None
     if roi_model is not None:
-        from renalkit.usecases.ceus_outliner import system_outliner
+        from renalkit.usecases.ceus_outliner import SystemOutliner
 
-        outliner = system_outliner(roi_model)
+        outliner = SystemOutliner(model_of(roi_model))
     given = ["maps=false", *(overrides or ())]
     request = request_of(
         source=source,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from renalkit.usecases.models import Model
     from renalkit.usecases.progress import Progress
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
@@ -49,3 +50,16 @@ def progress_bar() -> Generator[Progress]:
             yield display
     else:
         yield Lines()
+
+
+def model_of(path: Path) -> Model:
+    """The model at a path: a package, or a system of a run, which alone needs torch."""
+    from renalkit.runtime.package import is_package
+
+    if is_package(path):
+        from renalkit.usecases.package_model import load_package_model
+
+        return load_package_model(path)
+    from renalkit.usecases.run_model import load_run_model
+
+    return load_run_model(path)

@@ -107,10 +107,22 @@ class ContrastStudies:
         """
         if result.study is None:
             return result
-        study = self._lesions_only.attach(result.study, self.pseudonyms)
+        study = self.attached(result.study)
         if study is None:
             clips = tuple(_first_frame(c) for c in result.study.clips)
             return ReadResult(replace(result.study, clips=clips), result.files, NOT_LISTED)
+        return self.apart(study, result, key_of)
+
+    def attached(self, study: Study) -> Study | None:
+        """The study with its lesions as labels and outlines have them; None when not listed."""
+        return self._lesions_only.attach(study, self.pseudonyms)
+
+    def place(self, study: Study, number: int) -> Path:
+        """Folder of the analysis of one of the study's cines."""
+        return self.output / FOLDER / f"{study.key}.{number}"
+
+    def apart(self, study: Study, result: ReadResult, key_of: Callable[[Path], str]) -> ReadResult:
+        """As `prepared` for a study whose lesions are known. result: its files."""
         made = _Made(study)
         for number, clip in enumerate(study.clips):
             try:
@@ -152,7 +164,7 @@ class ContrastStudies:
 
     def _write(self, study: Study, number: int, found: CeusClip) -> None:
         clip = study.clips[number]
-        folder = make_folder(self.output / FOLDER / f"{study.key}.{number}")
+        folder = make_folder(self.place(study, number))
         write_text(folder / "frames.csv", frames_csv(clip, found))
         if found.curves is not None and found.perfusion is not None:
             write_text(folder / "curves.csv", curves_csv(found.curves, found.perfusion))

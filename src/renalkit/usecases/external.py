@@ -38,11 +38,12 @@ from renalkit.systems import get_system
 from renalkit.usecases.check import check
 from renalkit.usecases.clinical_model import stored_clinical_job
 from renalkit.usecases.experiment import Experiment, Job, jobs_of
+from renalkit.usecases.models import prediction_of
 from renalkit.usecases.parts import fold_digest, load_data, samples_of, usable
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.results import stored_experiment
 from renalkit.usecases.run import finish_run
-from renalkit.usecases.train import decode_all, prediction_of
+from renalkit.usecases.train import decode_all
 
 LIKENESS = "L03"
 """The guard whose waiver lets external pictures stand that look like development pictures."""

@@ -64,13 +64,13 @@ def load_data(
     return joined, frozenset(outside.patients)
 
 
-def samples_of(cohort: Cohort, region: Region) -> tuple[Sample, ...]:
+def samples_of(cohort: Cohort, region: Region, *, known: bool = True) -> tuple[Sample, ...]:
     """The frames an experiment is about, sorted by key.
 
     All with a usable truth, each with its contrast partner; with region 'lesion' those on which the
-    lesion is outlined.
+    lesion is outlined. known: False takes frames without truth too, to predict them.
     """
-    found = paired_samples(cohort)
+    found = paired_samples(cohort, known=known)
     return found if region == "frame" else tuple(s for s in found if s.box is not None)
 
 

@@ -1,12 +1,16 @@
-"""What a trained system says about new images: masks, class scores, overlays."""
+"""What does a trained model say about a new study? Masks, frames, patients; a file for each answer.
+
+<output>/
+  predictions.json   patients, frames, and what became of every file
+  masks/ overlays/   of systems that outline: one picture per frame
+  ceus/<cine>/       analysis of each contrast cine, as in a cohort
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import cv2
@@ -14,254 +18,223 @@ import numpy as np
 import numpy.typing as npt
 
 from renalkit import RESEARCH_ONLY
-from renalkit.domain.cohort import ClassTask
-from renalkit.domain.geometry import SpacingMm
-from renalkit.domain.image import Mode
-from renalkit.errors import ConfigError, InputRefused, ModelRefused, Reason, StoreError
-from renalkit.learn.outputs import Net
-from renalkit.learn.predictor import load_trained, predict_arrays
-from renalkit.readers.contract import FileReport, ReadOptions
+from renalkit.domain.prediction import Prediction
+from renalkit.domain.sample import Sample
+from renalkit.domain.study import Defect
+from renalkit.errors import ConfigError, Reason
+from renalkit.readers.contract import FileReport, Outcome, ReadOptions, ReadResult
 from renalkit.readers.decode_worker import DecodeWorker
-from renalkit.readers.dicom_prescan import looks_like_dicom
-from renalkit.readers.dicom_us import read_dicom_us
-from renalkit.readers.pictures import VIDEO_SUFFIXES
-from renalkit.readers.pseudonyms import KEY_BYTES, Pseudonyms
-from renalkit.readers.stills import decode_options
-from renalkit.readers.walk import walk_files
-from renalkit.store.files import make_folder, read_json, write_bytes, write_json
-from renalkit.store.runs import FoldFolder, RunFolder
-from renalkit.systems import get_system
-from renalkit.systems._contract import Decoded
-from renalkit.transforms.preprocess import check_usable
-from renalkit.usecases.experiment import Job, jobs_of
+from renalkit.store.files import make_folder, write_bytes, write_json
+from renalkit.usecases.models import MASK_THRESHOLD, Model, Scored, new_samples, scored
+from renalkit.usecases.predict_input import InputOptions, StudyReader, offered
+from renalkit.usecases.predict_patients import (
+    frame_scores,
+    notes_of,
+    patient_answer,
+    threshold_of,
+    way_words,
+    ways_json,
+)
 from renalkit.usecases.progress import Progress
-from renalkit.usecases.results import stored_experiment
-from renalkit.usecases.train import MASK_THRESHOLD
+
+Json = dict[str, Any]
+PREDICTIONS = "predictions.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A trained system: its settings and the networks of one or more folds."""
-
-    job: Job
-    task: ClassTask
-    nets: tuple[Net, ...]
-    weights_sha256: tuple[str, ...]
-    threshold: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """One frame to predict; name is the user's own file name, frame counts from 0 in its file."""
-
-    name: str
-    frame: int
-    pixels: npt.NDArray[Any]
-    spacing_mm: SpacingMm | None
-
-
-def load_model(path: Path) -> Model:
-    """The networks of RUN/SYSTEM (every finished fold) or of one fold folder.
-
-    Raises ModelRefused when it is a whole run, when there are no weights, or when they differ from
-    what training recorded.
-    """
-    if RunFolder(path).experiment_json.exists():
-        labels = ", ".join(j.label for j in jobs_of(stored_experiment(RunFolder(path))))
-        raise ModelRefused(
-            "a run, not one of its systems",
-            where=path.name,
-            expected=f"RUN/SYSTEM with one of {labels}",
-            remedy="name the system that shall predict",
-        )
-    one_fold = (path / "weights.safetensors").exists()
-    system_folder = path.parent if one_fold else path
-    run = RunFolder(system_folder.parent)
-    experiment = stored_experiment(run)
-    job = next((j for j in jobs_of(experiment) if j.label == system_folder.name), None)
-    folds = [FoldFolder(p) for p in ([path] if one_fold else sorted(path.glob("fold-*")))]
-    folds = [f for f in folds if f.done.exists() and f.weights.exists()]
-    if job is None or not folds:
-        raise ModelRefused(
-            "no finished fold with weights",
-            where=path.name,
-            expected="RUN/SYSTEM or RUN/SYSTEM/fold-0 of a run that was trained here",
-            remedy="train the experiment first",
-        )
-    if not run.cohort.exists():
-        raise StoreError("no cohort.json", where=run.path.name, remedy="run the experiment again")
-    known = read_json(run.cohort)["task"]
-    task = ClassTask(tuple(known["classes"]), known["positive"])
-    system = get_system(job.system)
-    params = system.params(job.params)
-    _refuse_pairs(job)
-    shape = job.shape(len(task.classes))
-    nets: list[Net] = []
-    hashes: list[str] = []
-    for fold in folds:
-        net = system.build(params, shape, job.task)
-        sha256 = read_json(fold.done)["weights_sha256"]
-        load_trained(net, fold.weights, sha256)
-        nets.append(net)
-        hashes.append(sha256)
-    return Model(job, task, tuple(nets), tuple(hashes), _threshold(run, job.label))
-
-
-def _refuse_pairs(job: Job) -> None:
-    """Files hold neither the lesion's outline nor, told apart, the contrast frame of an instant."""
-    if job.modalities == (Mode.B,) and job.input.region == "frame" and not job.features:
-        return
-    raise ModelRefused(
-        f"a system that looks at {' and '.join(job.modalities)} of the {job.input.region}",
-        where=job.label,
-        expected="a system of whole B-mode frames",
-        remedy="make a cohort ('renalkit ceus cohort', or 'renalkit ingest' with outlines) and "
-        "give it to 'renalkit external'",
-    )
-
-
-def _threshold(run: RunFolder, label: str) -> float | None:
-    """Median over folds of the thresholds chosen on validation; None for several classes."""
-    if not run.metrics.exists():
-        return None
-    for system in read_json(run.metrics)["systems"]:
-        if system["label"] == label and system["classification"]:
-            values = [t["value"] for t in system["classification"]["thresholds"]]
-            return float(median(values)) if values else None
-    return None
-
-
-def predict_frame(model: Model, pixels: npt.NDArray[Any], where: str) -> Decoded:
-    """Mean over the model's folds for one frame; the mask comes back in source geometry.
-
-    pixels: (H,W) or (H,W,3). Returns Decoded with mask (H,W) probability.
-    Raises InputRefused for a frame no network can say anything about.
-    """
-    check_usable(pixels, where=where)
-    system = get_system(model.job.system)
-    params = system.params(model.job.params)
-    prepared = model.job.input.run(pixels, where=where)
-    found = [
-        system.decode(
-            params, predict_arrays(net, prepared.image[None], tta=model.job.train.tta, device="cpu")
-        )[0]
-        for net in model.nets
-    ]
-    masks = [f.mask for f in found if f.mask is not None]
-    scores = [f.scores for f in found if f.scores is not None]
-    mask = None
-    if masks:
-        mask = prepared.placement.invert_mask(np.mean(masks, axis=0).astype(np.float32))
-    return Decoded(mask=mask, scores=np.mean(scores, axis=0) if scores else None)
-
-
-def predict_folder(
-    model_path: Path, source: Path, output: Path, keep_pixels: bool, progress: Progress
-) -> dict[str, Any]:
-    """Predict every frame below `source` and write predictions.json, masks/ and overlays/.
+def run_predict(
+    model: Model, source: Path, output: Path, options: InputOptions, progress: Progress
+) -> Json:
+    """Predict everything in a file, folder or zip archive; writes predictions.json.
 
     Files and frames that cannot be used are listed with their reason; one bad file never stops the
     others, and a bad frame of a cine or video not its other frames.
 
-    Raises ModelRefused (see `load_model`), InputRefused (nothing to read), ConfigError (`output` is
-    inside `source`, where the next call would read it), StoreError (it cannot be written).
+    Raises:
+        InputRefused: nothing to read, or regions or a table of pairs that cannot be used.
+        ConfigError: nothing says where the lesion is; `output` is inside `source`, where the next
+            call would read it.
+        ModelRefused: results that are not finite.
+        StoreError: the disk refuses.
     """
-    model = load_model(model_path)
-    root = source if source.is_dir() else source.parent
-    offered: list[Path | FileReport] = [source] if source.is_file() else list(walk_files(source))
-    if not offered:
-        raise InputRefused(
-            Reason.EMPTY, "no file", where=source.name, expected="pictures, DICOM files or videos"
-        )
     if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
         raise ConfigError([f"-o {output}: inside the folder that is read; choose one beside it"])
-    make_folder(output)
-    rows: list[dict[str, Any]] = []
-    refused: list[dict[str, Any]] = []
-    progress.stage("predict", len(offered))
-    with DecodeWorker(ReadOptions().limits) as worker:
-        for item in offered:
-            if isinstance(item, FileReport):
-                first = item.reasons[0]
-                refused.append(_refusal(_name(item.path, root), first.reason, first.words))
+    with offered(source) as given, DecodeWorker(ReadOptions().limits) as worker:
+        reader = StudyReader(model, given, options, output, worker)
+        make_folder(output)
+        answers = _Answers(model, reader, output)
+        progress.stage("predict", len(given.files) + len(given.left))
+        for result in reader.studies():
+            answers.take(result)
+            progress.advance(len(result.files))
+        found = answers.result()
+    write_json(output / PREDICTIONS, found)
+    return found
+
+
+@dataclass(slots=True)
+class _Answers:
+    """What was said so far. frames_of: per patient, the frames that each member scored."""
+
+    model: Model
+    reader: StudyReader
+    output: Path
+    rows: list[Json] = field(default_factory=list[Json])
+    reports: list[FileReport] = field(default_factory=list[FileReport])
+    bad_frames: list[Json] = field(default_factory=list[Json])
+    files_of: dict[str, dict[str, None]] = field(default_factory=dict[str, dict[str, None]])
+    frames_of: dict[str, list[list[Prediction]]] = field(
+        default_factory=dict[str, list[list[Prediction]]]
+    )
+    unknown: dict[str, None] = field(default_factory=dict[str, None])
+
+    def take(self, result: ReadResult) -> None:
+        """Score a study and account for its files."""
+        study = result.study
+        if study is None:
+            self.reports += result.files
+            return
+        kept: list[tuple[Json, Sample, list[Prediction]]] = []
+        bad: list[Json] = []
+        doubted: set[str] = set()
+        samples = new_samples(self.model, study)
+        for found in scored(self.model, samples):
+            name, frame = self._place(found.sample)
+            if isinstance(found, Scored):
+                said = self.model.predictions(found.sample, found.placement, found.decoded)
+                kept.append((self._row(found, said, name, frame), found.sample, said))
+            else:
+                bad.append(_refusal(name, found.error.reason, str(found.error), frame))
+                doubted |= set(self._files(found.sample))
+        reports = [self.reader.checked(r) for r in result.files]
+        lost = {self._name(r) for r in reports if r.outcome is Outcome.REFUSED}
+        told = lost | doubted | {name for _, sample, _ in kept for name in self._files(sample)}
+        unused = {self.reader.file_of(c) for c in study.clips} - told
+        why = (Defect(Reason.NOT_RECOGNISED, "no frame that this system can be given"),)
+        self.reports += [
+            FileReport(r.path, Outcome.REFUSED, why) if self._name(r) in unused else r
+            for r in reports
+        ]
+        self.bad_frames += [b for b in bad if b["file"] not in lost]
+        for row, sample, said in kept:
+            if lost & set(self._files(sample)):
+                self._forget(row)
                 continue
-            name = _name(item, root)
-            try:
-                for frame in _frames(item, root, ReadOptions(keep_pixels=keep_pixels), worker):
-                    try:
-                        rows.append(_predict_one(model, frame, output))
-                    except InputRefused as error:
-                        refused.append(_refusal(name, error.reason, str(error), frame.frame))
-            except InputRefused as error:
-                refused.append(_refusal(name, error.reason, str(error)))
-            progress.advance()
-    result = {
-        "use": RESEARCH_ONLY,
-        "system": model.job.system,
-        "weights_sha256": list(model.weights_sha256),
-        "classes": list(model.task.classes),
-        "threshold": model.threshold,
-        "frames": rows,
-        "refused": refused,
-    }
-    write_json(output / "predictions.json", result)
-    return result
+            self.rows.append(row)
+            self._count(sample, said)
+
+    def _count(self, sample: Sample, said: list[Prediction]) -> None:
+        patient = sample.key.patient
+        self.files_of.setdefault(patient, {}).update(dict.fromkeys(self._files(sample)))
+        if not self.model.kind.classifies:
+            return
+        members = self.frames_of.setdefault(patient, [[] for _ in said])
+        for frames, prediction in zip(members, said, strict=True):
+            frames.append(prediction)
+        known = sample.study.covariates
+        lacking = [n for n in self.model.inputs.features if isinstance(known.get(n, ""), str)]
+        self.unknown.update(dict.fromkeys(lacking))
+
+    def _row(self, found: Scored, said: list[Prediction], name: str, frame: int) -> Json:
+        sample = found.sample
+        row: Json = {"file": name, "frame": frame}
+        if said[0].scores is not None:
+            row |= frame_scores(self.model, said)
+        if sample.beside is not None:
+            row["contrast"] = self._files(sample)[-1]
+        if self.model.input.region == "lesion" and sample.box is not None:
+            x, y = sample.study.clips[sample.key.clip].offset
+            box = sample.box
+            row["box"] = [box.x + x, box.y + y, box.width, box.height]
+            row["roi"] = sample.roi_origin.value
+        if said[0].modalities is not None:
+            row["modalities"] = list(said[0].modalities)
+        weights = [p.modality_weights for p in said if p.modality_weights is not None]
+        if weights:
+            means = np.mean(weights, axis=0).tolist()
+            row["modality_weights"] = dict(zip(self.model.inputs.modalities, means, strict=True))
+        probability = found.probability
+        if probability is not None:
+            row |= self._pictures(sample, probability >= MASK_THRESHOLD, name, frame)
+        return row
+
+    def _pictures(self, sample: Sample, mask: npt.NDArray[np.bool_], name: str, frame: int) -> Json:
+        stem = f"{re.sub(r'[^A-Za-z0-9._-]+', '_', name)}.{frame:05d}"
+        found: Json = {"mask_area_px": int(mask.sum())}
+        spacing = sample.spacing_mm
+        if spacing is not None:
+            found["mask_area_mm2"] = float(mask.sum() * spacing[0] * spacing[1])
+        found |= {"mask": f"masks/{stem}.png", "overlay": f"overlays/{stem}.png"}
+        write_bytes(self.output / found["mask"], _png(mask.astype(np.uint8) * 255))
+        pixels = np.asarray(sample.load().pixels)
+        write_bytes(self.output / found["overlay"], _png(_overlay(pixels, mask)))
+        return found
+
+    def _forget(self, row: Json) -> None:
+        for name in ("mask", "overlay"):
+            if name in row:
+                (self.output / row[name]).unlink(missing_ok=True)
+
+    def _place(self, sample: Sample) -> tuple[str, int]:
+        clip = sample.study.clips[sample.key.clip]
+        return self.reader.file_of(clip), clip.source_frame(sample.key.frame)
+
+    def _files(self, sample: Sample) -> list[str]:
+        """The files a frame comes from, B-mode first."""
+        clips = [sample.study.clips[sample.key.clip]]
+        if sample.beside is not None:
+            clips.append(sample.study.clips[sample.beside.clip])
+        return list(dict.fromkeys(map(self.reader.file_of, clips)))
+
+    def _name(self, report: FileReport) -> str:
+        return self.reader.offered.name(report.path)
+
+    def result(self) -> Json:
+        """Everything, as predictions.json has it."""
+        refused = [
+            _refusal(self._name(r), r.reasons[0].reason, r.reasons[0].words)
+            for r in self.reports
+            if r.outcome is Outcome.REFUSED
+        ]
+        found: Json = {
+            "schema": 2,
+            "use": RESEARCH_ONLY,
+            "model": self.model.name,
+            "system": self.model.system,
+            "weights_sha256": [m.weights_sha256 for m in self.model.members],
+            "classes": list(self.model.task.classes),
+            "positive": self.model.task.positive,
+            "threshold": threshold_of(self.model),
+            "patients": self._patients(),
+            "frames": self.rows,
+            "files": [self._file(r) for r in self.reports],
+            "refused": sorted(
+                [*refused, *self.bad_frames], key=lambda r: (r["file"], r.get("frame", -1))
+            ),
+        }
+        if self.model.kind.classifies:
+            found |= {"rule": way_words(self.model), "ways": ways_json(self.model)}
+        return found
+
+    def _patients(self) -> list[Json]:
+        made: list[Json] = []
+        for number, (patient, said) in enumerate(self.frames_of.items(), 1):
+            answer = patient_answer(self.model, said)
+            notes = notes_of(self.model, answer, list(self.unknown))
+            files = list(self.files_of[patient])
+            made.append({"patient": number, "files": files, **answer, "notes": notes})
+        return made
+
+    def _file(self, report: FileReport) -> Json:
+        name = self._name(report)
+        found: Json = {"file": name, "outcome": report.outcome.value}
+        found["reasons"] = [{"reason": d.reason.value, "words": d.words} for d in report.reasons]
+        analysis = self.reader.analysis_of(name)
+        return found if analysis is None else found | {"analysis": analysis}
 
 
-def _name(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
-
-
-def _refusal(name: str, reason: Reason, words: str, frame: int | None = None) -> dict[str, Any]:
+def _refusal(name: str, reason: Reason, words: str, frame: int | None = None) -> Json:
     where = {} if frame is None else {"frame": frame}
     return {"file": name, **where, "reason": reason.value, "words": words}
-
-
-def _frames(
-    path: Path, root: Path, options: ReadOptions, worker: DecodeWorker
-) -> Iterator[Incoming]:
-    """The frames of one file, decoded in the worker process."""
-    name = _name(path, root)
-    if not looks_like_dicom(path):
-        task = "video" if path.suffix.lower() in VIDEO_SUFFIXES else "still"
-        pixels = worker.run(task, path, decode_options(options.limits)).pixels
-        for index, frame in enumerate(pixels if task == "video" else pixels[None]):
-            yield Incoming(name, index, frame, None)
-        return
-    nobody = Pseudonyms(bytes(KEY_BYTES))  # nothing of the header is kept here
-    for result in read_dicom_us([path], root, nobody, options, worker, patient_of=lambda _: name):
-        if result.study is None:
-            first = result.files[0].reasons[0]
-            raise InputRefused(first.reason, first.words, where=name)
-        for clip in result.study.clips:
-            for index in range(clip.n_frames):
-                yield Incoming(name, index, clip.pixels[index], clip.spacing_mm)
-
-
-def _predict_one(model: Model, frame: Incoming, output: Path) -> dict[str, Any]:
-    found = predict_frame(model, frame.pixels, frame.name)
-    stem = f"{re.sub(r'[^A-Za-z0-9._-]+', '_', frame.name)}.{frame.frame:05d}"
-    row: dict[str, Any] = {"file": frame.name, "frame": frame.frame}
-    if found.scores is not None:
-        row["scores"] = dict(zip(model.task.classes, map(float, found.scores), strict=True))
-        row["called"] = model.task.classes[_called(model, found.scores)]
-    if found.mask is not None:
-        mask = found.mask >= MASK_THRESHOLD
-        row["mask_area_px"] = int(mask.sum())
-        if frame.spacing_mm is not None:
-            row["mask_area_mm2"] = float(mask.sum() * frame.spacing_mm[0] * frame.spacing_mm[1])
-        row["mask"] = f"masks/{stem}.png"
-        row["overlay"] = f"overlays/{stem}.png"
-        write_bytes(output / row["mask"], _png(mask.astype(np.uint8) * 255))
-        write_bytes(output / row["overlay"], _png(_overlay(frame.pixels, mask)))
-    return row
-
-
-def _called(model: Model, scores: npt.NDArray[np.float64]) -> int:
-    if len(scores) != 2 or model.threshold is None:
-        return int(np.argmax(scores))
-    positive = 1 if model.task.positive is None else model.task.index(model.task.positive)
-    return positive if scores[positive] >= model.threshold else 1 - positive
 
 
 def _overlay(pixels: npt.NDArray[Any], mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
@@ -279,23 +252,40 @@ def _png(image: npt.NDArray[np.uint8]) -> bytes:
     return data.tobytes()
 
 
-def predict_words(found: dict[str, Any]) -> str:
+def predict_words(found: Json) -> str:
     """The predictions for a terminal."""
     lines = [RESEARCH_ONLY]
-    for row in found["frames"]:
-        words = [f"{row['file']}#{row['frame']}"]
-        if "called" in row:
-            words.append(f"{row['called']} ({row['scores'][row['called']]:.2f})")
-        if "mask_area_px" in row:
-            words.append(f"mask {row['mask_area_px']} px")
-        lines.append("  ".join(words))
-    lines += _refused_words(found["refused"])
+    for patient in found["patients"]:
+        lines += _patient_words(patient, found)
+    if any("mask" in row for row in found["frames"]) or not found["patients"]:
+        lines += [_frame_words(row) for row in found["frames"]]
+    for r in found["refused"]:
+        frame = f"#{r['frame']}" if "frame" in r else ""
+        lines.append(f"refused {r['file']}{frame}: {r['words']}")
     return "\n".join(lines)
 
 
-def _refused_words(refused: Sequence[dict[str, Any]]) -> list[str]:
-    lines: list[str] = []
-    for r in refused:
-        frame = f"#{r['frame']}" if "frame" in r else ""
-        lines.append(f"refused {r['file']}{frame}: {r['words']}")
-    return lines
+def _patient_words(patient: Json, found: Json) -> list[str]:
+    files = patient["files"]
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    called, scores = patient["called"], patient["scores"]
+    words = [f"patient {patient['patient']} ({files[0]}{more}): {called} ({scores[called]:.2f})"]
+    positive = found["positive"]
+    if patient["threshold"] is not None and positive is not None:
+        cut = patient["threshold"]
+        words.append(f"  {positive} {scores[positive]:.3f}, threshold {cut:.3f}, {found['rule']}")
+    where = ", ".join(f"{n} {origin}" for origin, n in patient["roi"].items())
+    words.append(f"  {patient['frames']} frames; outlines: {where}")
+    if "modality_weights" in patient:
+        told = ", ".join(f"{m} {w:.2f}" for m, w in patient["modality_weights"].items())
+        words.append(f"  weights: {told}")
+    return [*words, *(f"  {note}" for note in patient["notes"])]
+
+
+def _frame_words(row: Json) -> str:
+    words = [f"{row['file']}#{row['frame']}"]
+    if "called" in row:
+        words.append(f"{row['called']} ({row['scores'][row['called']]:.2f})")
+    if "mask_area_px" in row:
+        words.append(f"mask {row['mask_area_px']} px")
+    return "  ".join(words)

@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from renalkit.domain.cohort import Cohort
-from renalkit.domain.geometry import MaskRLE
-from renalkit.domain.prediction import Prediction, SystemRef, Unit
+from renalkit.domain.prediction import Prediction, SystemRef
 from renalkit.domain.sample import Sample
 from renalkit.domain.splits import Fold, Split
 from renalkit.errors import InputRefused, Locked, Reason
@@ -29,22 +28,18 @@ from renalkit.learn.predictor import (
     torch_threads,
 )
 from renalkit.learn.transfer import start_from
-from renalkit.metrics.detection import region_scores
 from renalkit.store.files import locked, write_bytes, write_json
 from renalkit.store.predictions import save_predictions
 from renalkit.store.runs import RunFolder
 from renalkit.systems import get_system
 from renalkit.systems._contract import ClassBalance, Decoded, Params, Shape, System
-from renalkit.transforms.preprocess import Placement
 from renalkit.usecases.experiment import Job
+from renalkit.usecases.models import prediction_of
 from renalkit.usecases.parts import part_indices, usable
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.transfer import digest_of_fold, initial_of
 
 Indices = npt.NDArray[np.int64]
-
-MASK_THRESHOLD = 0.5
-"""Probability from which a pixel counts as lesion. Fixed, so that nothing is tuned on test data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,27 +250,3 @@ def decode_all(
     for raw in predict_batches(net, data, 32, options.device, options.tta):
         found += system.decode(params, raw)
     return found
-
-
-def prediction_of(
-    sample: Sample, decoded: Decoded, placement: Placement, ref: SystemRef, fold: int | None
-) -> Prediction:
-    """One image's result in source coordinates."""
-    mask = mark_scores = None
-    if decoded.mask is not None:
-        probability = placement.invert_mask(decoded.mask)
-        mask = MaskRLE.encode(probability >= MASK_THRESHOLD)
-        mark_scores = region_scores(probability >= MASK_THRESHOLD, probability)
-    return Prediction(
-        unit=Unit.FRAME,
-        key=sample.key,
-        scores=None if decoded.scores is None else tuple(float(s) for s in decoded.scores),
-        target=sample.label,
-        system=ref,
-        fold=fold,
-        mask=mask,
-        roi_origin=sample.roi_origin,
-        mark_scores=mark_scores,
-        modality_weights=decoded.modality_weights,
-        modalities=decoded.modalities,
-    )

@@ -1,0 +1,82 @@
+"""The networks of a model package, computed without torch, as a model that predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from renalkit.domain.cohort import ClassTask
+from renalkit.errors import ModelRefused
+from renalkit.learn.prepared import PreparedSet
+from renalkit.runtime.engines import Engine, EngineOptions
+from renalkit.runtime.package import load_package, score_stream
+from renalkit.systems._contract import RawOutputs
+from renalkit.usecases.experiment import Job, StatisticsSettings
+from renalkit.usecases.models import BATCH, Member, Model
+from renalkit.usecases.stored_ways import ways_in
+
+
+def load_package_model(path: Path, options: EngineOptions | None = None) -> Model:
+    """The member networks of a package, proven on its golden pair.
+
+    Raises:
+        ModelRefused: a changed or foreign file, settings of another version, or results that
+            differ from those of the golden pair.
+        MissingExtra: no engine is installed.
+    """
+    package = load_package(path)
+    spec = package.spec
+    try:
+        job = Job.model_validate(spec.job)
+        statistics = StatisticsSettings.model_validate(spec.statistics)
+        task = ClassTask(spec.classes, spec.positive)
+    except (ValidationError, ValueError) as error:
+        raise ModelRefused(
+            f"settings of another version ({' '.join(str(error).split())[:160]})",
+            where=path.name,
+            remedy="use the version of renalkit it was made with, or export the model again",
+        ) from error
+    folds = [m.fold for m in spec.members]
+    figures = {"thresholds": spec.thresholds, "ways": spec.ways}
+    ways = ways_in(figures, statistics, task, folds, spec.name)
+    members = [
+        Member(
+            m.fold,
+            m.weights_sha256,
+            partial(_score, engine, spec.mirrored),
+            ways[m.fold].way,
+            ways[m.fold].threshold,
+        )
+        for m, engine in zip(spec.members, package.engines(options), strict=True)
+    ]
+    return Model(
+        name=f"{spec.name} {spec.version}",
+        label=job.label,
+        system=job.system,
+        kind=job.task,
+        params=job.params,
+        input=job.input,
+        inputs=job.inputs,
+        task=task,
+        members=tuple(members),
+    )
+
+
+def _score(engine: Engine, mirrored: bool, data: PreparedSet) -> Iterator[RawOutputs]:
+    starts = range(0, len(data), BATCH)
+    given = (_given(data, slice(start, start + BATCH)) for start in starts)
+    found = score_stream(engine, given, mirrored=mirrored)
+    for start, raw in zip(starts, found, strict=True):
+        yield {**raw, "present": data.present[start : start + BATCH]}
+
+
+def _given(data: PreparedSet, rows: slice) -> dict[str, npt.NDArray[np.float32]]:
+    chosen = range(*rows.indices(len(data)))
+    image = np.stack([data.network_input(i) for i in chosen])
+    features = data.features[rows]
+    return {"image": image, **({"features": features} if features.shape[1] else {})}
