@@ -22,6 +22,7 @@ from renalkit.cli import (
     cohort,
     experiment,
     explain,
+    export,
     ingest,
     phantom,
     predict,
@@ -33,9 +34,12 @@ from renalkit.cli import (
 from renalkit.cli.common import say
 from renalkit.errors import Exit, MissingExtra, RenalkitError
 
-EXTRAS = dict.fromkeys(
-    ("torch", "lightning_fabric", "monai"), "install renalkit with the extra 'train'"
-)
+EXTRAS = {
+    **dict.fromkeys(
+        ("torch", "lightning_fabric", "monai"), "install renalkit with the extra 'train'"
+    ),
+    **dict.fromkeys(("onnx", "onnxscript"), "install renalkit with the extra 'export'"),
+}
 RESEARCH_ONLY = "Research software, not a medical device."
 
 app = typer.Typer(
@@ -54,7 +58,7 @@ for command in (
     *(ingest.frames, ingest.ingest),
     *(experiment.run, experiment.train, experiment.evaluate, experiment.compare),
     experiment.reproduce,
-    *(predict.predict, explain.explain),
+    *(export.export, predict.predict, explain.explain),
     *(experiment.report, reporting.checklist, reporting.card),
     experiment.verify,
     *(shift.external, shift.drift),

@@ -367,7 +367,7 @@ class _OnnxRuntime(_Base):
             self._session = ort.InferenceSession(
                 str(model), settings, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # its error classes have no common base of their own
+        except _ort_errors() as error:
             raise _unreadable(model, error) from error
         ports = tuple(
             _Port(port.name, tuple(n if isinstance(n, int) else None for n in port.shape))
@@ -396,6 +396,17 @@ class _OnnxRuntime(_Base):
                 return pool.submit(self._compute, self._checked(given)).result
 
             yield from _in_order(start, batches, self._in_flight)
+
+
+def _ort_errors() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises for a file; its errors have no common base of their own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    names = (
+        *("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf"),
+        *("NoSuchFile", "NotImplemented", "RuntimeException"),
+    )
+    return tuple(getattr(state, name) for name in names)
 
 
 def _unreadable(model: Path, error: Exception) -> ModelRefused:

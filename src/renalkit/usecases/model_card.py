@@ -59,12 +59,8 @@ def write_card(request: CardRequest) -> Json:
             [f"--output: '{request.output.name}' ends in none of {', '.join(SUFFIXES)}"]
         )
     run = RunFolder(request.run)
-    source = read_source(run, None, pictures=False)
-    label = _label(source, request.system)
-    make_reporting(run, source)
-    said = read_reporting(run).card
-    _refuse_unsaid(said, run.reporting.name)
-    card = card_of(source, label, said)
+    card = card_for(run, request.system)
+    label = card["model"]["label"]
     output = request.output or run.system(label) / "card.json"
     with amending_manifest(run.path):
         suffix = output.suffix.lower()
@@ -74,6 +70,19 @@ def write_card(request: CardRequest) -> Json:
             page = card_document(card)
             write_text(output, document_md(page) if suffix == ".md" else render_document(page).html)
     return {"schema": SCHEMA, "output": str(output), "card": card}
+
+
+def card_for(run: RunFolder, system: str | None) -> Json:
+    """The card of one system of a run, the first when None; nothing but reporting.toml is written.
+
+    Raises as `write_card`.
+    """
+    source = read_source(run, None, pictures=False)
+    label = _label(source, system)
+    make_reporting(run, source)
+    said = read_reporting(run).card
+    _refuse_unsaid(said, run.reporting.name)
+    return card_of(source, label, said)
 
 
 def _label(source: ReportSource, wanted: str | None) -> str:

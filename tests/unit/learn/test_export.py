@@ -1,0 +1,213 @@
+"""Every system leaves torch as a graph that gives the same, on both engines, in any batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from renalkit.domain.image import Mode
+from renalkit.learn.export import (
+    MeanOfMembers,
+    deployed,
+    pair_of,
+    reference_results,
+    write_onnx,
+)
+from renalkit.learn.outputs import FeatureNet, Net
+from renalkit.learn.prepared import CHANNELS
+from renalkit.runtime.abilities import Precision
+from renalkit.runtime.engines import BACKENDS, EngineOptions, open_engine, write_openvino
+from renalkit.runtime.parity import compare
+from renalkit.runtime.quantise import write_int8
+from renalkit.systems import get_system
+from renalkit.systems._contract import Shape, Task
+
+torch.set_num_threads(1)
+SMALL = {"backbone": "efficientnet-b0", "width": 0.25, "norm_momentum": 0.9}
+NARROW = {"width": 0.125}
+MERGING = {"width": 0.125, "layout": "a0"}
+
+
+def shape_of(name: str, features: tuple[str, ...] = (), size: int = 32) -> Shape:
+    modes: tuple[Mode, ...] = get_system(name).takes[0]
+    return Shape(sum(CHANNELS[m] for m in modes), size, 2, modes, features)
+
+
+def settled(name: str, shape: Shape, task: Task | None = None, **params: Any) -> Net:
+    """A network whose normalisation has seen something, so that results depend on the picture."""
+    system = get_system(name)
+    torch.manual_seed(1)
+    net = system.build(system.params(params), shape, task or system.default_task)
+    with torch.no_grad():
+        for _ in range(3):
+            image = torch.rand(8, shape.channels, shape.size, shape.size)
+            if isinstance(net, FeatureNet) and shape.features:
+                net(image, None, torch.rand(8, len(shape.features)))
+            else:
+                net(image)
+    return net.eval()
+
+
+def given_for(shape: Shape, n: int, seed: int = 5) -> dict[str, np.ndarray]:
+    source = np.random.default_rng(seed)
+    found = {"image": source.random((n, shape.channels, shape.size, shape.size), np.float32)}
+    if shape.features:
+        numbers = source.normal(size=(n, len(shape.features))).astype(np.float32)
+        numbers[0, 0] = np.nan
+        found["features"] = numbers
+    return found
+
+
+CASES = [
+    pytest.param("multitask-us", Task.BOTH, NARROW, (), id="multitask-us"),
+    pytest.param(
+        "multitask-us", Task.BOTH, NARROW | {"coupling": "mask_crop"}, (), id="multitask-us-crop"
+    ),
+    pytest.param("nested-unet", Task.SEGMENTATION, NARROW, (), id="nested-unet"),
+    pytest.param("unet", Task.BOTH, NARROW, (), id="unet"),
+    pytest.param("stunet", Task.SEGMENTATION, NARROW, (), id="stunet"),
+    pytest.param("ternausnet", Task.BOTH, NARROW, (), id="ternausnet"),
+    pytest.param("resnet18", Task.BOTH, NARROW, (), id="resnet18"),
+    pytest.param("resnet34", Task.CLASSIFICATION, NARROW, (), id="resnet34"),
+    pytest.param("resnext50", Task.CLASSIFICATION, NARROW, (), id="resnext50"),
+    pytest.param("repvgg-ceus", Task.CLASSIFICATION, MERGING, (), id="repvgg-ceus"),
+    pytest.param("bmode-net", Task.CLASSIFICATION, SMALL, (), id="bmode-net"),
+    pytest.param("ceus-net", Task.CLASSIFICATION, SMALL, ("ttp",), id="ceus-net"),
+    pytest.param("mufnet-2022", Task.CLASSIFICATION, SMALL, ("ttp", "pe"), id="mufnet-2022"),
+    pytest.param(
+        "mufnet-2025",
+        Task.CLASSIFICATION,
+        SMALL | {"share_backbone": True, "fusion": "cross_attention", "fusion_width": 16},
+        (),
+        id="mufnet-2025-shared-cross-attention",
+    ),
+    pytest.param(
+        "mufnet-2025", Task.CLASSIFICATION, SMALL | {"head": "ordinal"}, (), id="mufnet-2025"
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "task", "params", "features"), CASES)
+def test_exported_networks_say_the_same(
+    name: str, task: Task, params: dict[str, Any], features: tuple[str, ...], tmp_path: Path
+) -> None:
+    shape = shape_of(name, features)
+    net = settled(name, shape, task, **params)
+    path = tmp_path / "model.onnx"
+    graph = write_onnx(deployed(net), shape, len(features), path)
+    assert graph.inputs["image"] == (None, shape.channels, shape.size, shape.size)
+    assert ("features" in graph.inputs) == bool(features)
+    assert "BatchNormalization" not in graph.operators, "normalisation is folded"
+    if name == "repvgg-ceus":
+        assert graph.operators["Conv"] == 22, "one convolution per block"
+    if name in {"resnet18", "resnet34", "resnext50"}:
+        assert "Slice" not in graph.operators, "strided 1x1 convolutions are plain"
+    content = path.read_bytes()
+    assert b"site-packages" not in content
+    assert b".py" not in content, "where the network was written is nobody's business"
+    for backend in BACKENDS:
+        engine = open_engine(path, EngineOptions(backend=backend, threads=1))
+        for n in (1, 3):
+            given = given_for(shape, n)
+            expected = reference_results(net, given, all_heads=False)
+            assert tuple(expected) == graph.outputs
+            found = compare(expected, engine.run(given))
+            assert found.problems(Precision.FP32) == [], backend
+            assert max(found.largest.values()) > 1e-3
+            assert n == 1 or len(np.unique(expected[graph.outputs[0]])) > 1
+
+
+def test_every_head_is_kept_where_the_answer_is_their_mean(tmp_path: Path) -> None:
+    shape = shape_of("nested-unet")
+    net = settled("nested-unet", shape, **NARROW)
+    path = tmp_path / "model.onnx"
+    write_onnx(deployed(net, all_heads=True), shape, 0, path)
+    given = given_for(shape, 2)
+    expected = reference_results(net, given, all_heads=True)
+    assert expected["mask_logits"].shape == (2, 4, 32, 32)
+    found = open_engine(path, EngineOptions(threads=1)).run(given)
+    assert compare(expected, found).problems(Precision.FP32) == []
+
+
+@pytest.mark.parametrize("backbone", ["efficientnet-b0", "resnet18"])
+def test_both_backbones_as_one_are_the_same_function(backbone: str, tmp_path: Path) -> None:
+    wide = {} if backbone == "resnet18" else {"width": 0.25, "norm_momentum": 0.9}
+    shape = shape_of("mufnet-2022")
+    net = settled("mufnet-2022", shape, backbone=backbone, **wide)
+    apart, one = deployed(net), deployed(net, paired=True)
+    assert one.pair is not None
+    image = torch.rand(3, shape.channels, shape.size, shape.size)
+    with torch.no_grad():
+        for a, b in zip(apart(image), one(image), strict=True):
+            torch.testing.assert_close(a, b, atol=2e-6, rtol=1e-5)
+    graph = write_onnx(one, shape, 0, tmp_path / "model.onnx")
+    half = write_onnx(apart, shape, 0, tmp_path / "apart.onnx")
+    assert graph.operators["Conv"] == half.operators["Conv"] // 2
+    given = {"image": image.numpy()}
+    found = open_engine(tmp_path / "model.onnx", EngineOptions(threads=1)).run(given)
+    expected = reference_results(net, given, all_heads=False)
+    assert compare(expected, found).problems(Precision.FP32) == []
+
+
+def test_backbones_that_mix_channels_are_not_joined() -> None:
+    shape = shape_of("mufnet-2022")
+    system = get_system("mufnet-2022")
+    for params in ({"backbone": "densenet121"}, SMALL | {"share_backbone": True}):
+        net = system.build(system.params(params), shape, Task.CLASSIFICATION)
+        assert pair_of(net) is None
+        assert deployed(net.eval(), paired=True).pair is None
+    single = settled("bmode-net", shape_of("bmode-net"), **SMALL)
+    assert pair_of(single) is None
+
+
+def test_openvino_files_and_8_bits(tmp_path: Path) -> None:
+    """Ranges fitted on other pictures; a classifier's scores stay within the tolerance."""
+    shape = shape_of("resnet18")
+    net = settled("resnet18", shape, Task.CLASSIFICATION, **NARROW)
+    path = tmp_path / "model.onnx"
+    write_onnx(deployed(net), shape, 0, path)
+    write_openvino(path, tmp_path / "model.xml")
+    given = given_for(shape, 4)
+    expected = reference_results(net, given, all_heads=False)
+    native = open_engine(tmp_path / "model.xml", EngineOptions(backend="openvino", threads=1))
+    assert compare(expected, native.run(given)).problems(Precision.FP32) == []
+    write_int8(path, tmp_path / "model-int8.onnx", given_for(shape, 16, seed=6))
+    kinds = {node.op_type for node in onnx.load(str(tmp_path / "model-int8.onnx")).graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
+    # Read as any ONNX file: whether the processor is quick at it does not matter here.
+    eight = open_engine(
+        tmp_path / "model-int8.onnx", EngineOptions(backend="onnxruntime", threads=1)
+    )
+    moved = compare(expected, eight.run(given))
+    assert moved.score is not None
+    assert 0 < moved.score < 0.05
+
+
+def test_members_together_are_the_mean_of_their_probabilities() -> None:
+    shape = shape_of("multitask-us")
+    nets = [settled("multitask-us", shape, Task.BOTH, **NARROW) for _ in range(2)]
+    with torch.no_grad():
+        nets[1].segmentation.heads[-1].bias.add_(2.0)  # type: ignore[union-attr]
+        image = torch.rand(2, 1, 32, 32)
+        said = MeanOfMembers(nets, all_heads=False).eval()(image)
+        each = [net(image) for net in nets]
+        masks = [torch.sigmoid(o.mask_logits[-1]) for o in each]
+        scores = [torch.softmax(o.class_logits, 1) for o in each]
+    torch.testing.assert_close(said["mask"], (masks[0] + masks[1]) / 2)
+    torch.testing.assert_close(said["classes"], (scores[0] + scores[1]) / 2)
+    assert (masks[1] > masks[0]).all()
+
+
+def test_the_trained_network_stays_as_it_was() -> None:
+    shape = shape_of("repvgg-ceus")
+    net = settled("repvgg-ceus", shape, **MERGING)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    deployed(net)
+    after = net.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], value) for name, value in before.items())
