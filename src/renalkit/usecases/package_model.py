@@ -34,7 +34,7 @@ def load_package_model(path: Path, options: EngineOptions | None = None) -> Mode
     try:
         job = Job.model_validate(spec.job)
         statistics = StatisticsSettings.model_validate(spec.statistics)
-        task = ClassTask(spec.classes, spec.positive)
+        task = ClassTask(spec.classes, spec.positive, spec.ordered)
     except (ValidationError, ValueError) as error:
         raise ModelRefused(
             f"settings of another version ({' '.join(str(error).split())[:160]})",
