@@ -256,6 +256,19 @@ def canonical_grid(shape: tuple[int, int, int], affine: npt.ArrayLike) -> tuple[
     return VolumeGrid((size[0], size[1], size[2]), affine_of(matrix)), axes
 
 
+def source_affine(grid: VolumeGrid, axes: str) -> Floats:
+    """(4,4) index of `from_canonical(array, axes)`, 1 -> LPS mm; of an evenly spaced grid."""
+    places, turned = _order(axes)
+    matrix = np.eye(4)
+    matrix[:3, 3] = grid.first_mm
+    for axis, (place, back) in enumerate(zip(places, turned, strict=True)):
+        step = grid.steps_mm[:, axis]
+        matrix[:3, place] = -step if back else step
+        if back:
+            matrix[:3, 3] += step * (grid.shape[axis] - 1)
+    return matrix
+
+
 @dataclass(frozen=True, slots=True)
 class LabelMap:
     """The reference segmentation of a volume as it was drawn, (Z,Y,X) uint8 on the same grid.

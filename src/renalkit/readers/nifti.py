@@ -281,7 +281,7 @@ def _shape(header: Any, limit_voxels: int) -> tuple[int, int, int]:
 def _dtype(header: Any) -> np.dtype[Any]:
     try:
         dtype = np.dtype(header.get_data_dtype())
-    except nibabel.spatialimages.HeaderDataError:
+    except (KeyError, nibabel.spatialimages.HeaderDataError):
         dtype = np.dtype("V")
     bits = int(header["bitpix"])
     if dtype.kind not in "iuf" or dtype.itemsize > 8:

@@ -21,6 +21,7 @@ from renalkit.domain.volume import (
     axes_of,
     canonical_grid,
     from_canonical,
+    source_affine,
     to_canonical,
 )
 
@@ -115,6 +116,7 @@ def test_axes_are_those_of_nibabel_and_turn_without_loss(axes: str) -> None:
     straight = to_canonical(array, axes)
     assert straight.shape == found.shape
     assert np.array_equal(from_canonical(straight, axes), array)
+    assert source_affine(found, axes) == pytest.approx(lps)
     for index in np.ndindex(array.shape):
         place = (lps @ (*index, 1))[:3]
         k, j, i = np.rint(found.to_index([place])[0]).astype(int)
