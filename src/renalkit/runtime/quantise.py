@@ -37,7 +37,7 @@ def write_int8(
     except ModuleNotFoundError as error:
         raise MissingExtra(
             f"{error.name} is not installed",
-            remedy="install renalkit with the extras 'runtime' and 'export'",
+            remedy="install renalkit with the extra 'export'",
         ) from error
 
     class Pictures(CalibrationDataReader):
