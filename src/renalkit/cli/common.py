@@ -52,14 +52,20 @@ def progress_bar() -> Generator[Progress]:
         yield Lines()
 
 
-def model_of(path: Path) -> Model:
-    """The model at a path: a package, or a system of a run, which alone needs torch."""
+def model_of(path: Path, fast: str | None = None, cache: Path | None = None) -> Model:
+    """The model at a path: a package, or a system of a run, which alone needs torch.
+
+    fast, cache: of packages.
+    """
+    from renalkit.errors import ConfigError
     from renalkit.runtime.package import is_package
 
     if is_package(path):
-        from renalkit.usecases.package_model import load_package_model
+        from renalkit.usecases.package_model import load_package_model, package_options
 
-        return load_package_model(path)
+        return load_package_model(path, package_options(fast, cache))
+    if fast is not None or cache is not None:
+        raise ConfigError(["--fast, --cache: for model packages; make one with 'renalkit export'"])
     from renalkit.usecases.run_model import load_run_model
 
     return load_run_model(path)

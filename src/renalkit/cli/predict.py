@@ -41,6 +41,12 @@ def predict(
     keep_pixels: Annotated[
         bool, typer.Option(help="Accept DICOM without ultrasound regions.")
     ] = False,
+    fast: Annotated[
+        str | None, typer.Option(help="Faster mode of a package: bf16 or int8, where it has it.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for compiled networks of packages.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Class scores per patient and frame, masks and overlays for a new study."""
@@ -58,7 +64,7 @@ def predict(
         one_patient=one_patient,
     )
     with progress_bar() as progress:
-        found = run_predict(model_of(model), source, output, options, progress)
+        found = run_predict(model_of(model, fast, cache), source, output, options, progress)
     give(found, as_json, lambda: predict_words(found))
     if found["refused"]:
         raise typer.Exit(Exit.PARTIAL)

@@ -60,10 +60,11 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A trained system. name: where it is from; params: of the system; input, inputs: what its
-    networks are given."""
+    """A trained system. name: where it is from; engine: what computes it; params: of the system;
+    input, inputs: what its networks are given."""
 
     name: str
+    engine: str
     label: str
     system: str
     kind: Task

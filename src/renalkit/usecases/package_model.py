@@ -11,8 +11,9 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from renalkit.domain.cohort import ClassTask
-from renalkit.errors import ModelRefused
+from renalkit.errors import ConfigError, ModelRefused
 from renalkit.learn.prepared import PreparedSet
+from renalkit.runtime.abilities import FAST, Precision
 from renalkit.runtime.engines import Engine, EngineOptions
 from renalkit.runtime.package import load_package, score_stream
 from renalkit.systems._contract import RawOutputs
@@ -21,12 +22,24 @@ from renalkit.usecases.models import BATCH, Member, Model
 from renalkit.usecases.stored_ways import ways_in
 
 
-def load_package_model(path: Path, options: EngineOptions | None = None) -> Model:
+def package_options(fast: str | None, cache: Path | None) -> EngineOptions:
+    """How a package is computed. fast: a mode by name, None for fp32; cache: of compiled networks.
+
+    Raises ConfigError for a mode that does not exist.
+    """
+    known = [mode.value for mode in FAST]
+    if fast is not None and fast not in known:
+        raise ConfigError([f"--fast: '{fast}' is not one of {', '.join(known)}"])
+    precision = Precision.FP32 if fast is None else Precision(fast)
+    return EngineOptions(precision=precision, cache=cache)
+
+
+def load_package_model(path: Path, options: EngineOptions) -> Model:
     """The member networks of a package, proven on its golden pair.
 
     Raises:
-        ModelRefused: a changed or foreign file, settings of another version, or results that
-            differ from those of the golden pair.
+        ModelRefused: a changed or foreign file, settings of another version, a mode that package
+            or processor do not have, or results that differ from those of the golden pair.
         MissingExtra: no engine is installed.
     """
     package = load_package(path)
@@ -44,6 +57,7 @@ def load_package_model(path: Path, options: EngineOptions | None = None) -> Mode
     folds = [m.fold for m in spec.members]
     figures = {"thresholds": spec.thresholds, "ways": spec.ways}
     ways = ways_in(figures, statistics, task, folds, spec.name)
+    engines = package.engines(options)
     members = [
         Member(
             m.fold,
@@ -52,10 +66,11 @@ def load_package_model(path: Path, options: EngineOptions | None = None) -> Mode
             ways[m.fold].way,
             ways[m.fold].threshold,
         )
-        for m, engine in zip(spec.members, package.engines(options), strict=True)
+        for m, engine in zip(spec.members, engines, strict=True)
     ]
     return Model(
         name=f"{spec.name} {spec.version}",
+        engine=f"{engines[0].name} {options.precision.value}",
         label=job.label,
         system=job.system,
         kind=job.task,

@@ -199,6 +199,7 @@ class _Answers:
             "schema": 2,
             "use": RESEARCH_ONLY,
             "model": self.model.name,
+            "engine": self.model.engine,
             "system": self.model.system,
             "weights_sha256": [m.weights_sha256 for m in self.model.members],
             "classes": list(self.model.task.classes),

@@ -69,6 +69,7 @@ def load_run_model(path: Path) -> Model:
         members.append(Member(stored.way.fold, sha256, score, stored.way, stored.threshold))
     return Model(
         name=f"{run.path.name}/{job.label}",
+        engine="torch fp32",
         label=job.label,
         system=job.system,
         kind=job.task,
