@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -25,9 +26,15 @@ from renalkit.store.runs import RunFolder
 from renalkit.store.splits import load_split, save_split
 from renalkit.systems import get_system
 from renalkit.systems._contract import Shape
+from renalkit.usecases.ceus_settings import ceus_settings
 from renalkit.usecases.experiment import Experiment, jobs_of
 from renalkit.usecases.external import ExternalRequest, run_external
+from renalkit.usecases.patients import patients_of
+from renalkit.usecases.predict import run_predict
+from renalkit.usecases.predict_input import InputOptions
 from renalkit.usecases.progress import Silent
+from renalkit.usecases.results import called_class, read_results
+from renalkit.usecases.run_model import load_run_model
 
 TASK = ClassTask(("benign", "malignant"), "malignant")
 
@@ -57,7 +64,7 @@ def trained(place: Path) -> RunFolder:
             "split": {"folds": 2},
             "input": {"size": 32},
             "train": {"threads": 1, "device": "cpu"},
-            "statistics": {"bootstrap": 200},
+            "statistics": {"bootstrap": 200, "prior_correction": True},
             "systems": [{"name": "resnet18", "params": {"width": 0.125}}],
         }
     )
@@ -124,6 +131,29 @@ def test_figures_are_those_of_the_mean_of_the_folds(place: Path) -> None:
         assert (run.path / name).is_file(), name
     tables = json.loads(run.characteristics.read_text())["tables"]
     assert [g["patients"] for g in tables[1]["groups"]] == [14, 12]
+
+
+def test_new_patients_are_judged_as_those_of_the_external_test(place: Path, tmp_path: Path) -> None:
+    """`predict` on the very pictures: correction, rule, mean of folds and threshold are the same."""
+    folder = RunFolder(place / "runs" / "e-on-there")
+    results = read_results(folder.path, Silent())
+    said = patients_of(results, results.systems[0])
+    wanted = {p.key.patient: p for p in said.pooled}
+    assert all(way.shares is not None for way in said.ways)
+    (tmp_path / "in").mkdir()
+    for n in range(100, 104):
+        pixels = np.asarray(study(n, seed=1).clips[0].pixels[0])
+        assert cv2.imwrite(str(tmp_path / "in" / f"{n}.png"), pixels)
+    model = load_run_model(folder.system("resnet18"))
+    options = InputOptions(ceus_settings(None))
+    found = run_predict(model, tmp_path / "in", tmp_path / "out", options, Silent())
+    assert len(found["patients"]) == 4
+    for n, patient in zip(range(100, 104), found["patients"], strict=True):
+        same = wanted[f"p-{n:020x}"]
+        assert tuple(patient["scores"].values()) == pytest.approx(same.scores, rel=1e-6)
+        called = called_class(same, said.thresholds, 1)
+        assert patient["called"] == TASK.classes[called]
+        assert patient["before"] != patient["scores"]
 
 
 def test_running_again_changes_no_prediction(place: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,9 @@ import pytest
 
 from renalkit.domain.prediction import Prediction, SystemRef, Unit
 from renalkit.domain.sample import SampleKey
-from renalkit.errors import ModelRefused
+from renalkit.errors import ConfigError, ModelRefused
 from renalkit.store.files import write_json
+from renalkit.usecases.ceus_outliner import SystemOutliner
 from renalkit.usecases.ceus_settings import ceus_settings
 from renalkit.usecases.predict import run_predict
 from renalkit.usecases.predict_input import InputOptions
@@ -22,7 +24,10 @@ from renalkit.usecases.progress import Silent
 from renalkit.usecases.run_model import load_run_model
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2] / "corpus"))
 from predicting import SMALL, WAYS, untrained_run
+
+dicom: Any = importlib.import_module("make_dicom")
 
 GIVEN = ["dynamic_range_db=50", "fit.resamples=0", "frames.per_phase=4", "maps=false"]
 SETTINGS = ceus_settings(None, GIVEN)
@@ -155,3 +160,45 @@ def test_folds_that_chose_something_need_the_figures_that_hold_it(run: Path, pla
     model = load_run_model(plain.path / "bmode-net" / "fold-1")
     (member,) = model.members
     assert (member.fold, member.threshold) == (1, None)
+
+
+def test_whole_frames_get_masks_and_a_blank_frame_is_listed(place: Path, tmp_path: Path) -> None:
+    small = {"width": 0.125, "cbam_min_hidden": 4}
+    run = untrained_run(
+        place / "whole", [{"name": "multitask-us", "params": small}], "frame", decided=False
+    )
+    folder = tmp_path / "in"
+    folder.mkdir()
+    blank = np.zeros((dicom.ROWS, dicom.COLS), np.uint8)
+    frames = [dicom.picture(seed=1), blank, dicom.picture(seed=2)]
+    stack = {0x7FE00010: ("OB", b"".join(f.tobytes() for f in frames))}
+    (folder / "b.dcm").write_bytes(dicom.part10(dicom.cine(3, stack)))
+    assert cv2.imwrite(str(folder / "a.png"), dicom.picture(seed=3))
+    (folder / "note.txt").write_text("no picture")
+    model = run.path / "multitask-us"
+    found = predicted(model, folder, tmp_path / "out")
+    assert [(r["file"], r["frame"]) for r in found["frames"]] == [
+        ("a.png", 0),
+        ("b.dcm", 0),
+        ("b.dcm", 2),
+    ]
+    assert [(r["file"], r.get("frame")) for r in found["refused"]] == [
+        ("b.dcm", 1),
+        ("note.txt", None),
+    ]
+    assert {f["file"]: f["outcome"] for f in found["files"]} == {
+        "a.png": "used",
+        "b.dcm": "used-with-warning",
+        "note.txt": "refused",
+    }
+    for row in found["frames"]:
+        mask = cv2.imread(str(tmp_path / "out" / row["mask"]), cv2.IMREAD_GRAYSCALE)
+        assert mask is not None
+        assert int((mask > 0).sum()) == row["mask_area_px"]
+        assert (tmp_path / "out" / row["overlay"]).is_file()
+    assert [p["frames"] for p in found["patients"]] == [1, 2]
+    assert found["rule"] == "mean of the frames; mean of 2 models"
+    with pytest.raises(ConfigError, match="looks at whole frames"):
+        predicted(model, folder, tmp_path / "out", outliner=SystemOutliner(load_run_model(model)))
+    outline = SystemOutliner(load_run_model(model))(dicom.picture(seed=3))
+    assert outline is None or outline.shape == (dicom.ROWS, dicom.COLS)
