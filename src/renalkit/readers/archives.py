@@ -32,6 +32,7 @@ _ENCRYPTED = 0x1
 _END_WITHIN = (1 << 16) + 22
 _LONGEST_ENTRY = 1 << 12
 _LONGEST_PART = 200
+_BESIDE = "__MACOSX/"
 _DEEPEST = 24
 
 
@@ -45,7 +46,7 @@ class ArchiveLimits:
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """folder: holds what was taken out; refused: members that were not, below that folder."""
+    """folder: holds what was taken out; refused: members that were not, each with its reason."""
 
     folder: Path
     refused: tuple[FileReport, ...]
@@ -131,6 +132,10 @@ def _taken_out(
     left = whole.total_bytes
     taken: set[str] = set()
     for number, member in enumerate(members):
+        if member.filename.startswith(_BESIDE):
+            aside = (Defect(Reason.EXTRA_FILE, "written by the program that packed the files"),)
+            reports.append(FileReport(folder / f"member-{number}", Outcome.SKIPPED, aside))
+            continue
         place = _place(member, taken)
         if isinstance(place, Defect):
             words = f"{place.words}: {member.filename[:80]!r}"

@@ -67,7 +67,8 @@ class InputOptions:
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """The files of a study. root: what names count from; left: entries that cannot be read."""
+    """The files of a study. root: what names count from; left: entries that cannot be read, of an
+    archive perhaps not below the root."""
 
     root: Path
     files: tuple[Path, ...]
@@ -75,7 +76,8 @@ class Offered:
 
     def name(self, path: Path) -> str:
         """A file as its owner knows it."""
-        return path.relative_to(self.root).as_posix()
+        inside = path.is_relative_to(self.root)
+        return path.relative_to(self.root).as_posix() if inside else path.name
 
 
 @contextmanager
@@ -87,11 +89,18 @@ def offered(source: Path) -> Generator[Offered]:
     """
     if source.is_file() and is_archive(source):
         with unpacked(source) as archive:
-            yield _offered(archive.folder, source.name, archive.refused)
+            yield _offered(_top(archive.folder), source.name, archive.refused)
     elif source.is_file():
         yield Offered(source.parent, (source,), ())
     else:
         yield _offered(source, source.name, ())
+
+
+def _top(folder: Path) -> Path:
+    """Where the files are: archives often hold one folder that holds everything."""
+    while len(found := list(folder.iterdir())) == 1 and found[0].is_dir():
+        folder = found[0]
+    return folder
 
 
 def _offered(folder: Path, name: str, refused: tuple[FileReport, ...]) -> Offered:
@@ -169,7 +178,7 @@ class StudyReader:
 
     def checked(self, report: FileReport) -> FileReport:
         """The report of a file after frames of it were looked at: they may be damaged."""
-        cine = self._cines.get(self.offered.name(report.path))
+        cine = self._cines.pop(self.offered.name(report.path), None)
         if cine is None or report.outcome not in (Outcome.USED, Outcome.WARNED):
             return report
         try:
@@ -220,14 +229,15 @@ class StudyReader:
         """Files that belong to one examination are one study, as in a cohort."""
         groups: dict[tuple[str, str], list[Cine]] = {}
         for path in self.offered.files:
-            name = self.offered.name(path)
             try:
                 cine = self._read(path)
             except InputRefused as error:
                 yield _refused(path, error)
                 continue
-            known = (cine.patient, cine.study_uid) if cine.patient else ("", name)
-            groups.setdefault(known, []).append(cine)
+            if cine.patient:
+                groups.setdefault((cine.patient, cine.study_uid), []).append(cine)
+            else:
+                yield from self._examination([cine])
         for cines in groups.values():
             yield from self._examination(cines)
 
@@ -352,8 +362,10 @@ class StudyReader:
         source = replace(cine.clip.source, keyed_path=self._key(path))
         if not source.file_sha256:
             source = replace(source, file_sha256=file_sha256(path))
-        self._cines[name] = replace(cine, clip=replace(cine.clip, source=source))
-        return self._cines[name]
+        cine = replace(cine, clip=replace(cine.clip, source=source))
+        if cine.is_dicom:
+            self._cines[name] = cine
+        return cine
 
     def _still(self, path: Path, name: str) -> Cine:
         pixels = self.worker.run("still", path, decode_options(self._read_options.limits)).pixels

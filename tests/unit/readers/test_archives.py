@@ -61,6 +61,13 @@ def test_a_member_that_could_harm_is_refused_and_the_rest_taken(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip"]
 
 
+def test_what_a_packing_program_adds_is_skipped(tmp_path: Path) -> None:
+    path = packed(tmp_path / "a.zip", ("__MACOSX/._b.png", b"x"), ("b.png", b"b"))
+    with unpacked(path) as found:
+        assert [r.outcome.value for r in found.refused] == ["skipped"]
+        assert [p.name for p in found.folder.iterdir()] == ["b.png"]
+
+
 def test_doubled_names_and_files_below_files_are_refused(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="Duplicate name"):
         path = packed(

@@ -169,7 +169,7 @@ def test_a_zip_with_a_system_that_outlines(run: Path, study: Path, tmp_path: Pat
         archive.writestr("../outside.dcm", b"x")
     found = predicted(run / "ceus-net", packed, tmp_path / "out", outliner=Middle())
     (patient,) = found["patients"]
-    assert patient["files"] == ["one/ceus.dcm"]
+    assert patient["files"] == ["ceus.dcm"]
     assert patient["roi"] == {"predicted": patient["frames"]}
     (bad,) = found["refused"]
     assert bad["reason"] == "special-file"
