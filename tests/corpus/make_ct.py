@@ -36,11 +36,27 @@ def scene(value: int = 300) -> np.ndarray:
     return hu
 
 
-def write(folder: Path, geometry: Geometry = Geometry.PLAIN, description: str = "venous") -> Path:
+def drawn() -> np.ndarray:
+    """Labels (Z,Y,X) on GRID: the large ball is a tumour, the small one a cyst; kidney around."""
+    labels = np.zeros(GRID.shape, np.uint8)
+    labels[ball(GRID, CENTRE, 14.0)] = labels[ball(GRID, SECOND, 9.0)] = 1
+    labels[ball(GRID, CENTRE, 11.0)] = 2
+    labels[ball(GRID, SECOND, 6.0)] = 3
+    return labels
+
+
+def write(
+    folder: Path,
+    geometry: Geometry = Geometry.PLAIN,
+    description: str = "venous",
+    *,
+    series: int = 1,
+    who: PhantomIdentity = WHO,
+) -> Path:
     """One series as the geometry has it, a folder of slices."""
     scans = [scene(200), scene(300)] if geometry is Geometry.TWO_PHASES else [scene()]
     spacing = source_grid(geometry, GRID).spacing_mm
     step_z = GRID.spacing_mm[0]
-    scan = CtScan((step_z, *spacing[1:]), 1, description, "Iodine")
-    write_ct_slices(folder, scanned(geometry, GRID, scans), WHO, scan)
+    scan = CtScan((step_z, *spacing[1:]), series, description, "Iodine")
+    write_ct_slices(folder, scanned(geometry, GRID, scans), who, scan)
     return folder

@@ -41,7 +41,9 @@ def frames(
 def ingest(
     source: Annotated[Path, typer.Argument(help="Folder of images or DICOM files.", exists=True)],
     output: Annotated[Path, typer.Option("-o", "--output", help="Cohort folder.")],
-    layout: Annotated[str, typer.Option(help="auto, dicom, images, pairs or busi.")] = "auto",
+    layout: Annotated[
+        str, typer.Option(help="auto, dicom, ct, kits, nnunet, images, pairs or busi.")
+    ] = "auto",
     labels: Annotated[
         Path | None, typer.Option(help="Label table (CSV); default labels.csv in the source.")
     ] = None,

@@ -157,6 +157,14 @@ def phase_of_words(*texts: str) -> Phase | None:
     return found[0] if len(found) == 1 else None
 
 
+def is_ct(path: Path) -> bool:
+    """Whether a DICOM file says it is CT; damaged headers do not."""
+    try:
+        return prescan(path, Limits(), allow_headerless=True).values.text(0x00080060) == "CT"
+    except (InputRefused, OSError):
+        return False
+
+
 def _check_kind(scan: Prescan) -> None:
     values = scan.values
     sop_class = values.text(0x00080016) or values.text(0x00020002)

@@ -29,9 +29,12 @@ from renalkit.readers.contract import (
     ReadOptions,
     ReadResult,
 )
+from renalkit.readers.ct_folder import read_ct_folder
 from renalkit.readers.decode_worker import DecodeWorker
 from renalkit.readers.dicom_us import read_dicom_us
 from renalkit.readers.image_folder import BESIDE_THE_LAYOUT, Beside, read_image_folder
+from renalkit.readers.kits import read_kits
+from renalkit.readers.nnunet import read_nnunet
 from renalkit.readers.pair_folder import PairLayout, read_pair_folder
 from renalkit.readers.pseudonyms import Pseudonyms, load_or_create_key
 from renalkit.readers.walk import walk_files
@@ -49,6 +52,7 @@ from renalkit.usecases.ceus_cohort import ContrastOptions, ContrastStudies
 from renalkit.usecases.ingest_frames import Picks, read_picks
 from renalkit.usecases.ingest_labels import StudyLabels, annotation_paths, read_labels
 from renalkit.usecases.ingest_layouts import (
+    VOLUMES,
     Layout,
     Sources,
     find_layout,
@@ -452,6 +456,8 @@ class _Ingest:
                 yield from read_pair_folder(files, where, context)
             else:
                 yield from read_image_folder(files, where, context)
+        elif layout in (Layout.KITS, Layout.NNUNET):
+            yield from (read_kits if layout is Layout.KITS else read_nnunet)(sources.files, context)
         else:
             tables = {sources.table} if sources.table else set[Path]()
             if request.annotations is not None:
@@ -460,6 +466,10 @@ class _Ingest:
             for path in given:
                 yield ReadResult(None, (FileReport(path, Outcome.USED),))
             rest = [p for p in sources.files if p not in given]
+            patient_of = labels.patient_of(request.source, self.pseudonyms)
+            if layout is Layout.CT:
+                yield from read_ct_folder(rest, context, patient_of)
+                return
             assert isinstance(context.decoder, DecodeWorker)
             yield from read_dicom_us(
                 rest,
@@ -467,7 +477,7 @@ class _Ingest:
                 self.pseudonyms,
                 request.options,
                 context.decoder,
-                patient_of=labels.patient_of(request.source, self.pseudonyms),
+                patient_of=patient_of,
                 recall=context.recall,
             )
 
@@ -481,7 +491,7 @@ class _Ingest:
 
     def _labels(self, layout: Layout, sources: Sources) -> StudyLabels:
         """What table and annotations say of DICOM studies; the other readers knew it at once."""
-        if layout is not Layout.DICOM:
+        if layout not in (Layout.DICOM, Layout.CT):
             return StudyLabels()
         request = self.request
         known = (sources.table, request.annotations, sources.files, sources.root)
@@ -500,8 +510,11 @@ class _Ingest:
         for result in results:
             study = result.study
             assert study is not None
-            if layout is Layout.DICOM and self.request.contrast is None:
-                labelled = labels.attach(study, self.pseudonyms, picks)
+            if layout in (Layout.DICOM, Layout.CT) and self.request.contrast is None:
+                if layout is Layout.CT:
+                    labelled = labels.classified(study, self.pseudonyms)
+                else:
+                    labelled = labels.attach(study, self.pseudonyms, picks)
                 if labelled is None:
                     reasons[study.key] = "not in the label table"
                 study = labelled or study
@@ -601,9 +614,14 @@ def _check_options(layout: Layout, sources: Sources, request: IngestRequest) -> 
         problems.append(f"--groups: only for the layout 'busi'; this one is read as '{layout}'")
     if layout is Layout.PAIRS and request.annotations is not None:
         problems.append("--annotations: boxes are columns of pairs.csv in the layout 'pairs'")
-    if layout is Layout.BUSI:
+    if layout in (Layout.BUSI, Layout.KITS, Layout.NNUNET):
         named = (("--labels", request.labels), ("--annotations", request.annotations))
-        problems += [f"{name}: not used in the layout 'busi'" for name, path in named if path]
+        problems += [f"{name}: not used in the layout '{layout}'" for name, path in named if path]
+    if layout in VOLUMES:
+        kept = (("--keep", request.keep), ("--every", request.every > 1))
+        problems += [f"{name}: the slices of a volume are all kept" for name, said in kept if said]
+        if layout is Layout.CT and request.annotations is not None:
+            problems.append("--annotations: lesions of CT are drawn as NIfTI label volumes")
     if problems:
         raise ConfigError(problems)
 

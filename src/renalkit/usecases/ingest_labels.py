@@ -28,7 +28,7 @@ from renalkit.readers.folder_table import (
     PictureRow,
     read_folder_table,
 )
-from renalkit.readers.pictures import LesionFacts, placeholder_lesion
+from renalkit.readers.pictures import ANY_LESION, LesionFacts, placeholder_lesion
 from renalkit.readers.pseudonyms import Pseudonyms
 from renalkit.readers.stills import read_whole
 from renalkit.readers.tables import read_table
@@ -112,6 +112,41 @@ class StudyLabels:
             defects=(*study.defects, *person.defects, *defects),
         )
 
+    def classified(self, study: Study, pseudonyms: Pseudonyms) -> Study | None:
+        """A CT study whose lesions were drawn, with what the table says of each by its number.
+
+        A table that does not tell lesions apart speaks of the only one; None when it does not list
+        the study.
+        """
+        found = self.by_patient.get(study.patient)
+        if found is None:
+            return None if self.listed else study
+        self._met.add(study.patient)
+        row, person = found
+        facts = {pseudonyms.lesion(study.key, f.name): f.lesion for f in row.lesions}
+        defects = list(person.defects)
+        drawn = {lesion.key for lesion in study.lesions}
+        single = [f.lesion for f in row.lesions if f.name == ANY_LESION]
+        if len(single) == len(row.lesions) == 1 and single[0] == placeholder_lesion():
+            facts = {}  # a line for a scan without a mass
+        elif len(single) == len(row.lesions) == 1 and len(drawn) != 1:
+            words = f"the table speaks of one lesion, {len(drawn)} are drawn: given to none"
+            defects.append(Defect(Reason.UNKNOWN_LABEL, words))
+            facts = {}
+        elif not set(facts) <= drawn:
+            lost = len(set(facts) - drawn)
+            words = f"{lost} lesions of the table are not among the {len(drawn)} drawn ones"
+            defects.append(Defect(Reason.UNKNOWN_LABEL, words))
+        lesions = tuple(_described(one, facts.get(one.key)) for one in study.lesions)
+        return replace(
+            study,
+            lesions=lesions,
+            label=row.label if not lesions else None,
+            site=person.site or study.site,
+            covariates={**study.covariates, **person.covariates},
+            defects=(*study.defects, *defects),
+        )
+
     def _regions(
         self, study: Study, names: Sequence[str], picks: Picks
     ) -> tuple[dict[tuple[str, int, int], list[FrameAnnotation]], list[Defect]]:
@@ -143,6 +178,20 @@ class StudyLabels:
             if lost:
                 defects.append(not_taken(lost, number))
         return found, list(dict.fromkeys(defects))
+
+
+def _described(drawn: Lesion, said: Lesion | None) -> Lesion:
+    """A drawn lesion with what the table says; where and how large it is, the drawing says."""
+    if said is None:
+        return drawn
+    return replace(
+        said,
+        key=drawn.key,
+        label=said.label or drawn.label,
+        side=drawn.side,
+        size_mm=drawn.size_mm,
+        rois=drawn.rois,
+    )
 
 
 def _both(

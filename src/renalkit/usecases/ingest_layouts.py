@@ -19,9 +19,13 @@ from renalkit.readers.annotation_files import labelme_frame
 from renalkit.readers.busi import CLASSES as BUSI_CLASSES
 from renalkit.readers.busi import is_busi
 from renalkit.readers.covariates import CovariateChoice, choose_covariates
+from renalkit.readers.dicom_ct_slice import is_ct
 from renalkit.readers.dicom_prescan import looks_like_dicom
 from renalkit.readers.folder_table import Columns, TableLayout
 from renalkit.readers.image_folder import Beside, BesideFiles, FolderLayout, SharedFile
+from renalkit.readers.kits import CLASSES as KITS_CLASSES
+from renalkit.readers.kits import is_kits
+from renalkit.readers.nnunet import is_nnunet
 from renalkit.readers.pair_folder import BoxColumns, PairColumns, PairLayout
 from renalkit.readers.pictures import VIDEO_SUFFIXES
 from renalkit.readers.tables import LabelMap, Table, bad_table, folded, read_table
@@ -56,6 +60,13 @@ class Layout(StrEnum):
     IMAGES = "images"
     PAIRS = "pairs"
     BUSI = "busi"
+    CT = "ct"
+    KITS = "kits"
+    NNUNET = "nnunet"
+
+
+VOLUMES = (Layout.CT, Layout.KITS, Layout.NNUNET)
+"""Layouts whose studies are CT volumes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,20 +115,35 @@ def find_layout(wanted: str, sources: Sources, classes: Sequence[str]) -> Layout
         return Layout.PAIRS
     if _table_names_pictures(sources):
         return Layout.IMAGES
-    if any(looks_like_dicom(p) for p in sources.files):
-        return Layout.DICOM
+    if is_kits(sources.files):
+        return Layout.KITS
+    if is_nnunet(sources.files):
+        return Layout.NNUNET
+    dicom = _one_dicom_per_folder(sources)
+    if dicom:
+        return Layout.CT if all(map(is_ct, dicom)) else Layout.DICOM
     if _class_folders(sources, classes) or (classes and _outlined_pictures(sources)):
         return Layout.IMAGES
     raise InputRefused(
         Reason.LAYOUT_UNKNOWN,
         f"{len(sources.files)} files in no known layout",
         where="the source folder",
-        expected=f"DICOM files; or pictures with {TABLE_NAME} (columns image, label, patient); "
+        expected="DICOM files; or the layout of KiTS or nnU-Net; "
+        f"or pictures with {TABLE_NAME} (columns image, label, patient); "
         f"or {PAIRS_NAME} (columns patient, bmode, ceus) that lists pictures in pairs; "
         "or a folder of pictures per class named by --classes; or pictures with annotations whose "
         "labels are named by --classes; or the BUSI names",
         remedy="add the table or give --labels, --classes or --layout",
     )
+
+
+def _one_dicom_per_folder(sources: Sources) -> list[Path]:
+    """The first DICOM file of each folder."""
+    found: dict[Path, Path] = {}
+    for path in sources.files:
+        if path.parent not in found and looks_like_dicom(path):
+            found[path.parent] = path
+    return list(found.values())
 
 
 def _table_names_pictures(sources: Sources) -> bool:
@@ -343,7 +369,7 @@ def _beside_pairs(table: Table) -> Table:
 
 def unread_columns(layout: Layout, sources: Sources) -> Iterator[tuple[str, Mapping[str, str]]]:
     """Columns of each table that are not read, with the reason (empty where there is none)."""
-    if sources.table is not None and layout is not Layout.BUSI:
+    if sources.table is not None and layout not in (Layout.BUSI, Layout.KITS, Layout.NNUNET):
         yield "the label table", covariates_of(read_table(sources.table), sources.covariates).left
     if layout is Layout.PAIRS and sources.pairs is not None:
         table = _beside_pairs(read_table(sources.pairs))
@@ -415,6 +441,7 @@ def foreign_files(sources: Sources, layout: FolderLayout | PairLayout) -> dict[P
     return result
 
 
+_POSITIVE = ("malignant", "tumour")
 _CLASSES_FROM = (
     "give a label table (--labels, columns label and patient, image or file), "
     "or name two or more classes"
@@ -434,12 +461,17 @@ def task_of(
     Raises ConfigError: fewer than two classes, an unknown positive class, two classes without one
     that is called malignant and none named positive, or an order of fewer than three.
     """
-    given = tuple(classes) or (BUSI_CLASSES if layout is Layout.BUSI else tuple(sorted(set(found))))
+    known = tuple(sorted(set(found)))
+    if layout is Layout.BUSI:
+        known = BUSI_CLASSES
+    elif layout is Layout.KITS and set(known) & set(KITS_CLASSES):
+        known = KITS_CLASSES
+    given = tuple(classes) or known
     if len(given) < 2:
         words = f"only the class '{given[0]}' was found" if given else "no class was found"
         raise ConfigError([f"--classes: {words}; {_CLASSES_FROM}"])
     if len(given) == 2 and positive is None:
-        positive = next((c for c in given if folded(c) == "malignant"), None)
+        positive = next((c for c in given if folded(c) in _POSITIVE), None)
         if positive is None:
             raise ConfigError([f"--positive: which of {' and '.join(given)} is the positive class"])
     try:
