@@ -67,3 +67,22 @@ def export_splits(
 
     export_splits(folder, output)
     say(f"wrote {output}")
+
+
+@app.command("export-nnunet")
+def export_nnunet(
+    folder: Annotated[Path, typer.Argument(help="Cohort folder of CT volumes.", exists=True)],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Data set folder, such as Dataset007_Kidney.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """The volumes and labels of a CT cohort as an nnU-Net raw data set."""
+    from renalkit.store.cohorts import load_cohort
+    from renalkit.writers.nnunet import write_nnunet
+
+    cohort = load_cohort(folder)
+    left = write_nnunet(output, cohort)
+    count = len(cohort.studies) - len(left)
+    words = [f"wrote {count} cases to {output}", *(f"left out {k}: {v}" for k, v in left.items())]
+    give({"cases": count, "left_out": dict(left)}, as_json, lambda: "\n".join(words))
