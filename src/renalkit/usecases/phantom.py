@@ -46,6 +46,7 @@ from renalkit.usecases.phantom_studies import record_of, write_patient
 from renalkit.usecases.phantom_tables import (
     join_tables,
     label_rows,
+    lesion_rows,
     pair_rows,
     reading_rows,
     table_file,
@@ -65,6 +66,7 @@ To read it, in this folder:
     renalkit ingest {} -o ../cohorts/phantom
 """
 _DICOM = "dicom --labels labels.csv --annotations boxes.csv"
+_SCANS = "dicom --labels lesions.csv"
 
 
 def make_phantom(
@@ -220,14 +222,16 @@ def _finish(plan: PhantomPlan, cohort: Path, settings: Mapping[str, Any]) -> dic
     tally = _Tally()
     truth = cohort / "truth" / "patients.csv"
     with ExitStack() as stack:
-        labels, readings, pairs, truths = (
+        names = ("labels", "lesions", "readings", "pairs")
+        labels, lesions, readings, pairs, truths = (
             stack.enter_context(table_file(path))
-            for path in (*(cohort / f"{n}.csv" for n in ("labels", "readings", "pairs")), truth)
+            for path in (*(cohort / f"{n}.csv" for n in names), truth)
         )
         for index in indices:
             record = read_json(record_of(cohort, index))
             for add, rows in (
                 (labels, label_rows(plan, record)),
+                (lesions, lesion_rows(plan, record)),
                 (readings, reading_rows(record)),
                 (pairs, pair_rows(record)),
                 (truths, [truth_row(plan, record)]),
@@ -244,7 +248,7 @@ def _finish(plan: PhantomPlan, cohort: Path, settings: Mapping[str, Any]) -> dic
 def _note(plan: PhantomPlan) -> str:
     """What a newcomer should know of the folder."""
     if plan.kind == "ct":
-        return _NOTE
+        return _NOTE + _INGEST.format(_SCANS)
     plain = plan.pictures or plan.pairs is not None
     return _NOTE + _INGEST.format("." if plain else _DICOM)
 

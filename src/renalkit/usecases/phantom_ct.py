@@ -17,10 +17,14 @@ from renalkit.phantom.patients import Stream
 from renalkit.store.files import replacing
 from renalkit.usecases.phantom_case import Case
 from renalkit.writers.dicom_phantom import write_ct_series
+from renalkit.writers.nifti import write_nifti
 
 
 def write_scan(case: Case) -> dict[str, Any]:
     """A series of slices per phase, and the masks (Z,Y,X) as truth/P0001/masks.npz.
+
+    Beside the series lie the labels and the numbers of lesions as a reader would have drawn them
+    (NIfTI), unless the scan has a fault after which they would fit no series.
 
     Returns:
         The scan's truth.
@@ -31,6 +35,7 @@ def write_scan(case: Case) -> dict[str, Any]:
     for name in case.names:
         for number, (phase, hu) in enumerate(volume.hu.items(), start=1):
             _write_phase(case, name, volume, (number, phase, hu))
+        _write_drawn(case, name, volume)
     with replacing(case.truth / "masks.npz") as temporary:
         np.savez_compressed(temporary, labels=volume.labels, instances=volume.instances)
     pair = ("normal", "tumour")
@@ -43,6 +48,15 @@ def write_scan(case: Case) -> dict[str, Any]:
         "series": [_series(patient.name, phase) for phase in volume.hu],
         "slices": len(_kept(case, volume)) * len(volume.hu),
     }
+
+
+def _write_drawn(case: Case, name: str, volume: CtVolume) -> None:
+    faults = case.patient.faults
+    if faults.missing is not None or faults.tilt_deg or faults.wrong_units:
+        return
+    folder = case.folder / "dicom" / name
+    write_nifti(folder / "segmentation.nii.gz", volume.labels, volume.grid)
+    write_nifti(folder / "instances.nii.gz", volume.instances, volume.grid)
 
 
 def _series(name: str, phase: Phase) -> str:

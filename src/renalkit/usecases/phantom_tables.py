@@ -6,6 +6,7 @@
     readings.csv       score and vote, per reader and patient
     reader_boxes.csv   box and outline, per reader and still
     pairs.csv          cropped frame pairs
+    lesions.csv        CT: class and histology, per lesion
     truth/patients.csv
 
 Rows are written one by one, so memory does not grow with a clip or a cohort.
@@ -122,6 +123,22 @@ def _label_facts(plan: PhantomPlan, record: Row) -> dict[str, Any]:
         }
     first = {name: record["covariates"][name] for name in ("age", "sex", "bmi", "symptoms")}
     return facts | first | dict(record["covariates"])
+
+
+def lesion_rows(plan: PhantomPlan, record: Row) -> Iterator[Row]:
+    """Lines of lesions.csv: the lesions by the numbers they are drawn with; a line without lesion
+    for a scan that shows none."""
+    if plan.kind != "ct":
+        return
+    none = {"number": None, "lesion_class": None, "histology": None}
+    for name in record["copies"]:
+        for lesion in record["lesions"] or [none]:
+            yield {
+                "patient": name,
+                "lesion": lesion["number"],
+                "label": lesion["lesion_class"],
+                "histology": lesion["histology"],
+            }
 
 
 def truth_row(plan: PhantomPlan, record: Row) -> Row:
