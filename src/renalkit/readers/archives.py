@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from renalkit.domain.study import Defect
 from renalkit.errors import InputRefused, Reason
 from renalkit.readers.contract import FileReport, Limits, Outcome
+from renalkit.store.files import make_folder
 from renalkit.store.files import refused as disk_refused
 
 SUFFIX = ".zip"
@@ -192,7 +193,7 @@ def _write(
     archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, most: int
 ) -> int | Defect:
     """Bytes written; a Defect leaves no file behind."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     count = 0
     problem: Defect | None = None
     try:
