@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ from renalkit.store.runs import (
     write_manifest,
 )
 from renalkit.store.splits import load_split, read_nnunet, save_split, write_nnunet
-from renalkit.usecases.check import CheckReport, check
+from renalkit.usecases.check import check
 from renalkit.usecases.clinical_model import clinical_columns
 from renalkit.usecases.experiment import Experiment, Job, jobs_of, read_experiment
 from renalkit.usecases.features import with_named_features
@@ -90,6 +90,28 @@ def prepare_run(request: RunRequest, progress: Progress) -> Prepared:
             remedy="look at 'renalkit cohort show' and ingest again with a label table",
         )
     waivers = tuple(sorted({*experiment.waive, *request.waive}))
+    groups = _groups(folder, cohort, waivers, progress)
+    split = _split(folder, experiment, (cohort, outside), groups)
+    require_truth(samples, split.folds, jobs)
+    initial = choose_initial(folder, jobs, cohort, split, groups, progress)
+    _settle(folder, experiment, request)
+    _keep_cohort(folder, cohort)
+    save_split(folder.folds, split)
+    keep_initial(folder, initial)
+    return Prepared(folder, experiment, jobs, cohort, split, waivers)
+
+
+def _groups(
+    folder: RunFolder, cohort: Cohort, waivers: tuple[str, ...], progress: Progress
+) -> dict[str, str]:
+    """Patient -> group of those who belong together, from the check of the cohort.
+
+    A run that began on this very cohort with these waivers is not checked again.
+    """
+    if folder.folds.exists() and read_json(folder.cohort)["digest"] == cohort.digest:
+        before = read_json(folder.check)
+        if before["waivers"] == list(waivers):
+            return before["groups"]
     progress.stage("checking the cohort for leaks and shortcuts")
     found = check(cohort, frozenset(waivers))
     make_folder(folder.path)
@@ -102,14 +124,7 @@ def prepare_run(request: RunRequest, progress: Progress) -> Prepared:
             remedy="mend the cohort, or waive the guard by name (--waive L03); "
             "the report prints every waiver",
         )
-    split = _split(folder, experiment, (cohort, outside), found)
-    require_truth(samples, split.folds, jobs)
-    initial = choose_initial(folder, jobs, cohort, split, found.groups, progress)
-    _settle(folder, experiment, request)
-    _keep_cohort(folder, cohort)
-    save_split(folder.folds, split)
-    keep_initial(folder, initial)
-    return Prepared(folder, experiment, jobs, cohort, split, waivers)
+    return found.groups
 
 
 def _refuse_taken(folder: RunFolder, experiment: Experiment) -> None:
@@ -156,7 +171,7 @@ def _split(
     folder: RunFolder,
     experiment: Experiment,
     data: tuple[Cohort, frozenset[str]],
-    found: CheckReport,
+    groups: Mapping[str, str],
 ) -> Split:
     if folder.folds.exists():
         return load_split(folder.folds)
@@ -169,7 +184,7 @@ def _split(
         stratify=wanted.stratify,
         external=outside,
     )
-    facts = patient_facts(cohort, found.groups)
+    facts = patient_facts(cohort, groups)
     if wanted.follow is not None:
         return follow_split(facts, load_split(RunFolder(wanted.follow).folds), wanted.seed, options)
     if wanted.file is None:

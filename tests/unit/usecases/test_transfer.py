@@ -375,3 +375,20 @@ def test_the_command_line_and_moved_runs_lead_to_the_same_start(copied: Path) ->
     assert kept["settings"]["split"]["follow"] == "../p2"
     same = read_experiment(request(copied, "cli", "p3", split=FOLLOW, system=FROM).experiment)
     assert kept["digest"] == same.digest
+
+
+class Told(Silent):
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+
+    def stage(self, words: str, total: int | None = None) -> None:
+        self.stages.append(words)
+
+
+def test_a_run_that_began_is_not_checked_again_unless_what_is_waived_changed(copied: Path) -> None:
+    again = request(copied, "p2", "p2", lr="0.05")
+    for waive, checked in (((), False), (("L07",), True)):
+        told = Told()
+        prepared = prepare_run(replace(again, waive=waive), told)
+        assert any("checking the cohort" in words for words in told.stages) is checked
+        assert prepared.split == load_split(RunFolder(copied / "runs" / "p2").folds)
