@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from itertools import cycle
@@ -400,8 +401,7 @@ class _OnnxRuntime(_Base):
 
 def _ort_errors() -> tuple[type[Exception], ...]:
     """What ONNX Runtime raises for a file; its errors have no common base of their own."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
+    state = import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     names = (
         *("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf"),
         *("NoSuchFile", "NotImplemented", "RuntimeException"),

@@ -47,7 +47,9 @@ def write_int8(
                 [{k: v[i : i + batch] for k, v in given.items()} for i in range(0, n, batch)]
             )
 
-        def get_next(self) -> dict[str, npt.NDArray[np.float32]] | None:
+        def get_next(  # pyright: ignore[reportIncompatibleMethodOverride]
+            self,
+        ) -> dict[str, npt.NDArray[np.float32]] | None:  # None ends it, whatever the base says
             return next(self.batches, None)
 
     with tempfile.TemporaryDirectory() as place:

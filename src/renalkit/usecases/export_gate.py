@@ -140,7 +140,7 @@ def _golden_of(data: PreparedSet) -> Golden:
 # ---- the gate ---------------------------------------------------------------------------------
 
 
-def forms(fast: Sequence[Precision], files: Mapping[tuple[str, Precision], str]) -> list[Form]:
+def forms(fast: Sequence[Precision], files: Mapping[tuple[Backend, Precision], str]) -> list[Form]:
     """Every engine that is installed in every mode asked for, as far as there is a file for it.
 
     files: name of the file by engine and mode.
