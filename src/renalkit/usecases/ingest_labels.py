@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from renalkit.domain.study import Defect, Lesion, Study
+from renalkit.domain.volume import Volume
 from renalkit.errors import InputRefused, Reason
 from renalkit.readers.annotation_files import (
     labelme_frame,
@@ -115,21 +116,22 @@ class StudyLabels:
     def classified(self, study: Study, pseudonyms: Pseudonyms) -> Study | None:
         """A CT study whose lesions were drawn, with what the table says of each by its number.
 
-        A table that does not tell lesions apart speaks of the only one; None when it does not list
-        the study.
+        A table that does not tell lesions apart speaks of the only one. None when it does not list
+        a study, unless labels are there and mark no lesion.
         """
         found = self.by_patient.get(study.patient)
         if found is None:
-            return None if self.listed else study
+            drawn_empty = not study.lesions and any(
+                isinstance(c, Volume) and c.labels is not None for c in study.clips
+            )
+            return study if drawn_empty or not self.listed else None
         self._met.add(study.patient)
         row, person = found
         facts = {pseudonyms.lesion(study.key, f.name): f.lesion for f in row.lesions}
         defects = list(person.defects)
         drawn = {lesion.key for lesion in study.lesions}
         single = [f.lesion for f in row.lesions if f.name == ANY_LESION]
-        if len(single) == len(row.lesions) == 1 and single[0] == placeholder_lesion():
-            facts = {}  # a line for a scan without a mass
-        elif len(single) == len(row.lesions) == 1 and len(drawn) != 1:
+        if len(single) == len(row.lesions) == 1 and len(drawn) != 1:
             words = f"the table speaks of one lesion, {len(drawn)} are drawn: given to none"
             defects.append(Defect(Reason.UNKNOWN_LABEL, words))
             facts = {}

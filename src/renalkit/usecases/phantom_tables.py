@@ -126,13 +126,11 @@ def _label_facts(plan: PhantomPlan, record: Row) -> dict[str, Any]:
 
 
 def lesion_rows(plan: PhantomPlan, record: Row) -> Iterator[Row]:
-    """Lines of lesions.csv: the lesions by the numbers they are drawn with; a line without lesion
-    for a scan that shows none."""
+    """Lines of lesions.csv: the lesions of a CT scan by the numbers they are drawn with."""
     if plan.kind != "ct":
         return
-    none = {"number": None, "lesion_class": None, "histology": None}
     for name in record["copies"]:
-        for lesion in record["lesions"] or [none]:
+        for lesion in record["lesions"]:
             yield {
                 "patient": name,
                 "lesion": lesion["number"],

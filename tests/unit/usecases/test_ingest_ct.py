@@ -106,6 +106,21 @@ def test_a_table_gives_drawn_lesions_their_class(tmp_path: Path, made: Path) -> 
     assert [d.reason for d in told] == [Reason.UNKNOWN_LABEL]
 
 
+def test_a_scan_without_a_mass_needs_no_line_in_the_table(tmp_path: Path) -> None:
+    """Patients on whose scans nothing is drawn stay; those with lesions the table lacks do not."""
+    for n in (1, 2, 3):
+        name = f"P{n:04d}"
+        who = replace(corpus.WHO, key=name, patient_id=name)
+        corpus.write(tmp_path / "in" / name / "ct", who=who)
+        drawn = corpus.drawn() if n > 1 else (corpus.drawn() > 0).astype(np.uint8)
+        write_nifti(tmp_path / "in" / name / "segmentation.nii.gz", drawn, corpus.GRID)
+    table = tmp_path / "lesions.csv"
+    table.write_text("patient,lesion,label\nP0002,1,solid\nP0002,2,cystic\n")
+    cohort = ingest(tmp_path / "in", tmp_path / "out", labels=table, positive="solid").cohort
+    assert sorted(len(s.lesions) for s in cohort.studies) == [0, 2]
+    assert [e.reason for e in cohort.exclusions] == ["not in the label table"]
+
+
 def test_instances_are_numbered_as_they_were_drawn(tmp_path: Path) -> None:
     folder = source(tmp_path / "in", patients=1)
     numbers = np.where(corpus.drawn() == 2, 2, np.where(corpus.drawn() == 3, 1, 0))
