@@ -8,6 +8,7 @@ change stands in the report beside what the paper says.
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -152,7 +153,7 @@ def _run(
     name = "-".join(part for part in parts if part)
     experiment = {
         "name": name,
-        "cohort": str(request.cohort.resolve()),
+        "cohort": os.path.relpath(request.cohort.resolve(), request.output.resolve()),
         **protocol(preset, profile, chosen),
     }
     make_folder(request.output)
