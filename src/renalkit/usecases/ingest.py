@@ -534,7 +534,9 @@ class _Ingest:
             )
         if self.request.target is Target.GRADE:
             one_scale(studies)
-        task = self._task(layout, _labels_of(studies))
+        # Drawn lesions have a class without a table; those it leaves out name no class of the task.
+        asked = [s for s in studies if layout is not Layout.CT or s.key not in reasons]
+        task = self._task(layout, _labels_of(asked))
         for study in studies:
             foreign = sorted(_labels_of([study]) - set(task.classes))
             if foreign:

@@ -119,6 +119,7 @@ def test_a_scan_without_a_mass_needs_no_line_in_the_table(tmp_path: Path) -> Non
     cohort = ingest(tmp_path / "in", tmp_path / "out", labels=table, positive="solid").cohort
     assert sorted(len(s.lesions) for s in cohort.studies) == [0, 2]
     assert [e.reason for e in cohort.exclusions] == ["not in the label table"]
+    assert cohort.task.classes == ("cystic", "solid")
 
 
 def test_instances_are_numbered_as_they_were_drawn(tmp_path: Path) -> None:
