@@ -256,9 +256,9 @@ def _crops(report: IngestReport) -> list[tuple[Pixels, Pixels]]:
     return [
         (
             pair.study.clips[pair.key.clip].frame(pair.key.frame).pixels[pair.bmode_box.slices],
-            pair.study.clips[pair.contrast].frame(pair.contrast_frame).pixels[
-                pair.contrast_box.slices
-            ],
+            pair.study.clips[pair.contrast]
+            .frame(pair.contrast_frame)
+            .pixels[pair.contrast_box.slices],
         )
         for pair in frame_pairs(report.cohort)
     ]

@@ -85,7 +85,10 @@ def test_p3_reads_its_split_both_ways() -> None:
     [
         ({"paper": "P9"}, "'P9': no such paper; known: P1, P2, P3, P4"),
         ({"profile": "fast"}, "--profile: 'fast' is not offered.*faithful, cpu, demo"),
-        ({"variant": "holdout"}, "--variant: 'holdout' is not offered for this paper; known: perfusion"),
+        (
+            {"variant": "holdout"},
+            "--variant: 'holdout' is not offered for this paper; known: perfusion",
+        ),
     ],
 )
 def test_what_is_not_offered_is_said(tmp_path: Path, changed: dict[str, str], words: str) -> None:
