@@ -18,13 +18,17 @@ from typing import Any, Literal, TypeVar
 
 from renalkit.config import Settings, parse_settings, to_toml, with_values
 from renalkit.errors import ConfigError
+from renalkit.metrics.reader_study import TieRule
 from renalkit.store.files import make_folder, write_json, write_text
 from renalkit.store.runs import RunFolder
 from renalkit.usecases.progress import Progress
+from renalkit.usecases.reading_cases import ReaderPlan
 from renalkit.usecases.readers import ReadersRequest, evaluate_readers
 from renalkit.usecases.run import RunRequest, run_experiment
 
 PAPERS = ("P1", "P2", "P3", "P4")
+TIES = TieRule.POSITIVE
+"""What a case is called on which as many readers say yes as no; the papers do not say."""
 
 T = TypeVar("T")
 
@@ -163,7 +167,12 @@ def _run(
 
     def beside(folder: RunFolder) -> None:
         if request.readings is not None:
-            readers = ReadersRequest(request.readings, run=folder.path, key_file=request.key_file)
+            readers = ReadersRequest(
+                request.readings,
+                ReaderPlan(ties=TIES),
+                run=folder.path,
+                key_file=request.key_file,
+            )
             evaluate_readers(readers, progress)
         write_json(folder.reproduction, reproduction_record(preset, request, variant))
 
