@@ -127,7 +127,11 @@ def _study(case: CtCase, context: ReadContext) -> tuple[Study, dict[Path, list[D
 
 def lesion_of(marked: MarkedLesion, key: str, facts: Mapping[str, Any]) -> Lesion:
     """The lesion as a study holds it."""
-    plain = {"side": marked.side, "size_mm": marked.axial_mm, "rois": marked.rois}
+    plain: dict[str, Any] = {
+        "side": marked.side,
+        "size_mm": marked.axial_mm,
+        "rois": marked.rois,
+    }
     return Lesion(key=key, **{**plain, **facts})
 
 

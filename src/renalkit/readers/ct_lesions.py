@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import pi
+from typing import cast
 
 import cv2
 import numpy as np
@@ -55,7 +56,11 @@ def connected_instances(labels: npt.NDArray[np.uint8], voxel_mm3: float) -> tupl
         box = ndimage.find_objects((labels == value).view(np.uint8))
         if not box or box[0] is None:
             continue
-        parts, count = ndimage.label(labels[box[0]] == value, np.ones((3, 3, 3)))
+        # The stub does not know that the result is a pair when no output is given.
+        parts, count = cast(
+            "tuple[npt.NDArray[np.int32], int]",
+            ndimage.label(labels[box[0]] == value, np.ones((3, 3, 3))),
+        )
         sizes = np.bincount(parts.ravel(), minlength=count + 1)
         for part in sorted(range(1, count + 1), key=lambda p: -sizes[p]):
             if sizes[part] * voxel_mm3 < LEAST_MM3 or number == _MOST:
@@ -123,7 +128,7 @@ def axial_diameter_mm(mask: npt.NDArray[np.bool_], grid: VolumeGrid) -> float:
 def _side(volume: Volume, index: list[float]) -> Side:
     """Left or right of the middle of the body in the lesion's slice."""
     k = min(volume.n_frames - 1, max(0, round(index[0])))
-    body = np.flatnonzero((np.asarray(volume.pixels[k]) > _BODY_HU).any(axis=0))
+    body = np.flatnonzero((np.asarray(volume.pixels[k], np.float64) > _BODY_HU).any(axis=0))
     ends = (0, volume.cols - 1) if body.size == 0 else (int(body[0]), int(body[-1]))
     middle = volume.grid.to_lps([(k, (volume.rows - 1) / 2, sum(ends) / 2)])[0, 0]
     return Side.LEFT if float(volume.grid.to_lps([index])[0, 0]) > middle else Side.RIGHT

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 import nibabel
 import numpy as np
 import numpy.typing as npt
+from nibabel.spatialimages import HeaderDataError
 
 from renalkit.domain.image import Mode, Source, pixel_sha256
 from renalkit.domain.study import Defect
@@ -281,7 +282,7 @@ def _shape(header: Any, limit_voxels: int) -> tuple[int, int, int]:
 def _dtype(header: Any) -> np.dtype[Any]:
     try:
         dtype = np.dtype(header.get_data_dtype())
-    except (KeyError, nibabel.spatialimages.HeaderDataError):
+    except (KeyError, HeaderDataError):
         dtype = np.dtype("V")
     bits = int(header["bitpix"])
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
@@ -363,7 +364,7 @@ def _qform(header: Any) -> npt.NDArray[np.float64]:
         raise _bad(Reason.BAD_GEOMETRY, "a qform that is not finite", "finite numbers")
     try:
         return np.asarray(header.get_qform(), np.float64)
-    except (ValueError, nibabel.spatialimages.HeaderDataError) as error:
+    except (ValueError, HeaderDataError) as error:
         raise _bad(
             Reason.BAD_GEOMETRY, "a qform that is no rotation", "a unit quaternion"
         ) from error
