@@ -22,8 +22,8 @@ from renalkit.metrics.reader_study import TieRule
 from renalkit.store.files import make_folder, write_json, write_text
 from renalkit.store.runs import RunFolder
 from renalkit.usecases.progress import Progress
-from renalkit.usecases.reading_cases import ReaderPlan
 from renalkit.usecases.readers import ReadersRequest, evaluate_readers
+from renalkit.usecases.reading_cases import ReaderPlan
 from renalkit.usecases.run import RunRequest, run_experiment
 
 PAPERS = ("P1", "P2", "P3", "P4")
