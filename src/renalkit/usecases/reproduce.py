@@ -27,6 +27,8 @@ from renalkit.usecases.reading_cases import ReaderPlan
 from renalkit.usecases.run import RunRequest, run_experiment
 
 PAPERS = ("P1", "P2", "P3", "P4")
+START = "start of the weights"
+"""Topic of the deviation that --init-from changes."""
 TIES = TieRule.POSITIVE
 """What a case is called on which as many readers say yes as no; the papers do not say."""
 
@@ -42,11 +44,13 @@ class Deviation(Settings):
 
 
 class Row(Settings):
-    """One row of the paper's table: a system of the run by label, or a group of readers."""
+    """One row of the paper's table: a system of the run by label, or a group of readers. ours: the
+    paper has no such row."""
 
     name: str
     system: str | None = None
     readers: str | None = None
+    ours: bool = False
 
 
 class Profile(Settings):
@@ -205,7 +209,13 @@ def reproduction_record(
     """What the report of a run must know of the paper: rows of its table, and what differs."""
     reading, chosen = variant
     profile = preset.profiles[request.profile]
-    deviations = (*preset.deviations, *profile.deviations)
+    deviations = [*preset.deviations, *profile.deviations]
+    if request.init_from:
+        runs = ", ".join(dict.fromkeys("/".join(Path(f).parts[-2:]) for f in request.init_from))
+        here = f"the networks of {runs}"
+        deviations = [
+            d.model_copy(update={"here": here}) if d.topic == START else d for d in deviations
+        ]
     return {
         "schema": 1,
         "paper": preset.paper,

@@ -45,7 +45,9 @@ def reproduction(source: ReportSource) -> Section | None:
 
 
 def _opening(found: Json) -> str:
-    variant = f" Reading of its split: {found['variant_words']}." if found["variant_words"] else ""
+    variant = (
+        f" Variant '{found['variant']}': {found['variant_words']}." if found["variant"] else ""
+    )
     return (
         f"{found['title']}. Profile '{found['profile']}': {found['profile_words']}.{variant} "
         "Published and measured figures rest on different patients, images and settings; a "
@@ -100,7 +102,9 @@ def _table(
 
 
 def _claims(source: ReportSource, row: Json) -> dict[str, Json]:
-    """What the paper prints of a row, by metric."""
+    """What the paper prints of a row, by metric; nothing of a row that is ours."""
+    if row.get("ours"):
+        return {}
     label, group = row.get("system"), row.get("readers")
     ending = f" of {group} readers" if group else ""
     found: dict[str, Json] = {}
@@ -130,12 +134,15 @@ def _published(source: ReportSource, row: Json, metrics: Sequence[str]) -> dict[
     return cells
 
 
-def _basis(source: ReportSource, row: Json, metrics: Sequence[str]) -> str:
+def _basis(source: ReportSource, row: Json, metrics: Sequence[str]) -> Cell:
+    """What the paper says its figures are of, below the table: the words are long."""
     claims = _claims(source, row)
     units = dict.fromkeys(
         str(claims[m].get("unit") or "not stated") for m in metrics if m in claims
     )
-    return "; ".join(units)
+    if not units:
+        return Cell(NOT_AVAILABLE)
+    return Cell("as printed", note=f"Unit as printed: {'; '.join(units)}.")
 
 
 def _measured(

@@ -18,6 +18,7 @@ from renalkit.usecases.progress import Silent
 from renalkit.usecases.report import write_report
 from renalkit.usecases.reproduce import (
     PAPERS,
+    START,
     ReproduceRequest,
     paper_preset,
     protocol,
@@ -71,7 +72,19 @@ def test_p2_with_perfusion_figures_has_a_fourth_network_like_the_first() -> None
         first, *_, last = jobs_of(experiment_of("P2", profile, "perfusion"))
         assert (last.label, last.features) == ("mufnet-perfusion", ("perfusion",))
         assert (last.system, last.params, last.train) == (first.system, first.params, first.train)
-    assert paper_preset("P2").variants["perfusion"].asked
+    variant = paper_preset("P2").variants["perfusion"]
+    assert variant.asked
+    assert [row.ours for row in variant.rows] == [True]
+
+
+def test_a_start_from_earlier_networks_is_said_instead_of_the_usual_one(tmp_path: Path) -> None:
+    preset = paper_preset("P2")
+    request = ReproduceRequest("P2", tmp_path, tmp_path, init_from=("runs/first/mufnet-2022",))
+    found = reproduction_record(preset, request, ("", None))["deviations"]
+    (start,) = [d["here"] for d in found if d["topic"] == START]
+    assert start == "the networks of first/mufnet-2022"
+    usual = {d.topic: d.here for d in preset.deviations}
+    assert {d["topic"]: d["here"] for d in found} == usual | {START: start}
 
 
 def test_p3_reads_its_split_both_ways() -> None:
