@@ -29,6 +29,7 @@ from renalkit.metrics.patient_way import FoldWay
 from renalkit.systems import get_system
 from renalkit.systems._contract import Decoded, RawOutputs, Task
 from renalkit.transforms.preprocess import Placement, Preprocess
+from renalkit.usecases.experiment import Job
 from renalkit.usecases.parts import samples_of, usable
 from renalkit.usecases.progress import Silent
 
@@ -73,6 +74,24 @@ class Model:
     inputs: Inputs
     task: ClassTask
     members: tuple[Member, ...]
+
+    @classmethod
+    def of(
+        cls, name: str, engine: str, job: Job, task: ClassTask, members: Iterable[Member]
+    ) -> Model:
+        """The model of a job of an experiment, wherever its networks lie."""
+        return cls(
+            name=name,
+            engine=engine,
+            label=job.label,
+            system=job.system,
+            kind=job.task,
+            params=job.params,
+            input=job.input,
+            inputs=job.inputs,
+            task=task,
+            members=tuple(members),
+        )
 
     @property
     def whole_frames(self) -> bool:

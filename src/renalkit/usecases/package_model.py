@@ -68,18 +68,8 @@ def load_package_model(path: Path, options: EngineOptions) -> Model:
         )
         for m, engine in zip(spec.members, engines, strict=True)
     ]
-    return Model(
-        name=f"{spec.name} {spec.version}",
-        engine=f"{engines[0].name} {options.precision.value}",
-        label=job.label,
-        system=job.system,
-        kind=job.task,
-        params=job.params,
-        input=job.input,
-        inputs=job.inputs,
-        task=task,
-        members=tuple(members),
-    )
+    named = f"{spec.name} {spec.version}"
+    return Model.of(named, f"{engines[0].name} {options.precision.value}", job, task, members)
 
 
 def _score(engine: Engine, mirrored: bool, data: PreparedSet) -> Iterator[RawOutputs]:

@@ -67,18 +67,8 @@ def load_run_model(path: Path) -> Model:
         stored = ways[_number(fold.path)]
         score = partial(_score, net, job.train)
         members.append(Member(stored.way.fold, sha256, score, stored.way, stored.threshold))
-    return Model(
-        name=f"{run.path.name}/{job.label}",
-        engine="torch fp32",
-        label=job.label,
-        system=job.system,
-        kind=job.task,
-        params=job.params,
-        input=job.input,
-        inputs=job.inputs,
-        task=task,
-        members=tuple(members),
-    )
+    named = f"{run.path.name}/{job.label}"
+    return Model.of(named, "torch fp32", job, task, members)
 
 
 def _number(fold: Path) -> int:

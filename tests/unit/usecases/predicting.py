@@ -18,7 +18,9 @@ from renalkit.metrics.pooling import PoolingChoice
 from renalkit.store.files import write_json, write_text
 from renalkit.store.runs import RunFolder
 from renalkit.systems import get_system
+from renalkit.usecases.ceus_settings import ceus_settings
 from renalkit.usecases.experiment import Experiment, jobs_of
+from renalkit.usecases.predict_input import InputOptions
 
 SMALL = {"backbone": "efficientnet-b0", "width": 0.25, "norm_momentum": 0.9}
 CLASSES = ("benign", "malignant")
@@ -37,6 +39,11 @@ WAYS = (
     ),
 )
 THRESHOLDS = (0.45, 0.55)
+SETTINGS = ceus_settings(
+    None, ["dynamic_range_db=50", "fit.resamples=0", "frames.per_phase=4", "maps=false"]
+)
+PLAIN = InputOptions(SETTINGS)
+FEATURES = ["perfusion_lesion_ttp", "age"]
 
 
 def untrained_run(
@@ -80,6 +87,17 @@ def untrained_run(
         known.append({"label": job.label, "folds": [0, 1], "classification": found})
     write_json(folder.metrics, {"systems": known})
     return folder
+
+
+def contrast_run(folder: Path) -> Path:
+    """A run of every system that looks at contrast or at cut-out lesions."""
+    systems = [
+        {"name": "mufnet-2022", "params": SMALL, "features": FEATURES},
+        {"name": "ceus-net", "params": SMALL},
+        {"name": "bmode-net", "params": SMALL},
+        {"name": "repvgg-ceus", "params": {"width": 0.125}},
+    ]
+    return untrained_run(folder, systems).path
 
 
 def contrast_study(folder: Path, patients: int = 1) -> Path:

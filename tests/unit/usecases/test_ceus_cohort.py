@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from renalkit.cli import app
 from renalkit.domain.image import Mode
 from renalkit.domain.pairs import frame_pairs, panes, perfusion_features
 from renalkit.domain.study import RoiOrigin
@@ -20,6 +19,9 @@ from renalkit.usecases.ceus_cohort import ContrastOptions
 from renalkit.usecases.ceus_settings import ceus_settings
 from renalkit.usecases.ingest import IngestRequest, request_of, run_ingest
 
+sys.path.insert(0, str(Path(__file__).parent))
+from predicting import contrast_study
+
 csv.field_size_limit(10**9)
 GIVEN = ["dynamic_range_db=50", "fit.resamples=0", "frames.per_phase=4", "maps=false"]
 
@@ -27,20 +29,7 @@ GIVEN = ["dynamic_range_db=50", "fit.resamples=0", "frames.per_phase=4", "maps=f
 @pytest.fixture(scope="session")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three patients with cines of 60 frames in 45 s; the lesion is outlined on one frame."""
-    folder = tmp_path_factory.mktemp("cohort") / "phantom"
-    words = ["phantom", "ceus", "-o", str(folder), "-n", "3", "--seconds", "45", "--fps", "1.3"]
-    done = CliRunner().invoke(app, [*words, "--seed", "8", "--workers", "1"])
-    assert done.exit_code == 0, done.output
-    with (folder / "boxes.csv").open(newline="") as file:
-        rows = list(csv.reader(file))
-    # The frame nearest to the clip's middle on which the mass can be seen.
-    chosen = {
-        name: min((r for r in rows[1:] if r[0] == name), key=lambda r: abs(int(r[1]) - 30))
-        for name in {r[0] for r in rows[1:]}
-    }
-    lines = [",".join(r) for r in (rows[0], *(chosen[name] for name in sorted(chosen)))]
-    (folder / "one.csv").write_text("\n".join(lines) + "\n")
-    return folder
+    return contrast_study(tmp_path_factory.mktemp("cohort") / "phantom", 3)
 
 
 def request(source: Path, output: Path, **more: object) -> IngestRequest:

@@ -17,22 +17,15 @@ from renalkit.domain.sample import SampleKey
 from renalkit.errors import ConfigError, ModelRefused
 from renalkit.store.files import write_json
 from renalkit.usecases.ceus_outliner import SystemOutliner
-from renalkit.usecases.ceus_settings import ceus_settings
 from renalkit.usecases.predict import run_predict
-from renalkit.usecases.predict_input import InputOptions
 from renalkit.usecases.progress import Silent
 from renalkit.usecases.run_model import load_run_model
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[2] / "corpus"))
-from predicting import SMALL, WAYS, untrained_run
+from predicting import PLAIN, SMALL, WAYS, contrast_run, untrained_run
 
 dicom: Any = importlib.import_module("make_dicom")
-
-GIVEN = ["dynamic_range_db=50", "fit.resamples=0", "frames.per_phase=4", "maps=false"]
-SETTINGS = ceus_settings(None, GIVEN)
-PLAIN = InputOptions(SETTINGS)
-FEATURES = ["perfusion_lesion_ttp", "age"]
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +35,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(place: Path) -> Path:
-    systems = [
-        {"name": "mufnet-2022", "params": SMALL, "features": FEATURES},
-        {"name": "ceus-net", "params": SMALL},
-        {"name": "bmode-net", "params": SMALL},
-        {"name": "repvgg-ceus", "params": {"width": 0.125}},
-    ]
-    return untrained_run(place / "runs", systems).path
+    return contrast_run(place / "runs")
 
 
 def predicted(model: Path, source: Path, output: Path, **options: Any) -> dict[str, Any]:

@@ -16,23 +16,16 @@ from renalkit.errors import ConfigError
 from renalkit.store.cohorts import load_cohort
 from renalkit.store.files import read_json
 from renalkit.usecases.ceus_cohort import ContrastOptions
-from renalkit.usecases.ceus_settings import ceus_settings
 from renalkit.usecases.ingest import request_of, run_ingest
 from renalkit.usecases.models import Scored, scored
 from renalkit.usecases.parts import samples_of
 from renalkit.usecases.predict import predict_words, run_predict
-from renalkit.usecases.predict_input import InputOptions
 from renalkit.usecases.predict_patients import patient_answer
 from renalkit.usecases.progress import Silent
 from renalkit.usecases.run_model import load_run_model
 
 sys.path.insert(0, str(Path(__file__).parent))
-from predicting import SMALL, THRESHOLDS, WAYS, contrast_study, untrained_run
-
-GIVEN = ["dynamic_range_db=50", "fit.resamples=0", "frames.per_phase=4", "maps=false"]
-SETTINGS = ceus_settings(None, GIVEN)
-PLAIN = InputOptions(SETTINGS)
-FEATURES = ["perfusion_lesion_ttp", "age"]
+from predicting import PLAIN, SETTINGS, THRESHOLDS, WAYS, contrast_run, contrast_study
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +35,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(place: Path) -> Path:
-    systems = [
-        {"name": "mufnet-2022", "params": SMALL, "features": FEATURES},
-        {"name": "ceus-net", "params": SMALL},
-        {"name": "bmode-net", "params": SMALL},
-        {"name": "repvgg-ceus", "params": {"width": 0.125}},
-    ]
-    return untrained_run(place / "runs", systems).path
+    return contrast_run(place / "runs")
 
 
 @pytest.fixture(scope="module")
