@@ -32,7 +32,6 @@ from renalkit.learn.outputs import Guide, Losses, Outputs, Targets
 from renalkit.transforms.augment import AugmentRanges
 
 LIMIT_S = 120
-pytestmark = pytest.mark.forks
 
 
 def _tiny() -> ModuleType:
