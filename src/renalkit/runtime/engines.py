@@ -10,6 +10,7 @@ Shape legend: b images, c channels, s side in pixels, f numbers, k classes, h he
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from collections import deque
@@ -249,6 +250,21 @@ def _in_order(
 # ---- OpenVINO ---------------------------------------------------------------------------------
 
 
+@functools.cache
+def _core() -> Any:
+    """The one Core of this process, with its CPU plugin loaded.
+
+    The plugin gives the calling thread a stack for signal handlers, and takes it back when its
+    Core goes. Of two Cores that go in the order they came, the second puts back the stack that
+    went with the first: the next signal, a Ctrl-C say, then ends the process with SIGSEGV.
+    """
+    import openvino as ov  # an engine loads only when it is asked for
+
+    core = ov.Core()
+    core.get_property("CPU", "FULL_DEVICE_NAME")
+    return core
+
+
 class _OpenVINO(_Base):
     """Each batch in flight has an inference request of its own."""
 
@@ -272,7 +288,7 @@ class _OpenVINO(_Base):
         }
         if options.cache is not None:
             settings["CACHE_DIR"] = str(make_folder(options.cache))
-        core = ov.Core()
+        core = _core()
         try:
             network = core.read_model(model)
             self._compiled = core.compile_model(network, "CPU", settings)
@@ -329,7 +345,7 @@ def write_openvino(model: Path, target: Path) -> None:
     import openvino as ov  # an engine loads only when it is asked for
 
     try:
-        network = ov.Core().read_model(model)
+        network = _core().read_model(model)
     except RuntimeError as error:
         raise _unreadable(model, error) from error
     with tempfile.TemporaryDirectory() as place:

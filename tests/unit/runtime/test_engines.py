@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,6 +112,32 @@ def test_compiled_networks_are_kept(model: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "compiled").rglob("*.blob"))
     again = open_engine(model, options).run({"image": images(2)})
     np.testing.assert_array_equal(first["mask_logits"], again["mask_logits"])
+
+
+SIGNALLED = """
+import gc, os, signal, sys
+from pathlib import Path
+import numpy as np
+from renalkit.runtime.engines import EngineOptions, open_engine, write_openvino
+
+model = Path(sys.argv[1])
+signal.signal(signal.SIGINT, lambda *_: print("heard"))
+one = open_engine(model, EngineOptions("openvino", threads=1))
+two = open_engine(model, EngineOptions("openvino", threads=1))
+del one
+write_openvino(model, Path(sys.argv[2]))
+del two
+gc.collect()
+os.kill(os.getpid(), signal.SIGINT)
+print("alive")
+"""
+
+
+def test_a_signal_after_engines_went_is_heard(model: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SIGNALLED, str(model), str(tmp_path / "model.xml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done
+    assert done.stdout.split() == ["heard", "alive"]
 
 
 def test_fast_modes_need_their_instructions() -> None:
