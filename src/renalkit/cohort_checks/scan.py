@@ -57,9 +57,15 @@ class Scan:
 
 
 def scan_cohort(
-    cohort: Cohort, *, frames_per_clip: int = 32, links: tuple[tuple[str, str], ...] = ()
+    cohort: Cohort,
+    *,
+    frames_per_clip: int = 32,
+    links: tuple[tuple[str, str], ...] = (),
+    marks: bool = True,
 ) -> Scan:
     """Look at every still and at up to `frames_per_clip` evenly spaced frames of every cine.
+
+    marks: look for burned-in marks too, which takes most of the time.
 
     Raises ValueError when a link names a patient who is not in the cohort.
     """
@@ -86,7 +92,7 @@ def scan_cohort(
                         fingerprint(grey),
                         np.clip(thumb.round(), 0, 255).astype(np.uint8),
                         border_statistics(grey),
-                        find_marks(pixels),
+                        find_marks(pixels) if marks else Marks(0, 0, 0),
                     )
                 )
     return Scan(cohort, tuple(looks), links)

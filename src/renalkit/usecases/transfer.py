@@ -7,19 +7,19 @@ patients) among those the fold tests, nor any of them among those who belong tog
 again: two choices of an epoch then saw them, which is counted; tested patients nobody saw. The
 choice is made once, before training, and kept in initial.json beside the system's folds.
 
-Patients are compared by pseudonym, and by their pictures where the two cohorts differ: the same
-picture under another pseudonym joins two patients, as in the check of a cohort. Cohorts without a
-pseudonym in common, perhaps made with different keys, are compared by pictures alone; one likeness
+Patients are compared by pseudonym, and by their pictures where the cohorts differ: the same
+picture under another pseudonym joins two patients, as in the check of a cohort. A cohort without a
+pseudonym in common, perhaps made with another key, is compared by pictures alone; one likeness
 then refuses all, since nobody can tell which other patients are shared.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from renalkit.cohort_checks.duplicates import connected, find_likenesses
 from renalkit.cohort_checks.duplicates import groups as groups_of
@@ -76,9 +76,18 @@ class _Model:
         return (self.trained & judged) | (self.validated & _related(fold.test, groups))
 
 
+class _Past(NamedTuple):
+    """A run whose training patients have left their mark on weights."""
+
+    cohort_digest: str
+    cohort: Path
+    folder: RunFolder
+
+
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """The system of an earlier run whose models are offered."""
+    """The system of an earlier run whose models are offered. past: what made its weights, that run
+    first."""
 
     folder: RunFolder
     experiment: Experiment
@@ -87,6 +96,7 @@ class _Source:
     cohort_digest: str
     split: Split
     models: tuple[_Model, ...]
+    past: tuple[_Past, ...]
 
     @property
     def name(self) -> str:
@@ -190,7 +200,7 @@ def choose_initial(
             initial weights of this run were chosen for others.
     """
     chosen_for = {"cohort_digest": cohort.digest, "split_digest": split.digest}
-    compared: dict[str, tuple[Groups, str, frozenset[str]]] = {}
+    compared: dict[tuple[_Past, ...], tuple[Groups, str, frozenset[str]]] = {}
     found: dict[str, Json] = {}
     for job in jobs:
         if job.init_from is None:
@@ -206,10 +216,10 @@ def choose_initial(
                 )
             continue
         source = _source(job, folder)
-        if source.cohort_digest not in compared:
+        if source.past not in compared:
             progress.stage(f"comparing patients with those of {source.name}")
-            compared[source.cohort_digest] = _compare(source, cohort, groups)
-        joined, how, known = compared[source.cohort_digest]
+            compared[source.past] = _compare(source, cohort, groups)
+        joined, how, known = compared[source.past]
         _refuse_unknown(source, known)
         folds = [f for f in split.folds if not job.folds or f.index in job.folds]
         chosen = _choose(source, job, folds, joined)
@@ -280,7 +290,8 @@ def _source(job: Job, folder: RunFolder) -> _Source:
             remedy="train that experiment first",
         )
     settings = str(read_json(run.experiment_json)["digest"])
-    return _Source(run, experiment, jobs[label], settings, digests[0], split, tuple(models))
+    past = tuple(_past(run, experiment, jobs[label]))
+    return _Source(run, experiment, jobs[label], settings, digests[0], split, tuple(models), past)
 
 
 def _validation_loss(history: Path, best_epoch: int) -> float:
@@ -292,53 +303,75 @@ def _validation_loss(history: Path, best_epoch: int) -> float:
 
 
 def _compare(source: _Source, cohort: Cohort, groups: Groups) -> tuple[Groups, str, frozenset[str]]:
-    """Patient -> group over both cohorts, how they were compared, and the patients of both."""
-    if source.cohort_digest == cohort.digest:
+    """Patient -> group over all cohorts, how they were compared, and the patients of all.
+
+    All: that of the new run, that of the source, and those its own initial weights came from.
+    """
+    others = {past.cohort_digest: past for past in source.past}
+    others.pop(cohort.digest, None)
+    if not others:
         return groups, SAME_COHORT, frozenset(cohort.patients)
-    try:
-        earlier = load_cohort(source.experiment.cohort)
-        if earlier.digest != source.cohort_digest:
-            raise StoreError("it changed since that run began", where=source.experiment.cohort.name)
-    except (StoreError, InputRefused) as error:
-        raise StoreError(
-            f"the cohort of run '{source.folder.path.name}' cannot be read: {error.found}",
-            where=f"{source.name}: init_from",
-            expected="the studies its models were trained on, to compare patients",
-            remedy="put the cohort back where that run found it",
-        ) from error
-    keys = {s.key for s in cohort.studies}
-    more = tuple(s for s in earlier.studies if s.key not in keys)
-    scan = scan_cohort(Cohort(cohort.name, cohort.task, (*cohort.studies, *more)))
+    earlier: list[tuple[Cohort, Groups]] = []
+    for past in others.values():
+        try:
+            found = load_cohort(past.cohort)
+            if found.digest != past.cohort_digest:
+                raise StoreError("it changed since that run began", where=past.cohort.name)
+        except (StoreError, InputRefused) as error:
+            raise StoreError(
+                f"the cohort of run '{past.folder.path.name}' cannot be read: {error.found}",
+                where=f"{source.name}: init_from",
+                expected="the studies its models were trained on, to compare patients",
+                remedy="put the cohort back where that run found it",
+            ) from error
+        earlier.append((found, read_json(past.folder.check)["groups"]))
+    studies = {s.key: s for c in (*(e for e, _ in reversed(earlier)), cohort) for s in c.studies}
+    scan = scan_cohort(Cohort(cohort.name, cohort.task, tuple(studies.values())), marks=False)
     alike = groups_of(scan, find_likenesses(scan))
     everyone = frozenset(alike)
-    before = read_json(source.folder.check)["groups"]
-    pairs = [*alike.items(), *groups.items(), *before.items()]
+    pairs = [*alike.items(), *groups.items(), *(p for _, before in earlier for p in before.items())]
     joined = connected(everyone | {p for pair in pairs for p in pair}, pairs)
-    if set(earlier.patients) & set(cohort.patients):
-        return joined, BY_NAME, everyone
-    theirs = {joined[p] for p in earlier.patients}
-    shared = sorted(p for p in cohort.patients if joined[p] in theirs)
-    if shared:
-        raise CheckFailed(
-            f"no pseudonym is in both cohorts, yet pictures of {len(shared)} patients look alike "
-            f"(L13), first: {shared[0]}; the cohorts seem made with different keys",
-            where=f"{source.name}: init_from",
-            expected="patients that can be compared",
-            remedy="ingest both cohorts with the same key file; this guard cannot be waived",
-        )
-    return joined, BY_PICTURE, everyone
+    how = BY_NAME
+    for found, _ in earlier:
+        if set(found.patients) & set(cohort.patients):
+            continue
+        how = BY_PICTURE
+        theirs = {joined[p] for p in found.patients}
+        shared = sorted(p for p in cohort.patients if joined[p] in theirs)
+        if shared:
+            raise CheckFailed(
+                f"no pseudonym is in both cohorts, yet pictures of {len(shared)} patients look "
+                f"alike (L13), first: {shared[0]}; '{found.name}' and '{cohort.name}' seem made "
+                "with different keys",
+                where=f"{source.name}: init_from",
+                expected="patients that can be compared",
+                remedy="ingest both cohorts with the same key file; this guard cannot be waived",
+            )
+    return joined, how, everyone
+
+
+def _past(run: RunFolder, experiment: Experiment, job: Job) -> Generator[_Past]:
+    """A run and all whose weights went into a system of it, as far as they are still there."""
+    yield _Past(str(read_json(run.cohort)["digest"]), experiment.cohort, run)
+    while job.init_from is not None:
+        run = RunFolder(job.init_from.parent)
+        if not run.experiment_json.exists():
+            return
+        experiment = stored_experiment(run)
+        job = next(j for j in jobs_of(experiment) if j.label == job.init_from.name)
+        yield _Past(str(read_json(run.cohort)["digest"]), experiment.cohort, run)
 
 
 def _refuse_unknown(source: _Source, known: frozenset[str]) -> None:
-    """A model whose own initial weights have seen patients that neither cohort has."""
+    """A model whose own initial weights have seen patients that no cohort at hand has."""
     unknown = frozenset[str]().union(*(m.seen for m in source.models)) - known
     if unknown:
         raise CheckFailed(
-            f"its models began from weights that have seen {len(unknown)} patients of a third "
-            "cohort (L13)",
+            f"its models began from weights that have seen {len(unknown)} patients of a cohort "
+            "that is not at hand (L13)",
             where=f"{source.name}: init_from",
             expected="patients whose pictures can be compared",
-            remedy="start from the run those weights came from, or train without them",
+            remedy="put the run those weights came from back where it was, or train without them",
         )
 
 

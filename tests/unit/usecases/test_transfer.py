@@ -292,11 +292,30 @@ def test_weights_of_weights_count_as_seen(place: Path, copied: Path) -> None:
             continue
         with pytest.raises(CheckFailed, match=r"fold 0: 1 patients at least \(model of fold 0\)"):
             prepare_run(asked, Silent())
-    saved(copied, "new", [study(n) for n in range(100, 124)])
-    with pytest.raises(CheckFailed, match=r"have seen \d+ patients of a third cohort"):
-        prepare_run(
-            request(copied, "fourth", "new", system='init_from = "runs/p3/resnet18"'), Silent()
-        )
+
+
+def test_a_chain_of_three_cohorts_is_compared_with_all_of_them(place: Path, copied: Path) -> None:
+    """Patients of the first cohort who are not in the second are found in the last one's folds."""
+    shutil.copytree(place / "runs" / "p3", copied / "runs" / "p3")
+    link = 'init_from = "runs/p3/resnet18"'
+    strangers = [study(n) for n in range(100, 124)]
+    saved(copied, "new", strangers)
+    run = prepare_run(request(copied, "fourth", "new", system=link), Silent())
+    stored = json.loads(run.folder.initial("resnet18").read_text())
+    assert stored["compared_by"] == "pictures only"
+    only_first = next(n for n in EARLIER if n not in LATER)
+    saved(copied, "planted", [*strangers, study(only_first)])
+    run = prepare_run(request(copied, "planted", "planted", system=link), Silent())
+    stored = json.loads(run.folder.initial("resnet18").read_text())
+    assert any(len(f["candidates"]) < 2 for f in stored["folds"])
+    saved(copied, "rekeyed", [*strangers, other_key(study(only_first))])
+    with pytest.raises(CheckFailed, match="pictures of 1 patients look alike"):
+        prepare_run(request(copied, "rekeyed", "rekeyed", system=link), Silent())
+    shutil.rmtree(copied / "runs" / "p2")
+    with pytest.raises(
+        CheckFailed, match=r"have seen \d+ patients of a cohort that is not at hand"
+    ):
+        prepare_run(request(copied, "alone", "new", system=link), Silent())
 
 
 def other_weights(run: RunFolder) -> None:
