@@ -77,16 +77,18 @@ def _table(
         if not any(published.values()) and not any(here.values()):
             continue
         rows += 1
-        table.add(
-            Cell(str(row["name"]), strong=True),
-            "published",
-            *(published[m] or Cell(NOT_AVAILABLE) for m in metrics),
-            "",
-            _basis(source, row, metrics),
-        )
+        named = Cell(str(row["name"]), strong=True)
+        if not row.get("ours"):
+            table.add(
+                named,
+                "published",
+                *(published[m] or Cell(NOT_AVAILABLE) for m in metrics),
+                "",
+                _basis(source, row, metrics),
+            )
         known = [e for e in here.values() if e is not None]
         table.add(
-            "",
+            named if row.get("ours") else "",
             "measured",
             *(here[m] or Cell(NOT_AVAILABLE) for m in metrics),
             count(max(e.n for e in known)) if known else "",
@@ -142,7 +144,7 @@ def _basis(source: ReportSource, row: Json, metrics: Sequence[str]) -> Cell:
     )
     if not units:
         return Cell(NOT_AVAILABLE)
-    return Cell("as printed", note=f"Unit as printed: {'; '.join(units)}.")
+    return Cell("as printed", note=f"Unit as printed: {'; '.join(units)}")
 
 
 def _measured(

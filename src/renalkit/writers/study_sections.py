@@ -215,13 +215,13 @@ def _cautions(source: ReportSource) -> str:
 
 
 def _key_table(source: ReportSource) -> Table:
+    masks = ("dice", "iou") if source.segmenting else ()
+    classes = ("auc", "accuracy") if source.classifying else ()
     columns = [
         Column("System"),
         Column("Folds", NUMBER),
-        Column("Dice (image)", NUMBER),
-        Column("IoU (image)", NUMBER),
-        Column("AUC (patient)", NUMBER),
-        Column("Accuracy (patient)", NUMBER),
+        *(Column(f"{metric_name(name)} (image)", NUMBER) for name in masks),
+        *(Column(f"{metric_name(name)} (patient)", NUMBER) for name in classes),
         Column("Parameters", NUMBER),
     ]
     table = TableBuilder("key", "Key figures of each system.", columns)
@@ -233,10 +233,8 @@ def _key_table(source: ReportSource) -> Table:
         table.add(
             Cell(str(s["label"]), strong=True),
             count(len(s["folds"])),
-            estimate(pooled, "dice", no_masks),
-            estimate(pooled, "iou", no_masks),
-            estimate(patient, "auc", no_classes),
-            estimate(patient, "accuracy", no_classes),
+            *(estimate(pooled, name, no_masks) for name in masks),
+            *(estimate(patient, name, no_classes) for name in classes),
             count((s.get("complexity") or {}).get("parameters")),
         )
     counted = sorted({int(s["segmentation"]["n_frames"]) for s in source.segmenting})
