@@ -1,7 +1,12 @@
 """What all tests share: one thread, so that parallel test processes do not fight; no deadlines."""
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -9,3 +14,28 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A deadline measures the machine, not the code: nothing here is a timed assertion.
 settings.register_profile("renalkit", deadline=None)
 settings.load_profile("renalkit")
+
+NO_TORCH = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "monai", "lightning_fabric", "onnx", "onnxscript"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+@pytest.fixture(scope="session")
+def without_torch() -> Callable[..., str]:
+    """Run a program (text, its arguments) where nothing of the extra 'train' can be imported; what
+    it prints."""
+
+    def run(program: str, *words: object, cwd: Path | None = None) -> str:
+        command = [sys.executable, "-c", NO_TORCH + program, *map(str, words)]
+        done = subprocess.run(
+            command, cwd=cwd, capture_output=True, text=True, timeout=280, check=False
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    return run

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -200,30 +201,23 @@ def test_all_problems_of_an_experiment_come_at_once(place: Path) -> None:
     assert "nested-unet" in text
 
 
-def test_evaluate_and_report_need_no_torch(place: Path, tmp_path: Path) -> None:
+def test_evaluate_and_report_need_no_torch(
+    place: Path, tmp_path: Path, without_torch: Callable[..., str]
+) -> None:
     """A fresh process in which torch cannot be imported rebuilds the same figures."""
     shutil.copytree(place / "runs/tiny", tmp_path / "tiny")
     shutil.copytree(place / "cohorts", tmp_path / "cohorts")
     before = (tmp_path / "tiny/metrics.json").read_bytes()
     (tmp_path / "tiny/metrics.json").unlink()
-    code = (
-        "import sys\n"
-        "class NoTorch:\n"
-        "    def find_spec(self, name, *_):\n"
-        "        if name.partition('.')[0] == 'torch':\n"
-        "            raise ModuleNotFoundError(name)\n"
-        "sys.meta_path.insert(0, NoTorch())\n"
+    without_torch(
         "from pathlib import Path\n"
         "from renalkit.usecases.evaluate import evaluate_run\n"
         "from renalkit.usecases.report import write_report\n"
         "from renalkit.usecases.progress import Silent\n"
         "evaluate_run(Path('tiny'), Silent(), Path('cohorts/phantom'))\n"
-        "write_report(Path('tiny'), Path('cohorts/phantom'), Silent())\n"
+        "write_report(Path('tiny'), Path('cohorts/phantom'), Silent())\n",
+        cwd=tmp_path,
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "tiny/metrics.json").read_bytes() == before
 
 

@@ -215,6 +215,11 @@ class Study:
             if name not in ours and not name.startswith(("margin_", "perfusion_"))
         }
 
+    @property
+    def numbers(self) -> Mapping[str, float]:
+        """The covariates that are numbers; yes and no count as 1 and 0."""
+        return {n: float(v) for n, v in self.covariates.items() if not isinstance(v, str)}
+
     def _check_roi(self, roi: Roi) -> None:
         if roi.clip >= len(self.clips) or roi.frame >= self.clips[roi.clip].n_frames:
             raise ValueError(f"region of interest on clip {roi.clip}, frame {roi.frame}: no such")

@@ -432,11 +432,8 @@ def _features(samples: Sequence[Sample], names: tuple[str, ...]) -> npt.NDArray[
     """(N,F) facts of the samples' studies; NaN where a study does not know one."""
     rows = np.full((len(samples), len(names)), np.nan, np.float32)
     for row, sample in zip(rows, samples, strict=True):
-        known = sample.study.covariates
-        for column, name in enumerate(names):
-            value = known.get(name)
-            if value is not None and not isinstance(value, str):
-                row[column] = float(value)
+        known = sample.study.numbers
+        row[:] = [known.get(name, np.nan) for name in names]
     return rows
 
 

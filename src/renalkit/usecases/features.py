@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from renalkit.domain.cohort import Cohort
 from renalkit.domain.pairs import perfusion_features
-from renalkit.domain.study import Study
 from renalkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def with_named_features(experiment: Experiment, cohort: Cohort) -> Experiment:
     """
     if not any(item.features for item in experiment.systems):
         return experiment
-    known = Counter(name for study in cohort.studies for name in _numbers(study))
+    known = Counter(name for study in cohort.studies for name in study.numbers)
     problems: list[str] = []
     systems = [
         item.model_copy(update={"features": _named(item.features, known, cohort, where, problems)})
@@ -72,7 +71,3 @@ def _figures(cohort: Cohort) -> list[str]:
     counted = Counter(name for study in cohort.studies for name in perfusion_features(study))
     usual = sorted(n for n, c in counted.items() if c >= LEAST_KNOWN * len(cohort.studies))
     return [n for n in usual if any(part in n for part in _COMPARED)] or usual
-
-
-def _numbers(study: Study) -> list[str]:
-    return [name for name, value in study.covariates.items() if not isinstance(value, str)]
