@@ -394,7 +394,7 @@ EXPERIMENT = {
     "[systems].folds": "only these folds; all when empty",
     "[systems].train": "keys of `[train]` that differ for this system",
     "[systems].size": "input side that differs for this system",
-    "[systems].init_from": "`RUN/SYSTEM` of an earlier run whose weights start this system, see [earlier weights](#starting-from-an-earlier-run)",
+    "[systems].init_from": "`RUN/SYSTEM` of an earlier run, or a model package, whose weights start this system, see [earlier weights](#starting-from-an-earlier-run)",
     "[systems].modalities": "what it looks at where it can choose: `B`, `CEUS` or both",
     "[systems].features": "facts of the study given to it as numbers; `perfusion`: figures of the contrast curves, compared with the cortex where there is one",
 }

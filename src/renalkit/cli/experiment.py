@@ -21,9 +21,9 @@ InitFrom = Annotated[
     typer.Option(
         "--init-from",
         metavar="[LABEL=]RUN/SYSTEM",
-        help="Start every fold from a model of an earlier run that was not trained with its "
-        "validation or test patients, nor chosen with its test patients; with LABEL= one system "
-        "only.",
+        help="Start every fold from a model of an earlier run, or of a model package, that was not "
+        "trained with its validation or test patients, nor chosen with its test patients; with "
+        "LABEL= one system only.",
     ),
 ]
 

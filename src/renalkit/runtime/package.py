@@ -9,10 +9,8 @@ it: JSON, safetensors and model graphs only.
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +32,7 @@ from renalkit.runtime.engines import (
     installed,
     open_engine,
 )
+from renalkit.runtime.known_patients import KnownPatients
 from renalkit.runtime.parity import ALLOWED, Parity, compare
 from renalkit.store.files import (
     make_folder,
@@ -199,24 +198,30 @@ class ModelPackage:
                 },
             )
 
+    def known(self, member: MemberSpec) -> tuple[KnownPatients, ...]:
+        """Whom a member has seen, and whom the weights it started from.
+
+        Raises ModelRefused: not written in a way that can be read.
+        """
+        try:
+            stored = read_json(self.path / PATIENTS)["members"][member.folder]
+            return tuple(KnownPatients.parse(item) for item in stored)
+        except (KeyError, TypeError) as error:
+            raise ModelRefused(
+                "no readable list of the patients it has seen",
+                where=f"{self.path.name}/{PATIENTS}",
+                expected="keyed hashes per member",
+                remedy=REMEDY,
+            ) from error
+
     def seen(self, patients: Iterable[str]) -> frozenset[str]:
         """Those of the pseudonyms whose patients trained or validated a member.
 
         Pseudonyms agree only where both sides were ingested with the same key.
         """
-        stored = read_json(self.path / PATIENTS)
-        known = {*stored["trained"], *stored["validated"]}
-        salt = str(stored["salt"])
-        return frozenset(p for p in patients if patient_hash(salt, p) in known)
-
-
-def patient_hash(salt: str, pseudonym: str) -> str:
-    """Keyed hash (HMAC-SHA256) of a pseudonym: the package tells nobody which pseudonyms it knows.
-
-    >>> patient_hash("a", "p-1") == patient_hash("b", "p-1")
-    False
-    """
-    return hmac.new(salt.encode(), pseudonym.encode(), sha256).hexdigest()
+        asked = list(patients)
+        parts = [k.among(asked) for m in self.spec.members for k in self.known(m)]
+        return frozenset[str]().union(*(part for both in parts for part in both))
 
 
 def is_package(path: Path) -> bool:

@@ -79,7 +79,7 @@ class SystemSettings(Settings):
     what it looks at, where it can choose (B, CEUS). features: facts of the study given to it as
     numbers beside the picture; "perfusion" stands for figures of the contrast curves
     (`renalkit.usecases.features`).
-    init_from: RUN/SYSTEM of an earlier run whose weights each fold starts from
+    init_from: RUN/SYSTEM of an earlier run, or a model package, whose weights each fold starts from
     (`renalkit.usecases.transfer`).
     """
 

@@ -35,6 +35,7 @@ from renalkit.learn.outputs import Net
 from renalkit.learn.predictor import load_trained
 from renalkit.runtime.abilities import FAST, Precision, this_processor
 from renalkit.runtime.engines import REMEDY, Backend, engine_version, installed, write_openvino
+from renalkit.runtime.known_patients import KEYED_BY, KnownPatients
 from renalkit.runtime.package import (
     CARD,
     GOLDEN,
@@ -48,7 +49,6 @@ from renalkit.runtime.package import (
     SPEC,
     WEIGHTS,
     load_package,
-    patient_hash,
 )
 from renalkit.runtime.quantise import write_int8
 from renalkit.store.files import (
@@ -370,21 +370,20 @@ def _parity(found: Sequence[Json], on: Sequence[Golden], without: str) -> Json:
 
 
 def _patients(source: _Source) -> Json:
-    """Keyed hashes of everyone a member was trained or chosen with, its initial weights too."""
+    """Keyed hashes of everyone each member was trained or chosen with, its initial weights too."""
     salt = sha256_bytes("\n".join(source.digests).encode())
     initial = source.run.initial(source.job.label)
     before = {f["fold"]: f for f in read_json(initial)["folds"]} if initial.exists() else {}
-    parts: dict[str, set[str]] = {"trained": set(), "validated": set()}
-    for fold, _ in source.folds:
+    members: Json = {}
+    for fold, own in source.folds:
         earlier = before.get(fold.index, {})
-        parts["trained"] |= {*fold.train, *earlier.get("trained", ())}
-        parts["validated"] |= {*fold.validation, *earlier.get("validated", ())}
-    return {
-        "schema": SCHEMA,
-        "keyed_by": "HMAC-SHA256 of the pseudonym under the salt",
-        "salt": salt,
-        **{name: sorted(patient_hash(salt, p) for p in part) for name, part in parts.items()},
-    }
+        known = KnownPatients.of(
+            salt,
+            fold.train.union(earlier.get("trained", ())),
+            fold.validation.union(earlier.get("validated", ())),
+        )
+        members[own.path.name] = [known.plain, *earlier.get("hashed", ())]
+    return {"schema": SCHEMA, "keyed_by": KEYED_BY, "members": members}
 
 
 def _spec(

@@ -10,7 +10,8 @@ choice is made once, before training, and kept in initial.json beside the system
 Patients are compared by pseudonym, and by their pictures where the cohorts differ: the same
 picture under another pseudonym joins two patients, as in the check of a cohort. A cohort without a
 pseudonym in common, perhaps made with another key, is compared by pictures alone; one likeness
-then refuses all, since nobody can tell which other patients are shared.
+then refuses all, since nobody can tell which other patients are shared. A model package brings no
+cohort: its patients are found by the keyed hashes of their pseudonyms, where the key is the same.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from renalkit.cohort_checks.scan import scan_cohort
 from renalkit.domain.cohort import Cohort
 from renalkit.domain.splits import Fold, Plan, Split
 from renalkit.errors import CheckFailed, ConfigError, InputRefused, ModelRefused, StoreError
+from renalkit.runtime.known_patients import KnownPatients
+from renalkit.runtime.package import WEIGHTS, ModelPackage, is_package, load_package
 from renalkit.store.cohorts import load_cohort
 from renalkit.store.files import read_json, sha256_bytes, write_json
 from renalkit.store.runs import RunFolder
@@ -42,6 +45,7 @@ Json = dict[str, Any]
 
 FORMAT = "renalkit-initial-2"
 SAME_COHORT, BY_NAME, BY_PICTURE = "same cohort", "pseudonyms and pictures", "pictures only"
+BY_HASH = "hashes of pseudonyms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +61,16 @@ class Initial:
 @dataclass(frozen=True, slots=True)
 class _Model:
     """One fold of the earlier run. trained, validated: patients its weights were made and chosen
-    with, those of its own initial weights too. validation_loss: of the kept epoch, infinite when
-    unknown."""
+    with, those of its own initial weights too. hashed: those known by hash alone, who are in
+    trained and validated as far as the new cohort has them. validation_loss: of the kept epoch,
+    infinite when unknown."""
 
     fold: int
+    weights: Path
     sha256: str
     trained: frozenset[str]
     validated: frozenset[str]
+    hashed: tuple[KnownPatients, ...]
     validation_loss: float
 
     @property
@@ -86,21 +93,16 @@ class _Past(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """The system of an earlier run whose models are offered. past: what made its weights, that run
-    first."""
+    """The earlier system whose models are offered. said: what is kept of it. features: numbers it
+    is given beside the picture. past: runs that made its weights, its own first; none of a
+    package. remedy: what to do when its patients are in the way."""
 
-    folder: RunFolder
-    experiment: Experiment
-    job: Job
-    settings_digest: str
-    cohort_digest: str
-    split: Split
+    name: str
+    said: Json
+    features: tuple[str, ...]
     models: tuple[_Model, ...]
     past: tuple[_Past, ...]
-
-    @property
-    def name(self) -> str:
-        return f"{self.folder.path.name}/{self.job.label}"
+    remedy: str
 
 
 # ---- what is kept -------------------------------------------------------------------------
@@ -122,10 +124,17 @@ def initial_of(folder: RunFolder, job: Job, fold: int) -> Initial | None:
             remedy="run the experiment again; it chooses them before training",
         )
     record = next(f for f in found["folds"] if f["fold"] == fold)
-    source = RunFolder(job.init_from.parent).fold(job.init_from.name, record["from_fold"])
+    weights = _weights(job.init_from, record["from_fold"])
     said = {k: v for k, v in found.items() if k not in ("format", "for", "folds")}
-    said |= {k: v for k, v in record.items() if k not in ("fold", "trained", "validated")}
-    return Initial(source.weights, record["weights_sha256"], found["same_numbers"], said)
+    kept_back = ("fold", "trained", "validated", "hashed")
+    said |= {k: v for k, v in record.items() if k not in kept_back}
+    return Initial(weights, record["weights_sha256"], found["same_numbers"], said)
+
+
+def _weights(init_from: Path, fold: int) -> Path:
+    if is_package(init_from):
+        return init_from / f"fold-{fold}" / WEIGHTS
+    return RunFolder(init_from.parent).fold(init_from.name, fold).weights
 
 
 def digest_of_fold(folder: RunFolder, job: Job, digests: tuple[str, str], fold: int) -> str:
@@ -148,8 +157,12 @@ def initial_facts(folder: RunFolder, job: Job) -> Json | None:
     if found is None:
         return None
     names = ("run", "label", "system", "compared_by")
+    package = bool(found.get("package"))
     again = sum(f["validated_again"] > 0 for f in found["folds"])
-    return {name: found[name] for name in names} | {"folds_validated_again": again}
+    return {name: found[name] for name in names} | {
+        "package": package,
+        "folds_validated_again": again,
+    }
 
 
 def _stored(folder: RunFolder, label: str) -> Json | None:
@@ -215,7 +228,7 @@ def choose_initial(
                     remedy="give the experiment another name",
                 )
             continue
-        source = _source(job, folder)
+        source = _source(job, folder, cohort.patients)
         if source.past not in compared:
             progress.stage(f"comparing patients with those of {source.name}")
             compared[source.past] = _compare(source, cohort, groups)
@@ -227,12 +240,7 @@ def choose_initial(
         found[job.label] = {
             "format": FORMAT,
             "for": chosen_for,
-            "run": source.experiment.name,
-            "label": source.job.label,
-            "system": source.job.system,
-            "settings_digest": source.settings_digest,
-            "cohort_digest": source.cohort_digest,
-            "split_digest": source.split.digest,
+            **source.said,
             "compared_by": how,
             "same_numbers": _same_numbers(source, job),
             **taken,
@@ -247,13 +255,17 @@ def keep_initial(folder: RunFolder, chosen: Mapping[str, Json]) -> None:
         write_json(folder.initial(label), found)
 
 
-def _source(job: Job, folder: RunFolder) -> _Source:
-    """The earlier system with the models of its finished folds."""
+def _source(job: Job, folder: RunFolder, people: Sequence[str]) -> _Source:
+    """The earlier system with its models. people: patients of the new run."""
     assert job.init_from is not None
+    if is_package(job.init_from):
+        return _package(load_package(job.init_from), people)
     run, label = RunFolder(job.init_from.parent), job.init_from.name
     where = f"{job.label}: init_from"
     if not run.experiment_json.exists():
-        raise ConfigError([f"{where}: no run '{run.path.name}'; expected RUN/SYSTEM"])
+        raise ConfigError(
+            [f"{where}: no run '{run.path.name}'; expected RUN/SYSTEM or a model package"]
+        )
     if run.path.resolve() == folder.path.resolve():
         raise ConfigError([f"{where}: '{run.path.name}' is this very run; give an earlier one"])
     experiment = stored_experiment(run)
@@ -269,19 +281,25 @@ def _source(job: Job, folder: RunFolder) -> _Source:
     digests = (str(read_json(run.cohort)["digest"]), split.digest)
     initial = _stored(run, label)
     before = {f["fold"]: f for f in initial["folds"]} if initial is not None else {}
-    models = [
-        _Model(
-            fold.index,
-            str(read_json(own.done)["weights_sha256"]),
-            fold.train.union(before.get(fold.index, {}).get("trained", ())),
-            fold.validation.union(before.get(fold.index, {}).get("validated", ())),
-            _validation_loss(own.history, int(read_json(own.done)["best_epoch"])),
-        )
-        for fold in split.folds
-        for own in [run.fold(label, fold.index)]
-        if own.finished(digest_of_fold(run, jobs[label], digests, fold.index))
-        and own.weights.exists()
-    ]
+    models: list[_Model] = []
+    for fold in split.folds:
+        own = run.fold(label, fold.index)
+        if not own.finished(digest_of_fold(run, jobs[label], digests, fold.index)):
+            continue
+        if own.weights.exists():
+            done = read_json(own.done)
+            loss = _validation_loss(own.history, int(done["best_epoch"]))
+            earlier = before.get(fold.index, {})
+            hashed = tuple(KnownPatients.parse(k) for k in earlier.get("hashed", ()))
+            trained, validated = _known(hashed, people)
+            models.append(
+                _Model(
+                    *(fold.index, own.weights, str(done["weights_sha256"])),
+                    fold.train.union(earlier.get("trained", ()), trained),
+                    fold.validation.union(earlier.get("validated", ()), validated),
+                    *(hashed, loss),
+                )
+            )
     if not models:
         raise ModelRefused(
             "no finished fold with weights",
@@ -289,9 +307,54 @@ def _source(job: Job, folder: RunFolder) -> _Source:
             expected="a run that was trained here",
             remedy="train that experiment first",
         )
-    settings = str(read_json(run.experiment_json)["digest"])
+    said = {
+        "run": experiment.name,
+        "label": label,
+        "system": jobs[label].system,
+        "settings_digest": str(read_json(run.experiment_json)["digest"]),
+        "cohort_digest": digests[0],
+        "split_digest": digests[1],
+    }
     past = tuple(_past(run, experiment, jobs[label]))
-    return _Source(run, experiment, jobs[label], settings, digests[0], split, tuple(models), past)
+    remedy = f"follow its folds (split.follow = the run '{run.path.name}'), or start from a run on "
+    name, features = f"{run.path.name}/{label}", jobs[label].features
+    return _Source(name, said, features, tuple(models), past, remedy + "other patients")
+
+
+def _package(package: ModelPackage, people: Sequence[str]) -> _Source:
+    """A package's members as models."""
+    spec = package.spec
+    models: list[_Model] = []
+    for member in spec.members:
+        hashed = package.known(member)
+        models.append(
+            _Model(
+                *(member.fold, package.path / member.folder / WEIGHTS, member.weights_sha256),
+                *_known(hashed, people),
+                *(hashed, float("inf")),
+            )
+        )
+    said = {
+        "run": f"{spec.name} {spec.version}",
+        "package": True,
+        "label": str(spec.job["label"]),
+        "system": str(spec.job["system"]),
+        "settings_digest": package.digest,
+        "cohort_digest": "",
+        "split_digest": "",
+    }
+    features = tuple(spec.job.get("features", ()))
+    remedy = "start from a package made without them"
+    return _Source(f"{spec.name}/{spec.version}", said, features, tuple(models), (), remedy)
+
+
+def _known(
+    hashed: Sequence[KnownPatients], people: Sequence[str]
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Those of the people who are among the trained ones, and among the validated ones."""
+    parts = [known.among(people) for known in hashed]
+    nobody = frozenset[str]()
+    return nobody.union(*(t for t, _ in parts)), nobody.union(*(v for _, v in parts))
 
 
 def _validation_loss(history: Path, best_epoch: int) -> float:
@@ -307,10 +370,11 @@ def _compare(source: _Source, cohort: Cohort, groups: Groups) -> tuple[Groups, s
 
     All: that of the new run, that of the source, and those its own initial weights came from.
     """
+    hashed = any(m.hashed for m in source.models)
     others = {past.cohort_digest: past for past in source.past}
     others.pop(cohort.digest, None)
     if not others:
-        return groups, SAME_COHORT, frozenset(cohort.patients)
+        return groups, BY_HASH if hashed else SAME_COHORT, frozenset(cohort.patients)
     earlier: list[tuple[Cohort, Groups]] = []
     for past in others.values():
         try:
@@ -347,7 +411,7 @@ def _compare(source: _Source, cohort: Cohort, groups: Groups) -> tuple[Groups, s
                 expected="patients that can be compared",
                 remedy="ingest both cohorts with the same key file; this guard cannot be waived",
             )
-    return joined, how, everyone
+    return joined, BY_HASH if hashed else how, everyone
 
 
 def _past(run: RunFolder, experiment: Experiment, job: Job) -> Generator[_Past]:
@@ -410,6 +474,7 @@ def _choose(source: _Source, job: Job, folds: Sequence[Fold], groups: Groups) ->
                 "validated_again": len(model.validated & again),
                 "trained": sorted(model.trained),
                 "validated": sorted(model.validated),
+                **({"hashed": [known.plain for known in model.hashed]} if model.hashed else {}),
             }
         )
     if problems:
@@ -419,8 +484,7 @@ def _choose(source: _Source, job: Job, folds: Sequence[Fold], groups: Groups) ->
             f"{'; '.join(problems[:5])}{' ...' * (len(problems) > 5)}",
             where=f"{job.label}: init_from {source.name}",
             expected="per fold a model that has seen none of these, nor patients joined with them",
-            remedy=f"follow its folds (split.follow = the run '{source.folder.path.name}'), or "
-            "start from a run on other patients; this guard cannot be waived",
+            remedy=f"{source.remedy}; this guard cannot be waived",
         )
     return chosen
 
@@ -432,7 +496,7 @@ def _related(patients: frozenset[str], groups: Groups) -> frozenset[str]:
 
 
 def _same_numbers(source: _Source, job: Job) -> bool:
-    return source.job.features == job.features
+    return source.features == job.features
 
 
 def _fit(source: _Source, job: Job, n_classes: int, chosen: Sequence[Json]) -> Json:
@@ -442,7 +506,8 @@ def _fit(source: _Source, job: Job, n_classes: int, chosen: Sequence[Json]) -> J
     system = get_system(job.system)
     net = system.build(system.params(job.params), job.shape(n_classes), job.task)
     taken: Json = {}
-    for fold, sha256 in sorted({(c["from_fold"], c["weights_sha256"]) for c in chosen}):
-        path = source.folder.fold(source.job.label, fold).weights
-        taken = start_from(net, path, sha256, same_numbers=_same_numbers(source, job)).plain
+    used = {c["from_fold"] for c in chosen}
+    for model in (m for m in source.models if m.fold in used):
+        same = _same_numbers(source, job)
+        taken = start_from(net, model.weights, model.sha256, same_numbers=same).plain
     return taken

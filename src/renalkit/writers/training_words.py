@@ -300,6 +300,8 @@ def _earlier(label: str, initial: Json) -> str:
     how = ""
     if initial["compared_by"] == "pictures only":
         how = " (patients were compared by their pictures, no pseudonym being in both cohorts)"
+    elif initial["compared_by"] == "hashes of pseudonyms":
+        how = " (patients were compared by keyed hashes of their pseudonyms)"
     folds = int(initial["folds_validated_again"])
     again = ""
     if folds:
@@ -307,8 +309,9 @@ def _earlier(label: str, initial: Json) -> str:
             f"; in {plural(folds, 'fold')} patients validated who had validated that model too, so "
             "that the choice of the epoch saw them twice"
         )
+    source = "model package" if initial["package"] else "earlier run"
     return (
-        f"{label} started in each fold from a model of {initial['label']} of the earlier run "
+        f"{label} started in each fold from a model of {initial['label']} of the {source} "
         f"{initial['run']}, class heads drawn anew, that was not trained with any patient the fold "
         f"validates or tests, nor chosen with any it tests{how}{again}"
     )

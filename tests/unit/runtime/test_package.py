@@ -16,10 +16,10 @@ from renalkit.errors import ModelRefused
 from renalkit.runtime import package as packages
 from renalkit.runtime.abilities import Precision, Processor
 from renalkit.runtime.engines import EngineOptions, open_engine
+from renalkit.runtime.known_patients import KnownPatients
 from renalkit.runtime.package import (
     is_package,
     load_package,
-    patient_hash,
     score,
     score_stream,
 )
@@ -43,9 +43,10 @@ def make(path: Path, *, fast: tuple[str, ...] = (), spoilt: float = 1.0) -> Path
         for name, value in expected(images(3), seed=fold).items():
             golden[f"fold-{fold}.{name}"] = value.astype(np.float32)
     write_bytes(path / "golden.safetensors", save(golden))
-    salt = "s"
-    seen = {"trained": [patient_hash(salt, "p-1")], "validated": [patient_hash(salt, "p-2")]}
-    write_json(path / "patients.json", {"salt": salt, **seen})
+    known = KnownPatients.of("s", ["p-1"], ["p-2"]).plain
+    earlier = KnownPatients.of("t", ["p-3"], []).plain
+    members = {"fold-0": [known], "fold-2": [known, earlier]}
+    write_json(path / "patients.json", {"members": members})
     write_json(path / "card.json", {"kind": "model card"})
     write_json(path / "spec.json", spec(fast))
     write_manifest(path)
@@ -211,7 +212,10 @@ def test_a_fast_mode_is_tested_once_on_each_processor(
 
 def test_patients_it_has_seen_are_told_by_keyed_hash(whole: Path) -> None:
     found = load_package(whole)
-    assert found.seen(["p-1", "p-2", "p-3"]) == {"p-1", "p-2"}
+    assert found.seen(["p-1", "p-2", "p-3", "p-4"]) == {"p-1", "p-2", "p-3"}
+    first, last = (found.known(member) for member in found.spec.members)
+    assert [k.among(["p-1", "p-2", "p-3"]) for k in first] == [({"p-1"}, {"p-2"})]
+    assert [k.among(["p-1", "p-3"]) for k in last] == [({"p-1"}, set()), ({"p-3"}, set())]
     assert b"p-1" not in (whole / "patients.json").read_bytes()
 
 

@@ -18,10 +18,12 @@ from renalkit.domain.image import Clip, Mode, Source, pixel_sha256
 from renalkit.domain.splits import Fold, Plan, Split
 from renalkit.domain.study import Lesion, Study
 from renalkit.errors import CheckFailed, ConfigError, ModelRefused, StoreError
+from renalkit.runtime.package import load_package
 from renalkit.store.cohorts import save_cohort
-from renalkit.store.runs import RunFolder
+from renalkit.store.runs import REPORTING, RunFolder
 from renalkit.store.splits import load_split, save_split
 from renalkit.usecases.experiment import read_experiment
+from renalkit.usecases.export import ExportRequest, export_system
 from renalkit.usecases.progress import Silent
 from renalkit.usecases.run import RunRequest, prepare_run, run_experiment, train_experiment
 from renalkit.usecases.verify import verify_run
@@ -316,6 +318,89 @@ def test_a_chain_of_three_cohorts_is_compared_with_all_of_them(place: Path, copi
         CheckFailed, match=r"have seen \d+ patients of a cohort that is not at hand"
     ):
         prepare_run(request(copied, "alone", "new", system=link), Silent())
+
+
+# ---- from a model package
+
+
+@pytest.fixture(scope="module")
+def package(place: Path) -> Path:
+    """The models of the later run, passed on: they have seen patients of both cohorts."""
+    run = RunFolder(place / "runs" / "p3")
+    said = '[card]\nintended_use = "Research."\nlimitations = "Noise."\nlicence = "CC-BY-4.0"\n'
+    (run.path / REPORTING).write_text(said)
+    return Path(
+        export_system(ExportRequest(run.system("resnet18"), place / "models"), Silent())["package"]
+    )
+
+
+def test_L13_a_package_says_whom_its_models_have_seen(place: Path, package: Path) -> None:
+    link = f'init_from = "{package}"'
+    strangers = [study(n) for n in range(200, 224)]
+    models = load_split(RunFolder(place / "runs" / "p3").folds).folds
+    behind = load_split(RunFolder(place / "runs" / "p2").folds).folds
+    for name, planted in (("later", study(LATER[-1], 9)), ("first", study(EARLIER[0], 9))):
+        saved(place, f"pack-{name}", [*strangers, planted])
+        run = prepare_run(request(place, f"pack-{name}", f"pack-{name}", system=link), Silent())
+        stored = json.loads(run.folder.initial("resnet18").read_text())
+        assert stored["compared_by"] == "hashes of pseudonyms"
+        refused = 0
+        for fold, found in zip(run.split.folds, stored["folds"], strict=True):
+            now = fold.part_of(planted.patient)
+            leaks = {("train", "validation"), ("train", "test"), ("validation", "test")}
+            fit = [
+                m.index
+                for m, b in zip(models, behind, strict=True)
+                if not {(x.part_of(planted.patient), now) for x in (m, b)} & leaks
+            ]
+            assert found["candidates"] == fit
+            refused += 2 - len(fit)
+        assert refused
+
+
+def test_a_run_from_a_package_passes_on_whom_it_has_seen(place: Path, package: Path) -> None:
+    strangers = [study(n) for n in range(200, 224)]
+    saved(place, "elsewhere", strangers)
+    link = f'init_from = "{package}"'
+    found = run_experiment(request(place, "elsewhere", "elsewhere", system=link), Silent())
+    run = RunFolder(place / "runs" / "elsewhere")
+    assert verify_run(run.path, Silent())["ok"]
+    assert "of the model package resnet18 " in Path(found["report"]).read_text()
+    weights = load_file(run.fold("resnet18", 0).weights)
+    taken = json.loads(run.fold("resnet18", 0).done.read_text())["initial"]["from_fold"]
+    source = load_file(package / f"fold-{taken}" / "weights.safetensors")
+    assert np.array_equal(weights["conv1.weight"], source["conv1.weight"])
+    (run.path / REPORTING).write_text((place / "runs/p3" / REPORTING).read_text())
+    again = export_system(ExportRequest(run.system("resnet18"), place / "more"), Silent())
+    passed_on = load_package(Path(again["package"]))
+    old, young = study(EARLIER[0]).patient, strangers[0].patient
+    assert passed_on.seen([old, young, study(400).patient]) == {old, young}
+    # A further run on the same strangers and a patient of the very first cohort.
+    saved(place, "further", [*strangers, study(EARLIER[0], 9)])
+    asked = request(
+        place,
+        "further",
+        "further",
+        split='follow = "runs/elsewhere"',
+        system='init_from = "runs/elsewhere/resnet18"',
+    )
+    with pytest.raises(CheckFailed, match="1 patients at least"):
+        prepare_run(asked, Silent())
+
+
+def test_a_package_that_was_changed_starts_nothing(
+    place: Path, package: Path, tmp_path: Path
+) -> None:
+    changed = tmp_path / "changed"
+    shutil.copytree(package, changed)
+    stored = json.loads((changed / "patients.json").read_text())
+    stored["members"]["fold-0"][0]["trained"].pop()
+    (changed / "patients.json").write_text(json.dumps(stored))
+    with pytest.raises(ModelRefused, match=r"patients\.json changed"):
+        prepare_run(request(place, "no", "p3", system=f'init_from = "{changed}"'), Silent())
+
+
+# ---- refused
 
 
 def other_weights(run: RunFolder) -> None:

@@ -245,9 +245,17 @@ def test_systems_of_other_sizes_and_weights_are_named() -> None:
         "x started from random weights, drawn by the seed of training."
     )
     earlier = {"run": "p2", "label": "fused", "system": "mufnet-2022"}
-    by_name = {"compared_by": "pseudonyms and pictures", "folds_validated_again": 5}
+    by_name = {
+        "compared_by": "pseudonyms and pictures",
+        "package": False,
+        "folds_validated_again": 5,
+    }
     jobs["y"]["initial"] = earlier | by_name
-    jobs["x"]["initial"] = earlier | {"compared_by": "pictures only", "folds_validated_again": 0}
+    jobs["x"]["initial"] = earlier | {
+        "compared_by": "pictures only",
+        "package": False,
+        "folds_validated_again": 0,
+    }
     assert training_words.initialisation(source(jobs=jobs)) == "; ".join(
         f"{label} started in each fold from a model of fused of the earlier run p2, class heads "
         "drawn anew, that was not trained with any patient the fold validates or tests, nor chosen "
