@@ -84,7 +84,6 @@ CASES = [
         SMALL | {"share_backbone": True, "fusion": "cross_attention", "fusion_width": 16},
         (),
         id="mufnet-2025-shared-cross-attention",
-        marks=pytest.mark.xfail(reason="one of both choices does not export yet; see the guide"),
     ),
     pytest.param(
         "mufnet-2025", Task.CLASSIFICATION, SMALL | {"head": "ordinal"}, (), id="mufnet-2025"

@@ -335,7 +335,9 @@ class MufNet(PictureNet):
         parts = self.parts(image)
         if len(self.backbones) == 1:
             both = torch.cat([part.expand(-1, 3, -1, -1) for part in parts])
-            found = self.backbones[0](both).chunk(len(parts))
+            maps = self.backbones[0](both)
+            # Not `chunk`: an exported network must not take the batch it was exported with for all.
+            found = maps.view(len(parts), image.shape[0], *maps.shape[1:]).unbind()
         else:
             found = [look(part) for look, part in zip(self.backbones, parts, strict=True)]
         return self.answer(found, features)
