@@ -4,24 +4,18 @@ Both sides get the same work, every operation switched on: affine (rotation, sca
 deformation, left-right flip, gamma, Gaussian noise, on one float32 picture and its uint8 mask,
 drawing of the parameters included, one thread each. MONAI is measured twice: as users chain it
 (RandAffined, Rand2DElasticd, ...) and with its affine part folded into Rand2DElasticd, its
-fastest form. The sides take turns inside one run and medians are compared.
+fastest form. Parity: one affine change moves the picture alike here, in MONAI and in OpenCV.
 
-    python benchmarks/bench_augmentation.py [--repeats N] [--json FILE]
+    python benchmarks/bench_augmentation.py [--quick]
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
-import statistics
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 
+import book
 import cv2
-import monai
 import numpy as np
 import torch
 from monai.transforms import (
@@ -37,6 +31,8 @@ from monai.transforms import (
 from renalkit.transforms.augment import Augmentation, AugmentRanges, sample_augmentation
 
 ROTATION_DEG, SCALE, TRANSLATE, NOISE_SD = 15.0, (0.9, 1.15), 0.05, 0.02
+PICTURES = 20
+"""Per turn."""
 
 
 def picture_and_mask(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -64,7 +60,8 @@ def ours(size: int) -> Callable[[], None]:
     rng = np.random.default_rng(1)
 
     def step() -> None:
-        sample_augmentation(ranges, size, rng).apply(image, mask)
+        for _ in range(PICTURES):
+            sample_augmentation(ranges, size, rng).apply(image, mask)
 
     return step
 
@@ -103,12 +100,13 @@ def theirs(size: int, *, folded: bool) -> Callable[[], None]:
     chain.set_random_state(1)
 
     def step() -> None:
-        chain({"image": image, "mask": mask})
+        for _ in range(PICTURES):
+            chain({"image": image, "mask": mask})
 
     return step
 
 
-def parity(size: int) -> dict[str, float]:
+def parity(size: int) -> list[book.Parity]:
     """Correlation of one affine change in the interior: ours with MONAI's and with OpenCV's."""
     image, _ = picture_and_mask(size)
     angle, scale, shift = 12.0, 1.1, (3.0, -2.0)
@@ -128,82 +126,28 @@ def parity(size: int) -> dict[str, float]:
     )
     inner = np.s_[size // 5 : -size // 5, size // 5 : -size // 5]
 
-    def correlation(other: np.ndarray) -> float:
-        return float(np.corrcoef(mine[inner].ravel(), other[inner].ravel())[0, 1])
+    def apart(who: str, other: np.ndarray) -> book.Parity:
+        same = float(np.corrcoef(mine[inner].ravel(), other[inner].ravel())[0, 1])
+        return book.Parity(f"1 - correlation of an affine change with {who}", 1 - same, 1e-3)
 
-    return {"monai": correlation(np.asarray(by_monai)[0]), "opencv": correlation(by_opencv)}
-
-
-def measure(steps: dict[str, Callable[[], None]], repeats: int, inner: int) -> dict[str, float]:
-    """Median ms per picture of each side; the sides take turns so that both see the same load."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for step in steps.values():
-        for _ in range(5):
-            step()
-    for _ in range(repeats):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            for _ in range(inner):
-                step()
-            times[name].append((time.perf_counter() - start) / inner * 1000)
-    return {name: statistics.median(values) for name, values in times.items()}
+    return [apart("MONAI", np.asarray(by_monai)[0]), apart("OpenCV", by_opencv)]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--json", type=Path, help="write the numbers to this file too")
-    options = parser.parse_args()
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
-
-    result: dict[str, object] = {
-        "threads": 1,
-        "repeats": options.repeats,
-        "versions": {
-            "opencv": cv2.__version__,
-            "monai": monai.__version__,
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-    }
-    rows = []
-    passed = True
+def bench(found: book.Book) -> None:
     for size in (128, 256):
-        ms = measure(
+        found.compare(
+            f"{size} px",
+            "ms per picture",
             {
-                "ours": ours(size),
-                "monai_chain": theirs(size, folded=False),
-                "monai_folded": theirs(size, folded=True),
+                "renalkit": ours(size),
+                "MONAI, chained": theirs(size, folded=False),
+                "MONAI, folded": theirs(size, folded=True),
             },
-            options.repeats,
-            inner=20,
+            peer="MONAI, folded",
+            parity=parity(size),
+            scale=1000 / PICTURES,
         )
-        agreement = parity(size)
-        ratio = ms["monai_chain"] / ms["ours"]
-        folded_ratio = ms["monai_folded"] / ms["ours"]
-        passed &= folded_ratio >= 3 and min(agreement.values()) > 0.999
-        rows.append(
-            f"{size:>7}  {ms['ours']:>8.2f}  {ms['monai_chain']:>11.2f}  {ratio:>5.1f}x"
-            f"  {ms['monai_folded']:>12.2f}  {folded_ratio:>5.1f}x"
-            f"  {agreement['monai']:.5f} / {agreement['opencv']:.5f}"
-        )
-        result[f"size_{size}"] = {
-            "ms_per_image": ms,
-            "ratio_chain": ratio,
-            "ratio_folded": folded_ratio,
-            "affine_correlation": agreement,
-        }
-    result["target_met"] = passed
-    text = json.dumps(result, indent=2)
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
-    print(text)
-    print("size px   ours ms  MONAI chain   ratio  MONAI folded   ratio  r(MONAI) / r(OpenCV)")
-    print("\n".join(rows))
-    return 0 if passed else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(book.main(__file__, __doc__, bench))

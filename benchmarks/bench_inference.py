@@ -1,48 +1,43 @@
 """How fast do exported networks answer, beside PyTorch and ONNX Runtime, and what bounds them?
 
-    python benchmarks/bench_inference.py [--threads 2] [--repeats 15] [--out FILE.json]
+    python benchmarks/bench_inference.py [--only NAME] [--quick]
 
 Networks with drawn weights at their published sizes: the pair of MUF-Net (two EfficientNet-B3 at
 300 px), AttentionNestedUNet at 256 px, RepVGG-A0 at 224 px. Peers: PyTorch as anybody calls it
 (evaluation mode, inference_mode), PyTorch in channels_last, ONNX Runtime on the same graph. All hold
-the same weights, get the same pictures and use the same number of threads; each agrees with PyTorch
-in the same run or the benchmark fails. Rounds go through all of them in turn, so that a busy machine
-is busy for all; given are the median and the middle half in ms per image.
+the same weights, get the same pictures and use the same number of threads.
 
-The peak is measured here too: floating-point operations per second of a large matrix product, bytes
-per second of a large copy. A network's share of the former says how much is left to gain.
+What the machine does at best is measured here too: floating-point operations per second of a large
+matrix product, bytes per second of a large copy. A network's operations are counted; its bytes are
+weights, inputs and results of every layer with weights, as if nothing stayed in the caches. Their
+quotient, beside that of the machine, says what bounds it; its share of the product says how much is
+left to gain. A fast mode is compared with the product in its own numbers.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
+import statistics
+import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import book
 import numpy as np
 import torch
 
 from renalkit.learn.complexity import complexity
-from renalkit.learn.export import deployed, reference_results, write_onnx
+from renalkit.learn.export import deployed, results_of, write_onnx
 from renalkit.learn.outputs import Net
 from renalkit.learn.prepared import CHANNELS
 from renalkit.runtime.abilities import FAST, Precision, this_processor
-from renalkit.runtime.engines import (
-    EngineOptions,
-    engine_version,
-    installed,
-    open_engine,
-    write_openvino,
-)
-from renalkit.runtime.parity import compare
+from renalkit.runtime.engines import EngineOptions, installed, open_engine, write_openvino
+from renalkit.runtime.parity import ALLOWED, Parity, compare
 from renalkit.runtime.quantise import write_int8
-from renalkit.store.runs import machine_facts, package_versions
 from renalkit.systems import get_system
 from renalkit.systems._contract import Shape, Task
 
@@ -83,50 +78,68 @@ CASES = (
     Case("AttentionNestedUNet, 256 px", "multitask-us", Task.SEGMENTATION, 256, {}),
     Case("RepVGG-A0, 224 px", "repvgg-ceus", Task.CLASSIFICATION, 224, {}),
 )
+QUICK = Case(
+    "MUF-Net pair, B0, 64 px",
+    "mufnet-2022",
+    Task.CLASSIFICATION,
+    64,
+    {"backbone": "efficientnet-b0", "norm_momentum": 0.9},
+)
 
 
-def ways(
-    case: Case, folder: Path, image: np.ndarray, threads: int
-) -> tuple[dict[str, Call], dict[str, Any]]:
-    """Every way to compute the case, and how far each is from PyTorch."""
+def written(case: Case, folder: Path, threads: int) -> dict[str, tuple[Path, EngineOptions]]:
+    """The case as files of every kind, each with how it is computed."""
     net = case.net()
-    given = {"image": image}
-    expected = reference_results(net, given, all_heads=False)
-    found: dict[str, Call] = {}
-    parity: dict[str, Any] = {}
-
-    learned = case.net(settled=False)
-    tensor = torch.from_numpy(image)
-    found["torch"] = in_torch(learned, tensor)
-    last = case.net(settled=False).to(memory_format=torch.channels_last)
-    placed = tensor.contiguous(memory_format=torch.channels_last)
-    found["torch channels_last"] = in_torch(last, placed)
-    if case.system == "repvgg-ceus":
-        found["torch, merged"] = in_torch(net, tensor)
-
     files = {"": folder / "model.onnx"}
     write_onnx(deployed(net), case.shape, 0, files[""])
     pair = deployed(net, paired=True)
     if pair.pair is not None:
         files[", backbones as one"] = folder / "paired.onnx"
         write_onnx(pair, case.shape, 0, files[", backbones as one"])
+    found: dict[str, tuple[Path, EngineOptions]] = {}
     for words, path in files.items():
         native = path.with_suffix(".xml")
         write_openvino(path, native)
         for backend in installed():
             options = EngineOptions(backend, Precision.FP32, threads)
-            add(f"{backend} fp32{words}", native if backend == "openvino" else path, options,
-                given, expected, found, parity)  # fmt: skip
+            read = native if backend == "openvino" else path
+            found[f"{backend} fp32{words}"] = read, options
     for mode in FAST:
         if not this_processor().can(mode):
             continue
         path = files[""].with_suffix(".xml")
         if mode is Precision.INT8:
             path = folder / "model-int8.onnx"
-            others = np.random.default_rng(7).random((16, *image.shape[1:]), np.float32)
-            write_int8(files[""], path, {"image": others})
-        options = EngineOptions("openvino", mode, threads)
-        add(f"openvino {mode.value}", path, options, given, expected, found, parity)
+            shape = (16, case.shape.channels, case.size, case.size)
+            write_int8(
+                files[""], path, {"image": np.random.default_rng(7).random(shape, np.float32)}
+            )
+        found[f"openvino {mode.value}"] = path, EngineOptions("openvino", mode, threads)
+    return found
+
+
+def ways(
+    case: Case, files: Mapping[str, tuple[Path, EngineOptions]], image: np.ndarray
+) -> tuple[dict[str, Call], dict[str, Parity]]:
+    """Every way to compute the case, and how far each is from PyTorch."""
+    given, tensor = {"image": image}, torch.from_numpy(image)
+    last = case.net(settled=False).to(memory_format=torch.channels_last)
+    found: dict[str, Call] = {
+        "torch": in_torch(case.net(settled=False), tensor),
+        "torch channels_last": in_torch(last, tensor.contiguous(memory_format=torch.channels_last)),
+    }
+    if case.system == "repvgg-ceus":
+        found["torch, merged"] = in_torch(case.net(), tensor)
+    said = {name: results_of(call(), all_heads=False) for name, call in found.items()}
+    expected = {name: value.numpy() for name, value in said.pop("torch").items()}
+    parity = {
+        way: compare(expected, {name: value.numpy() for name, value in results.items()})
+        for way, results in said.items()
+    }
+    for name, (path, options) in files.items():
+        engine = open_engine(path, options)
+        parity[name] = compare(expected, engine.run(given))
+        found[name] = partial(engine.run, given)
     return found, parity
 
 
@@ -138,132 +151,116 @@ def in_torch(net: Net, image: torch.Tensor) -> Call:
     return call
 
 
-def add(
-    name: str,
-    path: Path,
-    options: EngineOptions,
-    given: dict[str, np.ndarray],
-    expected: dict[str, np.ndarray],
-    found: dict[str, Call],
-    parity: dict[str, Any],
-) -> None:
-    engine = open_engine(path, options)
-    apart = compare(expected, engine.run(given))
-    # Drawn weights have no sharp answer, so a fast mode is measured, not judged, on them.
-    if options.precision is Precision.FP32:
-        apart.require(options.precision, where=name)
-    parity[name] = apart.plain
-    found[name] = lambda: engine.run(given)
+def required(parity: Mapping[str, Parity]) -> list[book.Parity]:
+    """Of the modes in 32 bits; drawn weights have no sharp answer, so a fast mode is measured on
+    them, not judged."""
+    return [
+        book.Parity(f"{name} with torch, share of the largest value", share(one),
+                    ALLOWED[Precision.FP32].difference or 0.0)
+        for name, one in parity.items()
+        if not any(mode.value in name for mode in FAST)
+    ]  # fmt: skip
 
 
-def timed(calls: dict[str, Call], repeats: int, batch: int) -> dict[str, dict[str, float]]:
-    """Milliseconds per image, all ways in turn."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(repeats + 2):
-        for name, call in calls.items():
-            begin = time.perf_counter()
-            call()
-            if turn >= 2:
-                times[name].append((time.perf_counter() - begin) * 1000 / batch)
-    return {
-        name: {
-            "ms": float(np.median(t)),
-            "low": float(np.quantile(t, 0.25)),
-            "high": float(np.quantile(t, 0.75)),
-        }
-        for name, t in times.items()
-    }
+def share(one: Parity) -> float:
+    """Largest difference of any result, as a share of the largest value where that is above 1."""
+    return max(value / max(1.0, one.largest[name]) for name, value in one.difference.items())
 
 
-def peak() -> dict[str, float]:
-    """What this machine does at best: GFLOP/s of a product, GB/s of a copy."""
-    a, b = torch.rand(2048, 2048), torch.rand(2048, 2048)
+def peaks() -> dict[str, float]:
+    """What this machine does at best: GFLOP/s of products, GB/s of a copy."""
     large = np.ones(64 << 20, np.uint8)
     target = np.empty_like(large)
-    flops, copies = [], []
-    for _ in range(8):
-        begin = time.perf_counter()
-        torch.mm(a, b)
-        flops.append(2 * 2048**3 / (time.perf_counter() - begin) / 1e9)
-        begin = time.perf_counter()
-        np.copyto(target, large)
-        copies.append(2 * large.nbytes / (time.perf_counter() - begin) / 1e9)
-    return {"gflops": float(np.median(flops)), "gbytes_s": float(np.median(copies))}
+
+    def rate(work: float, call: Call) -> float:
+        return statistics.median(work / book.timed(call).wall_s / 1e9 for _ in range(8))
+
+    found = {"GB/s of a copy": rate(2 * large.nbytes, lambda: np.copyto(target, large))}
+    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    for name, kind in kinds.items():
+        if not this_processor().can(Precision(name)):
+            continue
+        a, b = (torch.rand(2048, 2048).to(kind) for _ in range(2))
+        found[f"GFLOP/s of a product, {name}"] = rate(2 * 2048**3, lambda a=a, b=b: torch.mm(a, b))
+    return found
 
 
-def bench(case: Case, batches: list[int], threads: int, repeats: int) -> dict[str, Any]:
-    flops = complexity(case.net(), case.shape.channels, case.size).flops
-    rows: list[dict[str, Any]] = []
-    for batch in batches:
-        source = np.random.default_rng(batch)
-        image = source.random((batch, case.shape.channels, case.size, case.size), np.float32)
+def layer_bytes(net: Net, image: torch.Tensor) -> int:
+    """Bytes that go in and out of every layer with weights of its own, weights included."""
+    total = 0
+
+    def count(layer: torch.nn.Module, given: Any, result: Any) -> None:
+        nonlocal total
+        tensors = [*layer.parameters(recurse=False), *given, result]
+        total += sum(t.nbytes for t in tensors if isinstance(t, torch.Tensor))
+
+    kinds = (torch.nn.Conv2d, torch.nn.Linear, torch.nn.ConvTranspose2d)
+    hooks = [m.register_forward_hook(count) for m in net.modules() if isinstance(m, kinds)]
+    with torch.inference_mode():
+        net(image)
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+def measure(
+    found: book.Book,
+    case: Case,
+    files: Mapping[str, tuple[Path, EngineOptions]],
+    batch: int,
+    best: Mapping[str, float],
+) -> None:
+    net = case.net()
+    source = np.random.default_rng(batch)
+    image = source.random((batch, case.shape.channels, case.size, case.size), np.float32)
+    flops = complexity(net, case.shape.channels, case.size).flops
+    moved = layer_bytes(net, torch.from_numpy(image)) / batch
+    calls, parity = ways(case, files, image)
+    table = found.compare(
+        f"{case.name}, batch {batch}",
+        "ms per image",
+        calls,
+        peer="torch",
+        parity=required(parity),
+        scale=1000 / batch,
+    )
+    for row in table["rows"]:
+        name, seconds = row["side"], row["wall_s"]["median"] / 1000
+        kind = "bf16" if "bf16" in name else None if "int8" in name else "fp32"
+        peak = best.get(f"GFLOP/s of a product, {kind}")
+        row["GFLOP/s"] = flops / seconds / 1e9
+        row["share of product"] = None if peak is None else row["GFLOP/s"] / peak
+        row["share of copy"] = moved / seconds / 1e9 / best["GB/s of a copy"]
+        row["apart from torch"] = share(parity[name]) if name in parity else None
+    ridge = best["GFLOP/s of a product, fp32"] / best["GB/s of a copy"]
+    found.fact(
+        f"{case.name}, batch {batch}",
+        {
+            "GFLOP per image": flops / 1e9,
+            "MB through its layers": moved / 1e6,
+            "operations per byte": flops / moved,
+            "of the machine": ridge,
+        },
+    )
+
+
+def bench(found: book.Book) -> None:
+    best = peaks()
+    found.fact("at best", best)
+    only, batches = found.given.only, [2] if found.quick else found.given.batches
+    for case in [QUICK] if found.quick else CASES:
+        if only is not None and only.lower() not in case.name.lower():
+            continue
         with tempfile.TemporaryDirectory() as place:
-            calls, parity = ways(case, Path(place), image, threads)
-            for name, took in timed(calls, repeats, batch).items():
-                rows.append(
-                    {"way": name, "batch": batch, **took}
-                    | {"gflops": flops / took["ms"] / 1e6}
-                    | ({"parity": parity[name]} if name in parity else {})
-                )
-    return {"network": case.name, "flops_per_image": flops, "rows": rows}
+            files = written(case, Path(place), found.threads)
+            for batch in batches:
+                measure(found, case, files, batch, best)
 
 
-def markdown(found: dict[str, Any]) -> str:
-    lines: list[str] = []
-    for case in found["cases"]:
-        lines += [
-            f"**{case['network']}** ({case['flops_per_image'] / 1e9:.1f} GFLOP per image)",
-            "",
-            "| way | batch | ms per image (middle half) | times torch | share of peak | largest difference |",
-            "| --- | --- | --- | --- | --- | --- |",
-        ]
-        eager = {r["batch"]: r["ms"] for r in case["rows"] if r["way"] == "torch"}
-        for row in case["rows"]:
-            apart = max(row["parity"]["difference"].values()) if "parity" in row else None
-            lines.append(
-                f"| {row['way']} | {row['batch']} | {row['ms']:.1f} "
-                f"({row['low']:.1f}-{row['high']:.1f}) | {eager[row['batch']] / row['ms']:.2f} "
-                f"| {row['gflops'] / found['peak']['gflops']:.0%} "
-                f"| {'' if apart is None else f'{apart:.1e}'} |"
-            )
-        lines.append("")
-    return "\n".join(lines)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--repeats", type=int, default=15)
+def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--only", help="part of a network's name")
-    parser.add_argument("--out", type=Path)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    cases = [c for c in CASES if asked.only is None or asked.only.lower() in c.name.lower()]
-    found = {
-        "machine": machine_facts() | {"flags": sorted(this_processor().flags & WORTH_KNOWING)},
-        "load_before": os.getloadavg()[0],
-        "threads": asked.threads,
-        "repeats": asked.repeats,
-        "versions": package_versions() | {name: engine_version(name) for name in installed()},
-        "peak": peak(),
-        "cases": [bench(c, asked.batches, asked.threads, asked.repeats) for c in cases],
-    }
-    print(markdown(found))
-    print(f"load before: {found['load_before']:.1f}; peak {found['peak']}")
-    if asked.out is not None:
-        asked.out.write_text(json.dumps(found, indent=2, sort_keys=True) + "\n")
 
-
-WORTH_KNOWING = {
-    "avx2",
-    "avx512f",
-    "avx512_bf16",
-    "amx_bf16",
-    "avx512_vnni",
-    "avx_vnni",
-    "amx_int8",
-}
 
 if __name__ == "__main__":
-    main()
+    sys.exit(book.main(__file__, __doc__, bench, threads=0, options=options))

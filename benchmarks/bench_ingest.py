@@ -6,28 +6,21 @@ files of the real ultrasound set where RENALKIT_DATA names it. Both sides decode
 RGB from a file on disk: pydicom by `dcmread(path).pixel_array` with its default plugins (all frames
 in one array, it has no other way), ours by opening the lazy stack a study holds and taking one
 frame after the other, as ingest does; walking through the file and checking the digest of each
-payload are included. The sides take turns,
-medians over the repeats are compared, and the pixels must be identical. Processor time is
-measured (both sides use one thread), because wall time says little on a machine with other work.
+payload are included. Parity: identical pixels of every frame.
 
-    python benchmarks/bench_ingest.py [--frames N] [--repeats N] [--json FILE]
+    python benchmarks/bench_ingest.py [--frames N] [--quick]
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
 import os
-import platform
-import statistics
 import sys
 import tempfile
-import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
+import book
 import cv2
 import imagecodecs
 import numpy as np
@@ -62,23 +55,30 @@ def console_frame(seed: int, *, coloured: bool) -> np.ndarray:
     return frame
 
 
-def write_cine(path: Path, frames: int, *, coloured: bool) -> None:
-    """A JPEG baseline multi-frame ultrasound file."""
-    streams = [
+def write_cine(
+    path: Path, frames: int, *, coloured: bool, shape: tuple[int, int] = (ROWS, COLS)
+) -> None:
+    """A JPEG baseline multi-frame ultrasound file; a console's frames, or their upper left part,
+    sixteen of them over and over."""
+    rows, cols = shape
+    drawn = [
         bytes(
             imagecodecs.jpeg8_encode(
-                console_frame(i, coloured=coloured), level=90, subsampling="422"
+                np.ascontiguousarray(console_frame(i, coloured=coloured)[:rows, :cols]),
+                level=90,
+                subsampling="422",
             )
         )
-        for i in range(frames)
+        for i in range(min(frames, 16))
     ]
+    streams = [drawn[i % len(drawn)] for i in range(frames)]
     data = Dataset()
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
     data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.3.1")
     data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3.4")
     data.Modality, data.PhotometricInterpretation = "US", "YBR_FULL_422"
-    data.Rows, data.Columns, data.NumberOfFrames = ROWS, COLS, frames
+    data.Rows, data.Columns, data.NumberOfFrames = rows, cols, frames
     data.SamplesPerPixel, data.PlanarConfiguration = 3, 0
     data.BitsAllocated = data.BitsStored = 8
     data.HighBit, data.PixelRepresentation, data.FrameTime = 7, 0, "40"
@@ -117,40 +117,24 @@ def go_through(path: Path, digests: list[str]) -> None:
         stack[index]
 
 
-def median_ms(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Processor milliseconds of each side, taking turns."""
-    taken: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(repeats):
-        for name, run in sides.items():
-            start = time.process_time()
-            run()
-            taken[name].append(1000 * (time.process_time() - start))
-    return taken
-
-
-def measure(path: Path, repeats: int) -> dict[str, object]:
-    """Both sides on one file; AssertionError unless their pixels are identical."""
+def measure(found: book.Book, name: str, path: Path) -> None:
+    """Both sides on one file."""
     reference, digests = pydicom_frames(path), payload_digests(path)
     mine = open_stack(path, digests)
     count = len(mine)
-    assert len(reference) == count
-    assert all(np.array_equal(mine[i], reference[i]) for i in range(count)), path.name
-    sides = {
-        "renalkit": lambda: go_through(path, digests),
-        "pydicom": lambda: pydicom_frames(path),
-    }
-    taken = median_ms(sides, repeats)
-    ms = {name: statistics.median(values) / count for name, values in taken.items()}
-    ratios = [b / a for a, b in zip(taken["renalkit"], taken["pydicom"], strict=True)]
-    return {
-        "frames": count,
-        "shape": list(mine.shape[1:]),
-        "renalkit_cpu_ms_per_frame": round(ms["renalkit"], 2),
-        "pydicom_cpu_ms_per_frame": round(ms["pydicom"], 2),
-        "ratio_of_medians": round(ms["pydicom"] / ms["renalkit"], 2),
-        "median_of_paired_ratios": round(statistics.median(ratios), 2),
-        "pixels_identical": True,
-    }
+    same = len(reference) == count
+    differing = sum(not np.array_equal(mine[i], reference[i]) for i in range(count) if same)
+    found.compare(
+        f"{name}, {count} frames",
+        "ms per frame",
+        {
+            "renalkit": lambda: go_through(path, digests),
+            "pydicom": lambda: pydicom_frames(path),
+        },
+        peer="pydicom",
+        parity=[book.Parity("frames whose pixels differ", differing if same else np.inf, 0)],
+        scale=1000 / count,
+    )
 
 
 def is_jpeg(path: Path) -> bool:
@@ -158,49 +142,28 @@ def is_jpeg(path: Path) -> bool:
     return syntax == "1.2.840.10008.1.2.4.50"
 
 
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--frames", type=int, default=12)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args(arguments)
-    cv2.setNumThreads(1)
+def bench(found: book.Book) -> None:
     warnings.filterwarnings("ignore", module="pydicom")  # a real file misspells its character set
-    results: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as folder:
-        cases: list[tuple[str, Path]] = []
         for name, coloured in (("console 768x1024", False), ("all coloured 768x1024", True)):
             path = Path(folder) / f"{coloured}.dcm"
-            write_cine(path, options.frames, coloured=coloured)
-            cases.append((name, path))
-        real = Path(os.environ.get("RENALKIT_DATA", "")) / "us_dicom"
-        if os.environ.get("RENALKIT_DATA") and real.is_dir():
-            cases += [(p.stem, p) for p in sorted(real.glob("*.dcm")) if is_jpeg(p)]
-        else:
-            print("no real files: RENALKIT_DATA is not set", file=sys.stderr)
-        for name, path in cases:
-            results[name] = measure(path, options.repeats)
-    print(
-        f"{'file':44} {'frames':>6} {'renalkit':>9} {'pydicom':>9} {'ratio':>6}   (CPU ms per frame)"
-    )
-    for name, one in results.items():
-        assert isinstance(one, dict)
-        print(
-            f"{name:44} {one['frames']:6} {one['renalkit_cpu_ms_per_frame']:9} "
-            f"{one['pydicom_cpu_ms_per_frame']:9} {one['ratio_of_medians']:6}"
-        )
-    if options.json:
-        facts = {
-            "python": platform.python_version(),
-            "pydicom": pydicom.__version__,
-            "numpy": np.__version__,
-            "opencv": cv2.__version__,
-            "imagecodecs": imagecodecs.__version__,
-            "cores": os.cpu_count(),
-        }
-        options.json.write_text(json.dumps({"machine": facts, "results": results}, indent=2) + "\n")
-    return 0
+            write_cine(path, 2 if found.quick else found.given.frames, coloured=coloured)
+            measure(found, name, path)
+    real = Path(os.environ.get("RENALKIT_DATA", "")) / "us_dicom"
+    if found.quick or "RENALKIT_DATA" not in os.environ or not real.is_dir():
+        print("no real files: RENALKIT_DATA is not set, or --quick", file=sys.stderr)
+        return
+    for path in filter(is_jpeg, sorted(real.glob("*.dcm"))):
+        measure(found, path.stem, path)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(
+        book.main(
+            __file__,
+            __doc__,
+            bench,
+            repeats=7,
+            options=lambda parser: parser.add_argument("--frames", type=int, default=12),
+        )
+    )

@@ -4,30 +4,23 @@ DeLong: one AUC with its 95 % interval from 200,000 scores, against pROC's roc()
 (scikit-learn has no DeLong). Bootstrap: 2,000 resamples of 250 patients with 40 frames each, five
 systems in the same resamples, against a plain loop that draws patients, gathers their rows and
 calls roc_auc_score, and against the same loop in R with pROC's auc(). The loops are run on a few
-resamples and their time is scaled up to 2,000.
+resamples and their time is scaled up to 2,000; R is started once, so the time it says itself counts.
+Parity: intervals and AUCs of both sides.
 
-All times are CPU times of one thread, medians of repeats that take turns, so that other work on the
-machine matters little; times on the clock stand beside them in the JSON. The figures of both sides
-are compared in the same run.
+    python benchmarks/bench_statistics.py [--quick]
 
-    OMP_NUM_THREADS=1 python benchmarks/bench_statistics.py [--repeats N] [--json FILE]
-
-Needs scikit-learn (the dev extra) and R with pROC (Debian: r-cran-proc). Ends with 1 if figures
-differ.
+Needs scikit-learn (the dev extra) and R with pROC (Debian: r-cran-proc).
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import statistics
 import subprocess
+import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
+import book
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
@@ -37,7 +30,7 @@ from renalkit.metrics.bootstrap import AnyStatistic, Auc, BootstrapPlan, resampl
 
 SCORES, PATIENTS, FRAMES, SYSTEMS, RESAMPLES = 200_000, 250, 40, 5, 2000
 SKLEARN_RESAMPLES, PROC_RESAMPLES, CHECKED = 40, 10, 100
-MARK = 20.0
+NEAR = 1e-9
 
 R = """
 suppressPackageStartupMessages(library(pROC))
@@ -64,18 +57,6 @@ for (k in seq_len({repeats})) {{
 """
 
 
-def timed(work: Callable[[], object]) -> tuple[float, float]:
-    """CPU and clock seconds."""
-    cpu, clock = time.process_time(), time.perf_counter()
-    work()
-    return time.process_time() - cpu, time.perf_counter() - clock
-
-
-def medians(times: list[tuple[float, float]], scale: float = 1.0) -> dict[str, float]:
-    cpu, clock = (statistics.median(t) * scale for t in zip(*times, strict=True))
-    return {"cpu_s": round(cpu, 4), "clock_s": round(clock, 4)}
-
-
 def in_r(arrays: dict[str, np.ndarray], repeats: int) -> dict[str, list[list[float]]]:
     """Lines of the R script by their first word: CPU seconds, clock seconds, figures."""
     script = R.format(
@@ -100,11 +81,16 @@ def in_r(arrays: dict[str, np.ndarray], repeats: int) -> dict[str, list[list[flo
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+def largest(a: object, b: object) -> float:
+    return float(np.abs(np.subtract(a, b)).max())
+
+
+def took(lines: list[list[float]]) -> Iterator[book.Took]:
+    """What R said of itself, one line per call."""
+    return (book.Took(wall_s, cpu_s) for cpu_s, wall_s, *_ in lines)
+
+
+def bench(found: book.Book) -> None:
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 2, SCORES)
     scores = truth + rng.normal(size=SCORES)
@@ -129,55 +115,47 @@ def main() -> None:
             for s in x:
                 roc_auc_score(y[i], s[i])
 
-    mine, boot, sklearn = [], [], []
-    for _ in range(given.repeats):
-        mine.append(timed(lambda: delong(truth, scores, Unit.PATIENT)))
-        boot.append(timed(ours))
-        sklearn.append(timed(loop))
     arrays = {"truth": truth, "scores": scores, "frame_truth": y, "patient": patient}
-    r = in_r(arrays | {"frame_scores": x}, given.repeats)
-
+    r = in_r(arrays | {"frame_scores": x}, book.UNTIMED + found.repeats)
     e = delong(truth, scores, Unit.PATIENT, scale=Scale.PLAIN)  # as pROC's
     few = BootstrapPlan(CHECKED)
     by_sklearn = AnyStatistic(lambda i: float(roc_auc_score(y[i], x[0][i])), y.size)
     fast, slow = resample([Auc(y, x[0]), by_sklearn], patient, few)
     areas = [one.value for one in resample([Auc(y, s) for s in x], patient, few)]
-    parity = {
-        "DeLong interval, pROC": float(
-            np.abs(np.subtract(r["delong"][0][2:], (e.low, e.value, e.high))).max()
-        ),
-        "five AUCs of frames, pROC": float(np.abs(np.subtract(r["areas"][0][2:], areas)).max()),
-        f"AUC in {CHECKED} resamples, scikit-learn": float(np.abs(fast.draws - slow.draws).max()),
-    }
-    times = {
-        "DeLong, ours": medians(mine),
-        "DeLong, pROC": medians([(t[0], t[1]) for t in r["delong"]]),
-        "bootstrap, ours": medians(boot),
-        "bootstrap, scikit-learn loop": medians(sklearn, RESAMPLES / SKLEARN_RESAMPLES),
-        "bootstrap, pROC loop": medians(
-            [(t[0], t[1]) for t in r["boot"]], RESAMPLES / PROC_RESAMPLES
-        ),
-    }
-    ratios = {
-        name: round(times[name]["cpu_s"] / times[name.split(",")[0] + ", ours"]["cpu_s"], 1)
-        for name in times
-        if "ours" not in name
-    }
-    for name, of in times.items():
-        times_as_fast = f"  {ratios[name]:8.1f} x" if name in ratios else ""
-        print(f"{name:30} {of['cpu_s']:10.3f} s CPU  {of['clock_s']:10.3f} s clock{times_as_fast}")
-    for name, apart in parity.items():
-        print(f"{name}: furthest apart {apart:.1e}")
-    short = [name for name, ratio in ratios.items() if ratio < MARK]
-    print(f"mark {MARK:g} x: " + (f"short in {', '.join(short)}" if short else "reached in all"))
-    load = os.getloadavg()[0]
-    print(f"load average {load:.1f} on {os.cpu_count()} cores")
-    if given.json:
-        record = {"times": times, "ratios_cpu": ratios, "parity": parity, "load": load}
-        given.json.write_text(json.dumps(record, indent=1) + "\n")
-    if max(parity.values()) > 1e-9:
-        raise SystemExit("figures differ")
+    by_r = {name: took(r[name]) for name in ("delong", "boot")}
+    found.compare(
+        f"AUC of {SCORES:,} scores with DeLong's interval",
+        "ms",
+        {
+            "renalkit": lambda: delong(truth, scores, Unit.PATIENT),
+            "pROC": lambda: next(by_r["delong"]),
+        },
+        peer="pROC",
+        parity=[
+            book.Parity("interval", largest(r["delong"][0][2:], (e.low, e.value, e.high)), NEAR)
+        ],
+        scale=1000,
+        clock="cpu_s",
+    )
+    found.compare(
+        f"{RESAMPLES:,} resamples of {PATIENTS} patients with {FRAMES} frames, {SYSTEMS} systems",
+        "s",
+        {"renalkit": ours, "scikit-learn loop": loop, "pROC loop": lambda: next(by_r["boot"])},
+        peer="scikit-learn loop",
+        parity=[
+            book.Parity("AUCs of frames, pROC", largest(r["areas"][0][2:], areas), NEAR),
+            book.Parity(
+                f"AUC in {CHECKED} resamples, scikit-learn", largest(fast.draws, slow.draws), NEAR
+            ),
+        ],
+        scale={
+            "renalkit": 1,
+            "scikit-learn loop": RESAMPLES / SKLEARN_RESAMPLES,
+            "pROC loop": RESAMPLES / PROC_RESAMPLES,
+        },
+        clock="cpu_s",
+    )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(book.main(__file__, __doc__, bench, repeats=5))
