@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from renalkit.domain.cohort import Cohort, study_label
+from renalkit.domain.pairs import paired_samples
 from renalkit.domain.prediction import Prediction, Unit
-from renalkit.domain.sample import b_mode_samples
 from renalkit.domain.splits import Plan
 from renalkit.metrics.auc_inference import auc_estimate, mean_auc
 from renalkit.metrics.bootstrap import (
@@ -248,19 +248,26 @@ def _roc(truth: npt.NDArray[np.bool_], scores: Floats) -> Json:
 # ---------------------------------------------------------------- the cohort in counts
 
 
-def cohort_counts(cohort: Cohort, folder: Path | None) -> Json:
-    """Flow, classes, scanners and the account of files, as counts."""
+def cohort_counts(
+    cohort: Cohort, folders: Sequence[Path] = (), external: frozenset[str] = frozenset()
+) -> Json:
+    """Flow, classes, scanners and the account of files, as counts.
+
+    A picture and its contrast partner are two images. folders: of the cohort and, where one tests
+    the models, of the external cohort. external: patients of the latter.
+    """
     rows: dict[str, tuple[set[str], int]] = {}
     scanners: dict[str, tuple[set[str], int]] = {}
     sites: dict[str, tuple[set[str], int]] = {}
-    for s in b_mode_samples(cohort):
+    for s in paired_samples(cohort):
         label = "unlabelled" if s.label is None else cohort.task.classes[s.label]
         site = s.study.site or "unknown"
         for table, name in ((rows, label), (scanners, s.study.scanner.name), (sites, site)):
             people, images = table.get(name, (set[str](), 0))
-            table[name] = (people | {s.key.patient}, images + 1)
+            table[name] = (people | {s.key.patient}, images + 1 + (s.beside is not None))
     flow = cohort.flow
-    account = Counter(line.outcome for line in load_account(folder)) if folder else Counter[str]()
+    account = Counter(line.outcome for folder in folders for line in load_account(folder))
+    elsewhere = [s for s in cohort.studies if s.patient in external]
     return {
         "flow": {**asdict(flow), "excluded": [list(e) for e in flow.excluded]},
         "classes": [_count(rows[n]) | {"label": n} for n in sorted(rows)],
@@ -268,6 +275,10 @@ def cohort_counts(cohort: Cohort, folder: Path | None) -> Json:
         "sites": [_count(sites[n]) | {"name": n} for n in sorted(sites)],
         "account": [{"outcome": str(n), "files": account[n]} for n in sorted(account)],
         "patient_known": all(s.patient_known for s in cohort.studies),
+        "external": {
+            "patients": len({s.patient for s in elsewhere}),
+            "images": sum(c.n_frames for s in elsewhere for c in s.clips),
+        },
         "mixed_patients": sum(study_label(s) is None for s in cohort.studies),
     }
 
@@ -332,7 +343,7 @@ def evaluate_results(results: RunResults, cohort_path: Path | None, progress: Pr
         "split_digest": load_split(folder.folds).digest,
         "task": results.task.plain,
         "statistics": results.statistics.model_dump(mode="json"),
-        "cohort": cohort_counts(results.cohort, cohort_path or results.experiment.cohort),
+        "cohort": cohort_counts(results.cohort, _folders(results, cohort_path), _external(results)),
         "systems": systems,
     }
     with amending_manifest(folder.path):
@@ -348,6 +359,14 @@ def evaluate_results(results: RunResults, cohort_path: Path | None, progress: Pr
         write_lesions(results)
         write_readers(results)
     return metrics
+
+
+def _folders(results: RunResults, cohort_path: Path | None) -> tuple[Path, ...]:
+    """Of the cohort, and of the one that tests its models."""
+    split, first = results.experiment.split, cohort_path or results.experiment.cohort
+    if split.plan is not Plan.EXTERNAL or split.external is None:
+        return (first,)
+    return (first, split.external)
 
 
 def _external(results: RunResults) -> frozenset[str]:

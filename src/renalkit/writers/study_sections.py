@@ -65,9 +65,23 @@ def _lead(source: ReportSource) -> str:
     by_class = [f"{count(c['patients'])} {c['label']}" for c in source.metrics["cohort"]["classes"]]
     if not labels:
         return "No fold of any system is finished: there are no figures yet."
-    sentence = (
+    systems = (
         f"{spelled(len(labels), 'system').capitalize()} ({listed(labels)}) "
-        f"{'was' if len(labels) == 1 else 'were'} trained and tested on a cohort of "
+        f"{'was' if len(labels) == 1 else 'were'}"
+    )
+    elsewhere = source.metrics["cohort"].get("external") or {"patients": 0}
+    if elsewhere["patients"]:
+        at_home = flow.included_patients - elsewhere["patients"]
+        of_all = f", of all {listed(by_class)}" if by_class else ""
+        return (
+            f"{systems} trained on {plural(at_home, 'patient')} and tested on "
+            f"{plural(elsewhere['patients'], 'patient')} of another cohort "
+            f"({plural(elsewhere['images'], 'image')}){of_all}. Scores are means over the models "
+            f"of {spelled(n_folds, 'fold')}: no image of a tested patient was seen in training, in "
+            "model selection or in the choice of a threshold."
+        )
+    sentence = (
+        f"{systems} trained and tested on a cohort of "
         f"{plural(flow.included_images, 'image')} of {patients}"
     )
     if by_class:

@@ -248,7 +248,7 @@ def test_one_class_only_gives_a_reason_instead_of_a_number() -> None:
 
 
 def test_counts_of_the_cohort() -> None:
-    found = cohort_counts(_cohort(), None)
+    found = cohort_counts(_cohort())
     assert found["flow"]["included_patients"] == 12
     assert [(c["label"], c["patients"], c["images"]) for c in found["classes"]] == [
         ("benign", 6, 12),

@@ -133,6 +133,16 @@ def test_figures_are_those_of_the_mean_of_the_folds(place: Path) -> None:
     assert [g["patients"] for g in tables[1]["groups"]] == [14, 12]
 
 
+def test_the_report_says_who_trained_and_who_was_tested(place: Path) -> None:
+    run = RunFolder(place / "runs" / "e-on-there")
+    counted = json.loads(run.metrics.read_text())["cohort"]
+    at_home = counted["flow"]["included_patients"] - 12
+    assert counted["external"]["patients"] == 12
+    text = " ".join((run.path / "report.html").read_text().split())
+    assert f"was trained on {at_home} patients and tested on 12 patients of another" in text
+    assert "Scores are means over the models of two folds" in text
+
+
 def test_new_patients_are_judged_as_those_of_the_external_test(place: Path, tmp_path: Path) -> None:
     """`predict` on the very pictures: correction, rule, mean of folds and threshold are the same."""
     folder = RunFolder(place / "runs" / "e-on-there")
