@@ -1,6 +1,7 @@
 # make demo: set up, take simulated contrast cines to a report to open (P2, reduced).
 # make demo-bmode: the same for B-mode pictures (P1, reduced).
 # make test: set up and pass the tests.
+# make bench: measure speed and memory (hours, an idle machine) and write them into docs/benchmarks.md.
 .PHONY: setup demo demo-bmode test lint bench clean
 .DELETE_ON_ERROR:
 
@@ -45,6 +46,7 @@ lint: setup
 
 bench: setup
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+	$(BIN)/python docs/generate.py
 
 clean:
 	rm -rf workspace/demo build dist

@@ -5,20 +5,18 @@ compressed as JPEG, spread over processes as a cohort is. Frames per second of w
 time per frame by part, and the largest memory of a process. There is no other program to compare
 with.
 
-    python benchmarks/bench_phantom_ceus.py [--patients N] [--seconds S] [--processes N] [--json FILE]
+    python benchmarks/bench_phantom_ceus.py [--patients N] [--seconds S] [--processes N] [--quick]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
-import platform
-import resource
+import sys
 import time
-from pathlib import Path
 
+import book
 import cv2
 import imagecodecs
 import numpy as np
@@ -59,42 +57,40 @@ def one_patient(task: tuple[int, float]) -> dict[str, float]:
         "jpeg_s": packing,
         "pairs_s": time.process_time() - done,
         "mib": n_bytes / 2**20,
-        "memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "memory_mib": book.own_peak_mib(),
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--patients", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    tasks = [(index, args.seconds) for index in range(args.patients)]
+def bench(found: book.Book) -> None:
+    given = found.given
+    patients, seconds = (2, 2.0) if found.quick else (given.patients, given.seconds)
+    tasks = [(index, seconds) for index in range(patients)]
     start = time.perf_counter()
-    with multiprocessing.get_context("spawn").Pool(args.processes) as pool:
+    with multiprocessing.get_context("spawn").Pool(given.processes) as pool:
         rows = pool.map(one_patient, tasks, chunksize=1)
     wall_s = time.perf_counter() - start
     frames = sum(row["frames"] for row in rows)
-    result = {
-        "patients": args.patients,
+    facts = {
+        "patients": patients,
         "frames": frames,
-        "processes": args.processes,
-        "frames_per_s": frames / wall_s,
-        "render_ms": 1000 * sum(row["render_s"] for row in rows) / frames,
-        "jpeg_ms": 1000 * sum(row["jpeg_s"] for row in rows) / frames,
-        "setup_ms_per_patient": 1000 * sum(row["setup_s"] for row in rows) / len(rows),
-        "ten_pairs_ms_per_patient": 1000 * sum(row["pairs_s"] for row in rows) / len(rows),
-        "mib_per_clip": sum(row["mib"] for row in rows) / len(rows),
-        "memory_mib": max(row["memory_mib"] for row in rows),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "opencv": cv2.__version__,
+        "processes": given.processes,
+        "frames per second": frames / wall_s,
+        "rendering, ms per frame": 1000 * sum(row["render_s"] for row in rows) / frames,
+        "JPEG, ms per frame": 1000 * sum(row["jpeg_s"] for row in rows) / frames,
+        "preparing, ms per patient": 1000 * sum(row["setup_s"] for row in rows) / len(rows),
+        "ten pairs, ms per patient": 1000 * sum(row["pairs_s"] for row in rows) / len(rows),
+        "MiB per clip": sum(row["mib"] for row in rows) / len(rows),
+        "memory of a process, MiB": max(row["memory_mib"] for row in rows),
     }
-    for name, value in result.items():
-        print(f"{name:26} {value:.1f}" if isinstance(value, float) else f"{name:26} {value}")
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    for name, value in facts.items():
+        found.fact(name, value)
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--patients", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(book.main(__file__, __doc__, bench, options=options))

@@ -48,12 +48,20 @@ RESULTS = DOCS.parent / "results"
 MARK = re.compile(r"<!-- generated: ([a-z-]+) -->\n.*?<!-- end -->", re.DOTALL)
 HELP_WIDTH = 92
 
-# A script, not a package: its neighbour is loaded by place, whatever the working folder.
-_spec = importlib.util.spec_from_file_location("renalkit_docs_words", DOCS / "words.py")
-assert _spec is not None
-assert _spec.loader is not None
-words = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(words)
+
+def _script(path: Path) -> types.ModuleType:
+    """A script, not part of a package: loaded by place, whatever the working folder."""
+    spec = importlib.util.spec_from_file_location(f"renalkit_{path.parent.name}_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for themselves
+    spec.loader.exec_module(module)
+    return module
+
+
+words = _script(DOCS / "words.py")
+book = _script(DOCS.parent / "benchmarks" / "book.py")
 
 
 class Incomplete(Exception):
@@ -417,7 +425,13 @@ def cli() -> str:
     return "\n\n".join(f"## {name}\n\n```text\n{text}\n```" for name, text in parts)
 
 
+def benchmarks() -> str:
+    """What `make bench` measured; a record of --quick is refused."""
+    return book.markdown(book.read_records())
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "benchmarks": benchmarks,
     "cli": cli,
     "codecs": codecs,
     "dicom-codes": dicom_codes,
