@@ -30,6 +30,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -43,7 +44,7 @@ RECORDS = ROOT / "results" / "benchmarks"
 SCHEMA = 1
 WARM_UPS = 2
 UNTIMED = WARM_UPS + 1
-"""Calls of each side of a comparison before it is timed: the last tells its memory."""
+"""Calls of each side of a comparison before it is timed, at most: the last tells its memory."""
 THREAD_NAMES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 PACKAGES = (
     *("renalkit", "numpy", "scipy", "opencv-python-headless", "pydicom", "imagecodecs", "pillow"),
@@ -91,9 +92,29 @@ Child = Callable[[Json], Json]
 
 
 def processor_s() -> float:
-    """User and system time of this process and of its children that ended."""
+    """User and system time of this process and of all below it, living and ended."""
     uses = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(u.ru_utime + u.ru_stime for u in uses)
+    ended = sum(u.ru_utime + u.ru_stime for u in uses)
+    return ended + sum(map(_living_s, _children(os.getpid())))
+
+
+def _children(process: int) -> list[int]:
+    """Living children of a process, each reported by the thread that started it (proc(5))."""
+    found: list[int] = []
+    for path in Path(f"/proc/{process}/task").glob("*/children"):
+        with suppress(OSError):  # it ended meanwhile
+            found += map(int, path.read_text().split())
+    return found
+
+
+def _living_s(process: int) -> float:
+    """Time of a living process, of its children that ended, and of those that live."""
+    try:
+        facts = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    own = sum(map(int, facts[11:15])) / os.sysconf("SC_CLK_TCK")
+    return own + sum(map(_living_s, _children(process)))
 
 
 def timed(call: Call) -> Took:
@@ -271,7 +292,7 @@ class Book:
             raise Apart(f"{title}: nothing shows that the sides compute the same")
         for one in parity:
             one.require()
-        for _ in range(WARM_UPS):
+        for _ in range(0 if self.quick else WARM_UPS):
             for call in sides.values():
                 call()
         memory = {name: added_mib(call) for name, call in sides.items()}

@@ -136,6 +136,19 @@ def test_a_side_that_measured_itself_is_believed(book: ModuleType) -> None:
     assert book.timed(lambda: book.Took(5.0, 4.0)) == book.Took(5.0, 4.0)
 
 
+def test_processor_time_counts_processes_that_live_still(book: ModuleType) -> None:
+    before = book.processor_s()
+    code = "import time\nwhile time.process_time() < 0.5: pass\nprint(flush=True)\ninput()"
+    words = [sys.executable, "-c", code]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        living = book.processor_s() - before
+        child.communicate(b"\n")
+    assert living >= 0.45
+    assert book.processor_s() - before >= living - 0.05
+
+
 def test_median_and_middle_half_are_those_of_the_values(book: ModuleType) -> None:
     assert book.spread([5, 1, 3, 2, 4]) == {"median": 3, "low": 2, "high": 4}
     assert book.spread([7.0]) == {"median": 7.0, "low": 7.0, "high": 7.0}
