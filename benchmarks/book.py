@@ -75,11 +75,13 @@ class Parity:
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """What one call took. peak_mib: of the largest of its processes, None where not measured."""
+    """What one call took. elsewhere: in another process, whose memory is `peak_mib`, of the largest
+    where there are several; None where not known."""
 
     wall_s: float
     cpu_s: float
     peak_mib: float | None = None
+    elsewhere: bool = False
 
 
 Call = Callable[[], object]
@@ -145,7 +147,7 @@ def added_mib(call: Call) -> float | None:
         return None
     before = _memory("VmRSS")
     found = call()
-    if isinstance(found, Took):
+    if isinstance(found, Took) and found.elsewhere:
         return found.peak_mib
     return max(0.0, _memory("VmHWM") - before)
 
@@ -272,7 +274,6 @@ class Book:
         scale: Mapping[str, float] | float = 1.0,
         clock: Clock = "wall_s",
         repeats: int = 0,
-        facts: Mapping[str, Json] | None = None,
     ) -> Json:
         """Time sides that do the same.
 
@@ -283,7 +284,9 @@ class Book:
             scale: one for all sides, or by side.
             clock: what is shown and compared; both are kept.
             repeats: 0 are the book's.
-            facts: more about a side, kept beside its times.
+
+        Returns:
+            what is kept; more may be added to its rows.
 
         Raises:
             Apart: no parity, or beyond what is allowed.
@@ -307,8 +310,7 @@ class Book:
                     "side": name,
                     "wall_s": spread([t.wall_s * factor for t in took]),
                     "cpu_s": spread([t.cpu_s * factor for t in took]),
-                    "memory_mib": max(peaks) if peaks else memory.get(name),
-                    **(facts or {}).get(name, {}),
+                    "memory_mib": max(peaks) if peaks else memory[name],
                 }
             )
         of_peer = next(row for row in rows if row["side"] == peer)[clock]["median"]
@@ -324,7 +326,7 @@ class Book:
             "parity": [asdict(one) for one in parity],
         }
         self.record["comparisons"].append(table)
-        print(_comparison(table), flush=True)
+        print(f"measured: {title}", file=sys.stderr, flush=True)
         return table
 
     def grow(self, title: str, what: str, child: str, sizes: Sequence[int], task: Json) -> Json:
@@ -333,12 +335,12 @@ class Book:
         Args:
             what: is counted, as in "frames".
             child: name of the work, see `main`; it is given `task` with the size as 'n', and may
-                answer with its own 'seconds'.
+                answer with its own 'seconds' of processor time.
         """
         points: list[Json] = []
         for n in sizes:
             answer, took = self.child(child, task | {"n": n})
-            seconds = answer.get("seconds", took.wall_s)
+            seconds = answer.get("seconds", took.cpu_s)
             points.append({"n": n, "seconds": seconds, "peak_mib": took.peak_mib})
         columns = {name: [p[name] for p in points] for name in ("seconds", "peak_mib")}
         curve: Json = {
@@ -349,13 +351,12 @@ class Book:
             "last_exponent": {k: exponent(sizes[-2:], v[-2:]) for k, v in columns.items()},
         }
         self.record["growth"].append(curve)
-        print(_growth(curve), flush=True)
+        print(f"measured: {title}", file=sys.stderr, flush=True)
         return curve
 
     def fact(self, name: str, value: object) -> None:
         """Keep any other number, by name."""
         self.record["facts"][name] = value
-        print(f"{name}: {_plain(value)}", flush=True)
 
     def child(self, name: str, task: Json) -> tuple[Json, Took]:
         """Do a work of `main`'s `children` in a new process: its answer and what it took there,
@@ -365,11 +366,12 @@ class Book:
         if done.returncode:
             raise RuntimeError(f"{self.script.name} --child {name}:\n{done.stderr}")
         answer = json.loads(done.stdout.splitlines()[-1])
-        return answer["answer"], Took(**answer["took"])
+        return answer["answer"], Took(**answer["took"], elsewhere=True)
 
     def close(self) -> None:
-        """Write what was found."""
+        """Show and write what was found."""
         self.record["load"]["after"] = os.getloadavg()[0]
+        print(_section(self.record))
         folder = self.given.out or (None if self.quick else RECORDS)
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -377,15 +379,15 @@ class Book:
             (folder / f"{self.record['name']}.json").write_text(text, encoding="utf-8")
 
 
-def command(words: Sequence[str], expected: int = 0) -> Took:
+def command(words: Sequence[str]) -> Took:
     """A program from its start to its end, its children included.
 
-    Raises RuntimeError for another exit code.
+    Raises RuntimeError where it fails.
     """
     cpu, wall = processor_s(), time.perf_counter()
     done = subprocess.run(words, capture_output=True, text=True)
-    took = Took(time.perf_counter() - wall, processor_s() - cpu)
-    if done.returncode != expected:
+    took = Took(time.perf_counter() - wall, processor_s() - cpu, elsewhere=True)
+    if done.returncode:
         raise RuntimeError(f"{' '.join(words)}: exit code {done.returncode}\n{done.stderr}")
     return took
 
@@ -435,7 +437,8 @@ def _as_child(work: Child, task: Json) -> int:
     cpu, wall = processor_s(), time.perf_counter()
     answer = work(task)
     took = Took(time.perf_counter() - wall, processor_s() - cpu, own_peak_mib())
-    print(json.dumps({"answer": answer, "took": asdict(took)}))
+    plain = {"wall_s": took.wall_s, "cpu_s": took.cpu_s, "peak_mib": took.peak_mib}
+    print(json.dumps({"answer": answer, "took": plain}))
     return 0
 
 
@@ -506,7 +509,7 @@ def _comparison(table: Json) -> str:
 def _growth(curve: Json) -> str:
     power, last = curve["exponent"], curve["last_exponent"]
     lines = [
-        f"**{curve['title']}**: time grows as n^{power['seconds']:.2f} (between the two largest "
+        f"**{curve['title']}**: processor time grows as n^{power['seconds']:.2f} (between the two largest "
         f"n^{last['seconds']:.2f}), memory as n^{power['peak_mib']:.2f} "
         f"(n^{last['peak_mib']:.2f})",
         "",
