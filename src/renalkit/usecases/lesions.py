@@ -55,8 +55,8 @@ NO_SCORE = "no score per candidate: one operating point"
 
 
 @dataclass(frozen=True, slots=True)
-class _Lesion:
-    """One reference lesion on one picture. size_mm: None without a scale.
+class KnownLesion:
+    """One reference lesion on one picture or scan. size_mm: None without a scale.
 
     score: of the mark that found it, None if none did or marks have no scores.
     """
@@ -73,7 +73,7 @@ class _Lesion:
 
 
 @dataclass(frozen=True, slots=True)
-class _Mark:
+class Mark:
     """One predicted region. score: its own or its picture's, None where there is neither."""
 
     key: SampleKey
@@ -83,15 +83,15 @@ class _Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class _Detected:
-    """What a system marked: pictures with known lesions (or none), their lesions, its marks.
+class Detected:
+    """What a system marked: pictures or scans with lesions or none, their lesions, its marks.
 
     score: what the scores of its marks are.
     """
 
     pictures: tuple[tuple[SampleKey, bool], ...]
-    lesions: tuple[_Lesion, ...]
-    marks: tuple[_Mark, ...]
+    lesions: tuple[KnownLesion, ...]
+    marks: tuple[Mark, ...]
     score: str
 
 
@@ -104,7 +104,7 @@ def lesions_of_run(results: RunResults) -> Json:
     for system in (s for s in results.systems if s.pooled_cases):
         found = _detected(system.pooled, samples, index)
         head = {"label": system.job.label, "score": found.score.format(empty)}
-        systems.append(head | _figures(results.plan, found))
+        systems.append(head | detection_figures(results.plan, found))
     return {
         "schema": 1,
         "rule": RULE.words,
@@ -127,11 +127,11 @@ def lesions_found(
 
 def _detected(
     predictions: Sequence[Prediction], samples: dict[SampleKey, Sample], empty: int | None
-) -> _Detected:
+) -> Detected:
     """empty: the class that means "no lesion"; its probability scores marks without own scores."""
     pictures: list[tuple[SampleKey, bool]] = []
-    lesions: list[_Lesion] = []
-    marks: list[_Mark] = []
+    lesions: list[KnownLesion] = []
+    marks: list[Mark] = []
     drawn = [p for p in predictions if p.mask is not None and samples[p.key].mask is not None]
     own = bool(drawn) and all(p.mark_scores is not None for p in drawn)
     for p in drawn:
@@ -148,14 +148,14 @@ def _detected(
             size = None if spacing is None else diameter(mask, spacing)
             mark, overlap = pair_of.get(number, (None, 0.0))
             score = None if mark is None else scores[mark]
-            lesions.append(_Lesion(p.key, number, overlap, size, score))
+            lesions.append(KnownLesion(p.key, number, overlap, size, score))
         found = zip(predicted, matches.right.tolist(), scores, strict=True)
         for mask, right, score in found:
             size = None if spacing is None else diameter(mask, spacing)
-            marks.append(_Mark(p.key, right, size, score))
+            marks.append(Mark(p.key, right, size, score))
     scored = all(m.score is not None for m in marks)
     what = OF_REGION if own else OF_PICTURE if scored and empty is not None else NO_SCORE
-    return _Detected(tuple(pictures), tuple(lesions), tuple(marks), what)
+    return Detected(tuple(pictures), tuple(lesions), tuple(marks), what)
 
 
 def _scores(p: Prediction, n: int, own: bool, empty: int | None) -> list[float | None]:
@@ -188,7 +188,8 @@ def _outlined(sample: Sample) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.b
     return tuple(m.decode() for m in masks if m.area_px)
 
 
-def _figures(plan: BootstrapPlan, found: _Detected) -> Json:
+def detection_figures(plan: BootstrapPlan, found: Detected) -> Json:
+    """Recall, precision, marks in vain, by size, and FROC, with intervals over patients."""
     with_none = [(key, False) for key, has in found.pictures if not has]
     marked = {m.key for m in found.marks}
     return {
@@ -196,12 +197,14 @@ def _figures(plan: BootstrapPlan, found: _Detected) -> Json:
         "patients": len({key.patient for key, _ in found.pictures}),
         "lesions": len(found.lesions),
         "marks": len(found.marks),
-        "recall": _share([(le.key, le.found) for le in found.lesions], plan),
-        "recall_well": _share([(le.key, le.overlap >= WELL) for le in found.lesions], plan),
-        "precision": _share([(m.key, m.right) for m in found.marks], plan),
+        "recall": share_over_patients([(le.key, le.found) for le in found.lesions], plan),
+        "recall_well": share_over_patients(
+            [(le.key, le.overlap >= WELL) for le in found.lesions], plan
+        ),
+        "precision": share_over_patients([(m.key, m.right) for m in found.marks], plan),
         "f1": _f1(found, plan),
         "false_per_picture": _false_rate(found, plan),
-        "clean": _share([(key, key not in marked) for key, _ in with_none], plan)
+        "clean": share_over_patients([(key, key not in marked) for key, _ in with_none], plan)
         if with_none
         else None,
         "by_size": _by_size(found, plan),
@@ -211,19 +214,21 @@ def _figures(plan: BootstrapPlan, found: _Detected) -> Json:
     }
 
 
-def _missed_first(found: _Detected) -> list[_Lesion]:
+def _missed_first(found: Detected) -> list[KnownLesion]:
     """The lesions nothing found, the largest first; those of unknown size last."""
     gone = [le for le in found.lesions if not le.found]
     return sorted(gone, key=lambda le: (-(le.size_mm or 0.0), le.key, le.number))
 
 
-def _missed(lesion: _Lesion) -> Json:
+def _missed(lesion: KnownLesion) -> Json:
     k = lesion.key
     places = {"patient": k.patient, "study": k.study, "clip": k.clip, "frame": k.frame}
     return places | {"lesion": lesion.number, "size_mm": lesion.size_mm}
 
 
-def _share(rows: Sequence[tuple[SampleKey, bool]], plan: BootstrapPlan, least: int = 0) -> Json:
+def share_over_patients(
+    rows: Sequence[tuple[SampleKey, bool]], plan: BootstrapPlan, least: int = 0
+) -> Json:
     """Share of rows that are true, over patients; none for fewer than `least` of them."""
     people = [key.patient for key, _ in rows]
     n = len(set(people))
@@ -233,32 +238,34 @@ def _share(rows: Sequence[tuple[SampleKey, bool]], plan: BootstrapPlan, least: i
     return share_of_rows([value for _, value in rows], people, plan)
 
 
-def _f1(found: _Detected, plan: BootstrapPlan) -> Json:
+def _f1(found: Detected, plan: BootstrapPlan) -> Json:
     """Twice the pairs over lesions and marks together."""
     rows = [(le.key, 2.0 * le.found, 1.0) for le in found.lesions]
     rows += [(m.key, 0.0, 1.0) for m in found.marks]
-    return _ratio(rows, plan)
+    return ratio_over_patients(rows, plan)
 
 
-def _false_rate(found: _Detected, plan: BootstrapPlan) -> Json:
+def _false_rate(found: Detected, plan: BootstrapPlan) -> Json:
     rows = [(m.key, float(not m.right), 0.0) for m in found.marks]
     rows += [(key, 0.0, 1.0) for key, _ in found.pictures]
-    return _ratio(rows, plan)
+    return ratio_over_patients(rows, plan)
 
 
-def _ratio(rows: Sequence[tuple[SampleKey, float, float]], plan: BootstrapPlan) -> Json:
+def ratio_over_patients(
+    rows: Sequence[tuple[SampleKey, float, float]], plan: BootstrapPlan
+) -> Json:
     if not rows:
         return undefined_json(0, Unit.PATIENT, "0 of 0", plan.level)
     top, bottom = (np.array([r[k] for r in rows], dtype=np.float64) for k in (1, 2))
     return bootstrapped(RatioOfSums(top, bottom), [r[0].patient for r in rows], plan)
 
 
-def _by_size(found: _Detected, plan: BootstrapPlan) -> list[Json]:
+def _by_size(found: Detected, plan: BootstrapPlan) -> list[Json]:
     """Recall of lesions and precision of marks by their own diameter, where there is a scale."""
     rows: list[Json] = []
     for k, name in enumerate(size_bins()):
-        lesions = [le for le in found.lesions if _bin(le.size_mm) == k]
-        marks = [m for m in found.marks if _bin(m.size_mm) == k]
+        lesions = [le for le in found.lesions if size_bin(le.size_mm) == k]
+        marks = [m for m in found.marks if size_bin(m.size_mm) == k]
         if lesions or marks:
             found_ones = [(le.key, le.found) for le in lesions]
             right_ones = [(m.key, m.right) for m in marks]
@@ -267,18 +274,18 @@ def _by_size(found: _Detected, plan: BootstrapPlan) -> list[Json]:
                     "size": name,
                     "lesions": len(lesions),
                     "marks": len(marks),
-                    "recall": _share(found_ones, plan, LEAST_PATIENTS),
-                    "precision": _share(right_ones, plan, LEAST_PATIENTS),
+                    "recall": share_over_patients(found_ones, plan, LEAST_PATIENTS),
+                    "precision": share_over_patients(right_ones, plan, LEAST_PATIENTS),
                 }
             )
     return rows
 
 
-def _bin(size_mm: float | None) -> int | None:
+def size_bin(size_mm: float | None) -> int | None:
     return None if size_mm is None else int(np.searchsorted(SIZE_EDGES_MM, size_mm, side="right"))
 
 
-def _froc(found: _Detected, plan: BootstrapPlan) -> Json | None:
+def _froc(found: Detected, plan: BootstrapPlan) -> Json | None:
     """None where marks have no scores of their own, or there are no lesions."""
     if not found.lesions or not found.marks or any(m.score is None for m in found.marks):
         return None
@@ -319,17 +326,17 @@ def _froc(found: _Detected, plan: BootstrapPlan) -> Json | None:
     }
 
 
-def _sensitivity_by_size(found: _Detected, threshold: float, plan: BootstrapPlan) -> list[Json]:
+def _sensitivity_by_size(found: Detected, threshold: float, plan: BootstrapPlan) -> list[Json]:
     """Share of the lesions of each size that marks scored at least `threshold` find."""
     rows: list[Json] = []
     for k, name in enumerate(size_bins()):
         hits = [
             (le.key, le.score is not None and le.score >= threshold)
             for le in found.lesions
-            if _bin(le.size_mm) == k
+            if size_bin(le.size_mm) == k
         ]
         if hits:
-            share = _share(hits, plan, LEAST_PATIENTS)
+            share = share_over_patients(hits, plan, LEAST_PATIENTS)
             rows.append({"size": name, "lesions": len(hits), "sensitivity": share})
     return rows
 
