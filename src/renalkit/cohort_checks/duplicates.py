@@ -23,7 +23,7 @@ How the thresholds were set (benchmarks/check_busi.py: 641 public breast ultraso
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -150,8 +150,11 @@ _Pair = tuple[int, int, int]
 """Positions of two looks, first < second, and the turn of the second."""
 
 
-def find_likenesses(scan: Scan) -> tuple[Likeness, ...]:
+def find_likenesses(scan: Scan, patients: Collection[str] | None = None) -> tuple[Likeness, ...]:
     """Every pair of looks that shows the same thing, sorted by position.
+
+    patients: only pairs in which one of these has a part, and strangers as these see them; all when
+    None.
 
     For each look the best frame of its three most similar other patients is judged. Unflipped
     likeness inside one patient is expected (frames of a cine) and not reported; flipped likeness
@@ -159,8 +162,9 @@ def find_likenesses(scan: Scan) -> tuple[Likeness, ...]:
     0.9 quantile, over patients with looks of a modality, of the similarity of their looks' most
     alike one to its third most similar patient: many frames are many chances of being alike.
 
-    Work grows with the square of the number of looks (8 x 1024 multiplications per pair), memory
-    with 512 x N. Of two studies at most the eight most alike pairs of frames are judged.
+    Work grows with the number of looks times those of the patients asked for (8 x 1024
+    multiplications per pair), memory with 512 x N. Of two studies at most the eight most alike
+    pairs of frames are judged.
     """
     looks = scan.looks
     if len(looks) < 2:
@@ -168,14 +172,16 @@ def find_likenesses(scan: Scan) -> tuple[Likeness, ...]:
     prints = _without_common_mode(looks, scan)
     patient = np.unique([x.patient for x in looks], return_inverse=True)[1]
     candidates: dict[_Pair, float] = {}
-    thirds: list[Float32] = []
-    for start in range(0, len(looks), _BLOCK):
-        rows = np.arange(start, min(start + _BLOCK, len(looks)))
+    thirds = np.full(len(looks), np.nan, np.float32)
+    within = {x.patient for x in looks} if patients is None else frozenset(patients)
+    asked = [k for k, x in enumerate(looks) if x.patient in within]
+    for start in range(0, len(asked), _BLOCK):
+        rows = np.array(asked[start : start + _BLOCK])
         found, third = _nearest_patients(prints, rows, patient)
         # A pair seen from both sides keeps the value of its first row.
         candidates = found | candidates
-        thirds.append(third)
-    alike = _alike(scan, np.concatenate(thirds), patient)
+        thirds[rows] = third
+    alike = _alike(scan, thirds, patient)
     pairs: list[Likeness] = []
     tried: Counter[tuple[str, str, bool]] = Counter()
     # The most alike frames of two cines first: the rest of the two need no further look.
@@ -198,6 +204,8 @@ def find_likenesses(scan: Scan) -> tuple[Likeness, ...]:
 def _alike(scan: Scan, thirds: Float32, patient: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """(N,) likeness from which the relative rule links a look; 2, out of reach, where it is off.
 
+    thirds (N,): NaN for looks that were not asked for, which take the rule of their modality.
+
     A background above 0.57 puts it out of reach as well: strangers tell nothing there.
 
     B-mode and contrast pictures have each their own background: strangers may be alike in one and
@@ -208,11 +216,12 @@ def _alike(scan: Scan, thirds: Float32, patient: npt.NDArray[np.int64]) -> npt.N
     alike = np.full(len(mode), 2.0)
     for name in np.unique(mode):
         own = mode == name
-        known, of = np.unique(patient[own], return_inverse=True)
+        asked = own & ~np.isnan(thirds)
+        known, of = np.unique(patient[asked], return_inverse=True)
         if len(known) < _BACKGROUND_PATIENTS:
             continue
         highest = np.full(len(known), -1.0)
-        np.maximum.at(highest, of, thirds[own])
+        np.maximum.at(highest, of, thirds[asked])
         background = float(np.quantile(highest, _BACKGROUND_QUANTILE))
         alike[own] = max(ALIKE, TIMES_STRANGERS * background)
     return alike
@@ -260,7 +269,8 @@ def _best_turns(
     for turn in range(1, 8):
         now = left @ turned(prints, turn).reshape(len(prints), -1).astype(np.float32).T
         higher = now > direct
-        direct[higher], best[higher] = now[higher], turn
+        np.copyto(direct, now, where=higher)
+        np.copyto(best, np.int8(turn), where=higher)
     return plain, direct, best
 
 

@@ -391,7 +391,7 @@ def _compare(source: _Source, cohort: Cohort, groups: Groups) -> tuple[Groups, s
         earlier.append((found, read_json(past.folder.check)["groups"]))
     studies = {s.key: s for c in (*(e for e, _ in reversed(earlier)), cohort) for s in c.studies}
     scan = scan_cohort(Cohort(cohort.name, cohort.task, tuple(studies.values())), marks=False)
-    alike = groups_of(scan, find_likenesses(scan))
+    alike = groups_of(scan, find_likenesses(scan, cohort.patients))
     everyone = frozenset(alike)
     pairs = [*alike.items(), *groups.items(), *(p for _, before in earlier for p in before.items())]
     joined = connected(everyone | {p for pair in pairs for p in pair}, pairs)

@@ -113,6 +113,21 @@ def alike_pair_is_linked(strangers: float) -> bool:
     return bool(found)
 
 
+def test_likenesses_of_some_patients_are_those_of_all_that_concern_them() -> None:
+    cines = {str(i): cine(i) for i in range(PATIENTS)}
+    cines |= {"same as 0": cines["0"], "same as 1": cines["1"]}
+    task = ClassTask(("benign", "malignant"), "malignant")
+    scan = scan_cohort(
+        Cohort("panes", task, tuple(study(n, p) for n, p in cines.items())), marks=False
+    )
+    every = {(x.first, x.second) for x in find_likenesses(scan)}
+    wanted = key("p", "same as 0")
+    some = {(x.first, x.second) for x in find_likenesses(scan, [wanted])}
+    assert some
+    assert some == {p for p in every if wanted in {scan.looks[k].patient for k in p}}
+    assert some < every
+
+
 def test_two_frames_of_one_lesion_are_told_by_how_alike_strangers_are() -> None:
     assert alike_pair_is_linked(0.29)
     assert not alike_pair_is_linked(0.40)
