@@ -1,31 +1,29 @@
-"""How long does a three-minute contrast cine take, and does memory grow with its length?
+"""How long does a contrast cine take from the file to curves and figures?
 
-    python benchmarks/bench_ceus.py [--out results/ceus/speed.json] [--lengths 45 90 180]
+    python benchmarks/bench_ceus.py [--lengths 45 90 180] [--quick]
 
 Simulated dual cines of 600 x 800 px at 10 frames/s, JPEG DICOM. The peer does the same to curves,
 figures and chosen frames written plainly on whole arrays: pydicom's pixel_array, OpenCV's template
 matching in the same search window, SciPy's curve_fit; it makes no maps, no intervals and no checks.
-Both run in a process of their own, one thread, in turn, and are measured in processor time and peak
-memory. Parity in the same run: equal pixels of both panes, the same time to peak within 1 s.
+Each side runs in a process of its own; processor time is that of all its processes, memory that of
+the largest. Parity: equal pixels of both panes, the same time to peak within 1 s. The peer is left
+out where its arrays would not fit into memory; growth with the length is shown of ours.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
-import platform
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import book
 import cv2
 import numpy as np
+from drawn import do
 
 if TYPE_CHECKING:
     from renalkit.readers.decode_worker import DecodeWorker
@@ -33,14 +31,15 @@ if TYPE_CHECKING:
 RATE_HZ, SEED, DR_DB = 10, 4, 50.0
 PARITY_FRAMES = (0, 7, 100, 301)
 SEARCH_PX = 48
+SMALL = ("--rows", 300, "--cols", 400)
+"""The screen of quick runs."""
 
 
-def made(folder: Path, seconds: int) -> Path:
+def made(folder: Path, seconds: int, *more: object) -> Path:
     """A cine with its truth beside it."""
     out = folder / f"p{seconds}"
-    words = [sys.executable, "-m", "renalkit", "phantom", "ceus", "-o", str(out), "-n", "1"]
-    words += ["--seconds", str(seconds), "--fps", str(RATE_HZ), "--seed", str(SEED)]
-    subprocess.run([*words, "--workers", "1"], check=True, capture_output=True)
+    words = ["--seconds", seconds, "--fps", RATE_HZ, "--seed", SEED, "--workers", 1, *more]
+    do("phantom", "ceus", "-o", out, "-n", 1, *words)
     return out
 
 
@@ -51,13 +50,17 @@ def task(phantom: Path) -> tuple[Path, int, np.ndarray]:
     csv.field_size_limit(10**9)
     with next((phantom / "truth").rglob("frames.csv")).open(newline="") as file:
         rows = list(csv.DictReader(file))
-    good = [i for i, r in enumerate(rows) if i >= 200 and float(r["out_of_plane"]) < 0.01]
+    good = [
+        i
+        for i, r in enumerate(rows)
+        if i >= min(200, len(rows) // 2) and float(r["out_of_plane"]) < 0.01
+    ]
     frame = next(i for i in good if rows[i]["lesion_mask"])
     mask = MaskRLE.parse(rows[frame]["lesion_mask"].split(",")[0]).decode()
     return next((phantom / "dicom").rglob("*.dcm")), frame, mask
 
 
-def ours(path: Path, frame: int, mask: np.ndarray) -> dict[str, Any]:
+def ours(given: book.Json) -> book.Json:
     """From the file to curves, figures with intervals, frames and maps."""
     from renalkit.domain.geometry import MaskRLE
     from renalkit.domain.study import Roi
@@ -66,6 +69,7 @@ def ours(path: Path, frame: int, mask: np.ndarray) -> dict[str, Any]:
     from renalkit.usecases.ceus_input import read_cine
     from renalkit.usecases.ceus_settings import ceus_settings
 
+    path, frame, mask = task(Path(given["folder"]) / f"p{given['n']}")
     steps: dict[str, float] = {}
     with DecodeWorker() as worker:
         clock = _Steps(steps, worker)
@@ -99,7 +103,7 @@ class _Steps:
         self._steps, self._worker, self._at, self._name = steps, worker, 0.0, ""
 
     def stage(self, words: str, total: int | None = None) -> None:
-        now = _processor_s() + self.child_s()
+        now = book.processor_s()
         if self._name:
             self._steps[self._name] = now - self._at
         self._name, self._at = words, now
@@ -115,11 +119,12 @@ class _Steps:
         return (int(facts[11]) + int(facts[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def plain(path: Path, frame: int, mask: np.ndarray) -> dict[str, Any]:
+def plain(given: book.Json) -> book.Json:
     """The same on whole arrays, without maps, intervals and checks. Panes come from the header."""
     import pydicom
     from scipy.optimize import curve_fit
 
+    path, frame, mask = task(Path(given["folder"]) / f"p{given['n']}")
     data = pydicom.dcmread(path)
     boxes = []
     for item in data.SequenceOfUltrasoundRegions[:2]:
@@ -176,102 +181,44 @@ def plain(path: Path, frame: int, mask: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _processor_s() -> float:
-    """User and system time of this process and of its children that ended."""
-    uses = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(u.ru_utime + u.ru_stime for u in uses)
-
-
-def measured(who: str, phantom: Path) -> dict[str, Any]:
-    """One side in a process of its own: result, seconds, peak memory of its largest process."""
-    words = [sys.executable, __file__, "--side", who, "--phantom", str(phantom)]
-    began = time.monotonic()
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    one = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    text = subprocess.run(words, check=True, capture_output=True, text=True, env=one).stdout
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    found = json.loads(text)
-    found["wall_s"] = time.monotonic() - began
-    found["processor_s"] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return found
-
-
-def run_side(who: str, phantom: Path) -> None:
-    path, frame, mask = task(phantom)
-    found = (ours if who == "ours" else plain)(path, frame, mask)
-    peaks = [
-        resource.getrusage(w).ru_maxrss for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    ]
-    print(json.dumps(found | {"peak_mib": max(peaks) / 1024}))
-
-
-def _peer_mib(seconds: int) -> float:
-    """Measured: pydicom converts the colours of the whole array in several copies."""
-    return 12.6 * seconds * RATE_HZ
-
-
-def _peer_fits(seconds: int) -> bool:
+def fits(seconds: int) -> bool:
+    """Whether the peer's copies of the whole cine fit; measured: 12.6 MiB a frame."""
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
-    return _peer_mib(seconds) < 0.7 * whole
+    return 12.6 * seconds * RATE_HZ < 0.7 * whole
 
 
-def _tell_steps(found: dict[str, Any]) -> None:
-    for words, value in found["steps_s"].items():
-        print(f"       {words}: {value:.1f} s", flush=True)
-    print(f"       of all that in the decoding process: {found['decoding_s']:.1f} s", flush=True)
+def compare(found: book.Book, given: book.Json) -> None:
+    a, b = found.child("ours", given)[0], found.child("plain", given)[0]
+    differing = sum(x != y for k in ("boxes", "panes") for x, y in zip(a[k], b[k], strict=True))
+    found.compare(
+        f"A cine of {given['n']} s",
+        "s",
+        {name: lambda name=name: found.child(name, given)[1] for name in ("ours", "plain")},
+        peer="plain",
+        parity=[
+            book.Parity("panes that differ", differing, 0),
+            book.Parity("time to peak, s", abs(a["ttp_s"] - b["ttp_s"]), 1.0),
+        ],
+        clock="cpu_s",
+    )
+    steps = a["steps_s"] | {"of all that in the decoding process": a["decoding_s"]}
+    found.fact(f"processor time of a cine of {given['n']} s, s", steps)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[45, 90, 180])
-    parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--side", choices=["ours", "plain"], help=argparse.SUPPRESS)
-    parser.add_argument("--phantom", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.side:
-        run_side(given.side, given.phantom)
-        return
-    rows: list[dict[str, Any]] = []
+def bench(found: book.Book) -> None:
+    lengths, more = ([20, 40], SMALL) if found.quick else (found.given.lengths, ())
     with tempfile.TemporaryDirectory() as name:
-        for seconds in given.lengths:
-            phantom = made(Path(name), seconds)
-            sides = ("ours", "plain") if _peer_fits(seconds) else ("ours",)
-            runs = [{who: measured(who, phantom) for who in sides} for _ in range(given.repeats)]
-            best = {
-                who: min((r[who] for r in runs), key=lambda m: m["processor_s"]) for who in sides
-            }
-            rows.append({"seconds": seconds, "frames": seconds * RATE_HZ, **best})
-            a = best["ours"]
-            if "plain" not in best:
-                print(
-                    f"{seconds:4d} s: ours {a['processor_s']:.1f} s, {a['peak_mib']:.0f} MiB; plain "
-                    f"not run, it would need about {_peer_mib(seconds) / 1024:.0f} GiB",
-                    flush=True,
-                )
-                _tell_steps(a)
-                continue
-            b = best["plain"]
-            assert a["boxes"] == b["boxes"], (a["boxes"], b["boxes"])
-            assert a["panes"] == b["panes"], "pixels differ from pydicom's"
-            assert abs(a["ttp_s"] - b["ttp_s"]) < 1.0, (a["ttp_s"], b["ttp_s"])
-            print(
-                f"{seconds:4d} s: ours {a['processor_s']:.1f} s, {a['peak_mib']:.0f} MiB; plain "
-                f"{b['processor_s']:.1f} s, {b['peak_mib']:.0f} MiB; ratio "
-                f"{b['processor_s'] / a['processor_s']:.1f}; time to peak {a['ttp_s']:.2f} / "
-                f"{b['ttp_s']:.2f} s",
-                flush=True,
-            )
-            _tell_steps(a)
-    if given.out:
-        machine = (
-            f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-        )
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        # Processor time grows with what else runs on shared cores; the reader may judge by how much.
-        facts = {"machine": machine, "load_1_5_15_min": os.getloadavg(), "rows": rows}
-        given.out.write_text(json.dumps(facts, indent=2) + "\n")
+        for seconds in lengths:
+            made(Path(name), seconds, *more)
+        for seconds in lengths[-1:] if found.quick else filter(fits, lengths):
+            compare(found, {"folder": name, "n": seconds})
+        found.grow("Analysis of a cine", "seconds", "ours", lengths, {"folder": name})
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--lengths", type=int, nargs="+", default=[45, 90, 180])
 
 
 if __name__ == "__main__":
-    main()
+    works = {"ours": ours, "plain": plain}
+    sys.exit(book.main(__file__, __doc__, bench, repeats=3, children=works, options=options))

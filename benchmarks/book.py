@@ -245,7 +245,7 @@ class Book:
         self.script, self.given = script, given
         self.quick: bool = given.quick
         self.threads: int = given.threads
-        self.repeats: int = 2 if given.quick else given.repeats
+        self.repeats: int = 1 if given.quick else given.repeats
         self.record: Json = {
             "schema": SCHEMA,
             "name": script.stem.removeprefix("bench_"),

@@ -64,7 +64,7 @@ def package(
     """
     study = place / "study.toml"
     lines = ['name = "made"', f'cohort = "{cohort}"', "[split]", 'plan = "kfold"', "folds = 2"]
-    lines += ["[statistics]", "bootstrap = 100", *before, "[[systems]]", f'name = "{system}"', *own]
+    lines += ["[statistics]", "bootstrap = 200", *before, "[[systems]]", f'name = "{system}"', *own]
     study.write_text("\n".join(lines) + "\n")
     do("run", study, "-o", place / "runs")
     run = place / "runs" / "made"
