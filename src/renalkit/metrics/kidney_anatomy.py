@@ -52,7 +52,7 @@ _MOST_STRETCHED = 1.5
 _APART_MM = 40.0
 LATTICE_MM = 2.0
 _THIN_MM = 2.0
-_CHUNK = 20_000
+_CHUNK = 2_000
 
 
 def directions(count: int) -> Floats:
