@@ -337,11 +337,13 @@ class Kidney:
         chosen = parts == int(sizes.argmax()) + 1
         z = at.reshape(*shape, 3)[:, 0, 0, 2]
         levels = np.flatnonzero(chosen.any(axis=(1, 2)))
-        outside = np.zeros(shape[1:], np.int32)
+        outside = np.zeros((shape[1] + 2, shape[2] + 2), np.int32)
         is_open: list[int] = []
         for k in levels.tolist():
-            ndimage.label(free[k], output=outside)
-            if (outside[chosen[k]] == outside[0, 0]).any():
+            # Beyond the lattice all is free, so that what is open leads to its corner.
+            around = np.pad(free[k], 1, constant_values=True)
+            ndimage.label(around, np.ones((3, 3)), output=outside)
+            if (outside[1:-1, 1:-1][chosen[k]] == outside[0, 0]).any():
                 is_open.append(k)
         half = LATTICE_MM / 2
         ends = (float(z[levels[0]]) - half, float(z[levels[-1]]) + half)
