@@ -17,8 +17,9 @@ import numpy as np
 from renalkit.domain.study import Covariate, Defect, Lesion, Study
 from renalkit.domain.volume import TUMOUR, LabelMap, PhaseSource, Volume
 from renalkit.errors import InputRefused, Reason
+from renalkit.metrics.volume_lesions import Instances
 from renalkit.readers.contract import FileReport, Outcome, ReadContext, ReadResult
-from renalkit.readers.ct_lesions import Instances, MarkedLesion, marked_lesions, phase_from_hu
+from renalkit.readers.ct_lesions import MarkedLesion, marked_lesions, phase_from_hu
 from renalkit.readers.nifti import (
     NiftiVolume,
     label_defects,

@@ -17,9 +17,10 @@ import numpy as np
 from renalkit.domain.study import Defect, Lesion, Study
 from renalkit.domain.volume import Volume
 from renalkit.errors import InputRefused, Reason
+from renalkit.metrics.volume_lesions import Instances
 from renalkit.readers.contract import FileReport, Outcome, ReadContext, ReadResult
 from renalkit.readers.ct_cases import by_value, lesion_of, with_labels
-from renalkit.readers.ct_lesions import Instances, marked_lesions
+from renalkit.readers.ct_lesions import marked_lesions
 from renalkit.readers.dicom_ct import read_dicom_ct
 from renalkit.readers.nifti import is_nifti, label_defects, labels_on, read_nifti_labels
 

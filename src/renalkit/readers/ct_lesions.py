@@ -11,10 +11,7 @@ measure it; the side is that of the body's middle on which the lesion lies.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import pi
-from typing import cast
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
@@ -22,13 +19,11 @@ from scipy import ndimage
 from renalkit.domain.geometry import MaskRLE
 from renalkit.domain.image import PixelStack
 from renalkit.domain.study import Defect, Roi, Side
-from renalkit.domain.volume import CYST, KIDNEY, TUMOUR, LabelMap, Phase, Volume, VolumeGrid
+from renalkit.domain.volume import CYST, KIDNEY, TUMOUR, LabelMap, Phase, Volume
 from renalkit.errors import Reason
+from renalkit.metrics.volume_lesions import Instances, axial_diameter_mm, connected_instances
 
-Instances = npt.NDArray[np.uint8]
-LEAST_MM3 = pi / 6 * 3.0**3
 _BODY_HU = -300
-_MOST = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,30 +40,6 @@ class MarkedLesion:
 
 def _stacked(stack: PixelStack) -> npt.NDArray[np.uint8]:
     return np.stack([np.asarray(stack[k]) for k in range(int(stack.shape[0]))]).astype(np.uint8)
-
-
-def connected_instances(labels: npt.NDArray[np.uint8], voxel_mm3: float) -> tuple[Instances, int]:
-    """The map of lesions (Z,Y,X), numbered from 1 with the largest first, tumours before cysts;
-    and how many parts were too small to be one."""
-    out = np.zeros(labels.shape, np.uint8)
-    number = crumbs = 0
-    for value in (TUMOUR, CYST):
-        box = ndimage.find_objects((labels == value).view(np.uint8))
-        if not box or box[0] is None:
-            continue
-        # The stub does not know that the result is a pair when no output is given.
-        parts, count = cast(
-            "tuple[npt.NDArray[np.int32], int]",
-            ndimage.label(labels[box[0]] == value, np.ones((3, 3, 3))),
-        )
-        sizes = np.bincount(parts.ravel(), minlength=count + 1)
-        for part in sorted(range(1, count + 1), key=lambda p: -sizes[p]):
-            if sizes[part] * voxel_mm3 < LEAST_MM3 or number == _MOST:
-                crumbs += 1
-                continue
-            number += 1
-            out[box[0]][parts == part] = number
-    return out, crumbs
 
 
 def marked_lesions(
@@ -111,18 +82,6 @@ def marked_lesions(
             )
         )
     return tuple(found), defects
-
-
-def axial_diameter_mm(mask: npt.NDArray[np.bool_], grid: VolumeGrid) -> float:
-    """Largest distance of two voxel centres of a slice's mask (Y,X), and one voxel more."""
-    rows, cols = np.nonzero(mask)
-    if rows.size == 0:
-        return 0.0
-    _, dy, dx = grid.spacing_mm
-    points = np.stack([cols * dx, rows * dy], axis=1).astype(np.float32)
-    hull = np.asarray(cv2.convexHull(points)).reshape(-1, 2)
-    apart = np.linalg.norm(hull[:, None] - hull[None], axis=2)
-    return float(apart.max()) + (dx + dy) / 2
 
 
 def _side(volume: Volume, index: list[float]) -> Side:

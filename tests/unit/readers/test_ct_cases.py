@@ -24,10 +24,11 @@ from renalkit.domain.volume import (
     affine_of,
 )
 from renalkit.errors import InputRefused, Reason
+from renalkit.metrics.volume_lesions import axial_diameter_mm, connected_instances
 from renalkit.phantom.ct.anatomy import CtPlan, draw_case
 from renalkit.phantom.ct.volume import CtVolume, render_phases
 from renalkit.readers.contract import Limits, Outcome, ReadContext, ReadOptions, ReadResult
-from renalkit.readers.ct_lesions import axial_diameter_mm, connected_instances, phase_from_hu
+from renalkit.readers.ct_lesions import phase_from_hu
 from renalkit.readers.decode_worker import DecodeWorker
 from renalkit.readers.kits import is_kits, read_kits
 from renalkit.readers.nifti import read_nifti_labels
