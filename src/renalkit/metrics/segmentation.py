@@ -271,7 +271,8 @@ def _elements(
 ) -> tuple[Mask, Floats]:
     """Where the surface elements lie (a mask), and the size of each in array order."""
     if definition is SurfaceDefinition.BORDER:
-        border = mask & ~ndimage.binary_erosion(mask)
+        inner = np.asarray(ndimage.binary_erosion(mask), np.bool_)
+        border = mask & ~inner
         return border, np.ones(int(border.sum()))
     codes = neighbourhood_codes(mask)
     on = (codes != 0) & (codes != 2 ** (2**mask.ndim) - 1)
