@@ -431,6 +431,8 @@ def _there(sample: Sample, modality: Mode) -> bool:
 def _features(samples: Sequence[Sample], names: tuple[str, ...]) -> npt.NDArray[np.float32]:
     """(N,F) facts of the samples' studies; NaN where a study does not know one."""
     rows = np.full((len(samples), len(names)), np.nan, np.float32)
+    if not names:
+        return rows
     for row, sample in zip(rows, samples, strict=True):
         known = sample.study.numbers
         row[:] = [known.get(name, np.nan) for name in names]

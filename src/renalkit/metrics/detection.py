@@ -209,8 +209,7 @@ def instance_overlaps(
         inside = np.zeros((shape[0] - 1, shape[1] - 1))
         for column in range(shape[1] - 1):
             here = p[:-1] == column + 1
-            centre = tuple(int(np.floor(axis[here].mean() + 0.5)) for axis in at)
-            found = int(reference[centre])
+            found = int(reference[_centre([axis[here] for axis in at])])
             if found:
                 inside[int(np.searchsorted(numbers_r[1:], found)), column] = 1.0
         return inside
@@ -223,11 +222,16 @@ def instance_overlaps(
     return 2 * shared / total if criterion is Criterion.DICE else shared / (total - shared)
 
 
+def _centre(places: Sequence[npt.NDArray[np.intp]]) -> tuple[int, ...]:
+    """The pixel or voxel the centre of gravity of places (one array per axis) lies in."""
+    return tuple(int(np.floor(axis.mean() + 0.5)) for axis in places)
+
+
 def _overlap(a: Mask, b: Mask, criterion: Criterion) -> float:
     if criterion is Criterion.CENTROID:
         if not b.any():
             return 0.0
-        return float(a[tuple(int(np.floor(axis.mean() + 0.5)) for axis in np.nonzero(b))])
+        return float(a[_centre(np.nonzero(b))])
     both = int((a & b).sum())
     if criterion is Criterion.ANY:
         return float(both > 0)
