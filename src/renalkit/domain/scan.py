@@ -13,6 +13,9 @@ from renalkit.domain.sample import SampleKey
 from renalkit.domain.volume import CYST, TUMOUR, VolumeGrid
 
 LabelArray = npt.NDArray[np.uint8]
+PointMm = tuple[float, float, float]
+BoxMm = tuple[PointMm, PointMm]
+"""Lowest and highest (x, y, z), LPS mm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,8 @@ class FoundScan:
 
     labels: (Z,Y,X) 0 neither, 1 kidney, 2 tumour, 3 cyst, as `LabelMap`. instances: (Z,Y,X) the
     number of each mass, 0 elsewhere; every mass is labelled tumour or cyst. fold proves that the
-    patient was not trained on; None outside cross-validation.
+    patient was not trained on; None outside cross-validation. boxes_mm: where masses were looked
+    for; None: everywhere.
     """
 
     key: SampleKey
@@ -60,6 +64,7 @@ class FoundScan:
     lesions: tuple[FoundLesion, ...]
     system: SystemRef
     fold: int | None = None
+    boxes_mm: tuple[BoxMm, ...] | None = None
 
     def __post_init__(self) -> None:
         for name, array in (("labels", self.labels), ("instances", self.instances)):

@@ -12,7 +12,7 @@ import numpy as np
 
 from renalkit.domain.prediction import SystemRef
 from renalkit.domain.sample import SampleKey
-from renalkit.domain.scan import FoundLesion, FoundScan
+from renalkit.domain.scan import BoxMm, FoundLesion, FoundScan
 from renalkit.domain.volume import VolumeGrid, affine_of
 from renalkit.errors import StoreError
 from renalkit.store.files import make_folder, read_json, write_json, write_with
@@ -39,6 +39,7 @@ def save_scan(folder: Path, scan: FoundScan) -> None:
             "weights_sha256": scan.system.weights_sha256,
             "affine_lps_mm": scan.grid.affine_lps_mm,
             "slice_at": scan.grid.slice_at,
+            "boxes_mm": scan.boxes_mm,
             "lesions": [
                 {
                     "number": lesion.number,
@@ -73,6 +74,7 @@ def load_scan(path: Path) -> FoundScan:
             lesions=tuple(_lesion(row) for row in facts["lesions"]),
             system=SystemRef(facts["system"], facts["label"], facts["weights_sha256"]),
             fold=facts["fold"],
+            boxes_mm=_boxes(facts["boxes_mm"]),
         )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise StoreError(
@@ -86,6 +88,12 @@ def _grid(shape: tuple[int, ...], facts: dict[str, Any]) -> VolumeGrid:
     return VolumeGrid(
         (z, y, x), affine_of(facts["affine_lps_mm"]), None if at is None else tuple(at)
     )
+
+
+def _boxes(rows: list[Any] | None) -> tuple[BoxMm, ...] | None:
+    if rows is None:
+        return None
+    return tuple(((a, b, c), (d, e, f)) for (a, b, c), (d, e, f) in rows)
 
 
 def _lesion(row: dict[str, Any]) -> FoundLesion:

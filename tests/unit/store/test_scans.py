@@ -36,13 +36,14 @@ def scan() -> FoundScan:
 
 
 def test_what_is_kept_comes_back_and_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
-    first = replace(scan(), grid=replace(GRID, slice_at=(0.0, 1.0, 3.0)))
+    box = ((0.0, -1.5, 2.0), (3.0, 4.0, 5.0))
+    first = replace(scan(), grid=replace(GRID, slice_at=(0.0, 1.0, 3.0)), boxes_mm=(box,))
     for place in ("a", "b"):
         save_scan(tmp_path / place, first)
     (path,) = saved_scans(tmp_path / "a")
     found = load_scan(path)
     assert (found.key, found.grid, found.lesions) == (first.key, first.grid, first.lesions)
-    assert (found.system, found.fold) == (first.system, first.fold)
+    assert (found.system, found.fold, found.boxes_mm) == (first.system, 1, (box,))
     np.testing.assert_array_equal(found.labels, first.labels)
     np.testing.assert_array_equal(found.instances, first.instances)
     for suffix in (".json", ".npz"):
