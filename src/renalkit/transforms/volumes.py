@@ -44,8 +44,7 @@ def working_grid(
     """The upright grid (z to the head, y to the back, x to the left) over a volume.
 
     spacing_mm: (z, y, x). box_mm: lowest and highest (x, y, z) of what is wanted, LPS; the whole
-    volume by default. The outer faces of first voxels lie on the lowest faces of the box, so an
-    upright canonical volume with the same spacing gets its own grid.
+    volume by default.
 
     Raises:
         ValueError: a spacing that is not positive, or a box without extent.
@@ -53,8 +52,23 @@ def working_grid(
     if box_mm is None:
         corners = grid.corners_mm
         low, high = corners.min(axis=0), corners.max(axis=0)
-    else:
-        low, high = (np.asarray(side, np.float64) for side in box_mm)
+        box_mm = (low[0], low[1], low[2]), (high[0], high[1], high[2])
+    return upright_grid(spacing_mm, box_mm)
+
+
+def upright_grid(
+    spacing_mm: tuple[float, float, float],
+    box_mm: tuple[tuple[float, float, float], tuple[float, float, float]],
+) -> VolumeGrid:
+    """The upright grid over a box: lowest and highest (x, y, z), LPS mm.
+
+    The outer faces of first voxels lie on the lowest faces of the box, so the box of an upright
+    canonical volume with the same spacing gives its own grid.
+
+    Raises:
+        ValueError: a spacing that is not positive, or a box without extent.
+    """
+    low, high = (np.asarray(side, np.float64) for side in box_mm)
     steps = np.asarray(spacing_mm[::-1], np.float64)
     if not (steps > 0).all() or not (high > low).all():
         raise ValueError(f"no grid of {spacing_mm} mm over {low} to {high}")
