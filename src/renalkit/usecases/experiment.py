@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import (
     Field,
@@ -175,6 +175,24 @@ class StatisticsSettings(Settings):
         """Without what is not set, so that digests of runs older than these keys stay."""
         plain: dict[str, Any] = handler(self)
         return without_younger({k: v for k, v in plain.items() if v is not None}, _YOUNGER)
+
+
+class Divided(Protocol):
+    """What any experiment says of its cohort, whatever it trains."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def cohort(self) -> Path: ...
+
+    @property
+    def split(self) -> SplitSettings: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    def placed(self, base: Path) -> dict[str, Any]: ...
 
 
 class Experiment(Settings):

@@ -19,13 +19,13 @@ from renalkit.store.cohorts import load_cohort
 from renalkit.store.files import sha256_bytes
 from renalkit.systems._contract import System
 from renalkit.transforms.preprocess import Region
-from renalkit.usecases.experiment import Experiment, Job
+from renalkit.usecases.experiment import Divided, Job
 
 Indices = npt.NDArray[np.int64]
 
 
 def load_data(
-    experiment: Experiment, cohort_path: Path | None = None
+    experiment: Divided, cohort_path: Path | None = None
 ) -> tuple[Cohort, frozenset[str]]:
     """The cohort, joined with the external one where there is one, and the external patients.
 

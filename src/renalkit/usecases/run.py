@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,10 +12,9 @@ from typing import Any
 
 from renalkit.domain.cohort import Cohort
 from renalkit.domain.experiment import RunRecord, Status
-from renalkit.domain.sample import b_mode_samples
-from renalkit.domain.splits import Split, SplitOptions, follow_split, make_split, patient_facts
-from renalkit.errors import CheckFailed, Exit, InputRefused, Locked, Reason, StoreError
-from renalkit.store.files import make_folder, read_json, write_json, write_text
+from renalkit.domain.splits import Split
+from renalkit.errors import Exit, InputRefused, Locked, Reason
+from renalkit.store.files import read_json
 from renalkit.store.runs import (
     RunFolder,
     machine_facts,
@@ -23,17 +22,22 @@ from renalkit.store.runs import (
     save_record,
     write_manifest,
 )
-from renalkit.store.splits import load_split, read_nnunet, save_split, write_nnunet
-from renalkit.usecases.check import check
+from renalkit.store.splits import load_split, save_split, write_nnunet
 from renalkit.usecases.clinical_model import clinical_columns
+from renalkit.usecases.divide import (
+    checked_groups,
+    divide,
+    keep_cohort,
+    nnunet_cases,
+    refuse_taken,
+    settle,
+)
 from renalkit.usecases.experiment import Experiment, Job, jobs_of, read_experiment
 from renalkit.usecases.features import with_named_features
 from renalkit.usecases.parts import load_data, require_truth, samples_of
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.results import stored_experiment
 from renalkit.usecases.transfer import choose_initial, keep_initial
-
-NNUNET_SPLITS = "splits_final.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ def prepare_run(request: RunRequest, progress: Progress) -> Prepared:
     cohort, outside = load_data(experiment)
     experiment = with_named_features(experiment, cohort)
     jobs = jobs_of(experiment)
-    _refuse_taken(folder, experiment)
+    refuse_taken(folder, experiment)
     clinical_columns(cohort, experiment.clinical.columns)
     samples = samples_of(cohort, experiment.input.region)
     if not samples:
@@ -90,118 +94,15 @@ def prepare_run(request: RunRequest, progress: Progress) -> Prepared:
             remedy="look at 'renalkit cohort show' and ingest again with a label table",
         )
     waivers = tuple(sorted({*experiment.waive, *request.waive}))
-    groups = _groups(folder, cohort, waivers, progress)
-    split = _split(folder, experiment, (cohort, outside), groups)
+    groups = checked_groups(folder, cohort, waivers, progress)
+    split = divide(folder, experiment, (cohort, outside), groups)
     require_truth(samples, split.folds, jobs)
     initial = choose_initial(folder, jobs, cohort, split, groups, progress)
-    _settle(folder, experiment, request)
-    _keep_cohort(folder, cohort)
+    settle(folder, experiment, (request.experiment, request.overrides))
+    keep_cohort(folder, cohort)
     save_split(folder.folds, split)
     keep_initial(folder, initial)
     return Prepared(folder, experiment, jobs, cohort, split, waivers)
-
-
-def _groups(
-    folder: RunFolder, cohort: Cohort, waivers: tuple[str, ...], progress: Progress
-) -> dict[str, str]:
-    """Patient -> group of those who belong together, from the check of the cohort.
-
-    A run that began on this very cohort with these waivers is not checked again.
-    """
-    if folder.folds.exists() and read_json(folder.cohort)["digest"] == cohort.digest:
-        before = read_json(folder.check)
-        if before["waivers"] == list(waivers):
-            return before["groups"]
-    progress.stage("checking the cohort for leaks and shortcuts")
-    found = check(cohort, frozenset(waivers))
-    make_folder(folder.path)
-    write_json(folder.check, found.to_json())
-    if found.blocking:
-        raise CheckFailed(
-            "the cohort check found what would make the figures wrong",
-            where=folder.check.name,
-            expected="no blocking finding",
-            remedy="mend the cohort, or waive the guard by name (--waive L03); "
-            "the report prints every waiver",
-        )
-    return found.groups
-
-
-def _refuse_taken(folder: RunFolder, experiment: Experiment) -> None:
-    if not folder.experiment_json.exists():
-        return
-    if read_json(folder.experiment_json).get("digest") != experiment.digest:
-        raise StoreError(
-            f"a run named '{experiment.name}' exists with other settings",
-            where=folder.path.name,
-            expected="the same settings, to resume",
-            remedy="change 'name' in the experiment file, or remove the run",
-        )
-
-
-def _settle(folder: RunFolder, experiment: Experiment, request: RunRequest) -> None:
-    """Write the settings on first use."""
-    if folder.experiment_json.exists():
-        return
-    write_text(folder.experiment_toml, request.experiment.read_text(encoding="utf-8"))
-    write_json(
-        folder.experiment_json,
-        {
-            "digest": experiment.digest,
-            "settings": experiment.placed(folder.path),
-            "set": list(request.overrides),
-        },
-    )
-
-
-def _keep_cohort(folder: RunFolder, cohort: Cohort) -> None:
-    """What later steps must know of the cohort; refuse one that changed since."""
-    facts = {"name": cohort.name, "digest": cohort.digest, "task": cohort.task.plain}
-    if folder.cohort.exists() and read_json(folder.cohort) != facts:
-        raise StoreError(
-            "the cohort changed since this run began",
-            where=folder.path.name,
-            expected="the same studies, masks and labels",
-            remedy="give the experiment another name",
-        )
-    write_json(folder.cohort, facts)
-
-
-def _split(
-    folder: RunFolder,
-    experiment: Experiment,
-    data: tuple[Cohort, frozenset[str]],
-    groups: Mapping[str, str],
-) -> Split:
-    if folder.folds.exists():
-        return load_split(folder.folds)
-    wanted, (cohort, outside) = experiment.split, data
-    options = SplitOptions(
-        folds=wanted.folds,
-        repeats=wanted.repeats,
-        test_share=wanted.test_share,
-        validation_share=wanted.validation_share,
-        stratify=wanted.stratify,
-        external=outside,
-    )
-    facts = patient_facts(cohort, groups)
-    if wanted.follow is not None:
-        return follow_split(facts, load_split(RunFolder(wanted.follow).folds), wanted.seed, options)
-    if wanted.file is None:
-        return make_split(facts, wanted.plan, wanted.seed, options)
-    if wanted.file.name == NNUNET_SPLITS:
-        return read_nnunet(wanted.file, _cases(cohort), facts, wanted.seed, options)
-    split = load_split(wanted.file)
-    strangers = {p for f in split.folds for p in f.train | f.validation | f.test}
-    strangers -= set(cohort.patients)
-    if strangers:
-        raise InputRefused(
-            Reason.SPLIT_OVERLAP,
-            f"the folds name {len(strangers)} patients this cohort does not have",
-            where=wanted.file.name,
-            remedy="use the folds of a run on this cohort",
-        )
-    return split
 
 
 def train_experiment(request: RunRequest, progress: Progress) -> dict[str, Any]:
@@ -330,9 +231,4 @@ def export_splits(path: Path, output: Path) -> None:
     """Write the folds of a run in nnU-Net's form, one case per frame."""
     folder = RunFolder(path)
     cohort, _ = load_data(stored_experiment(folder))
-    write_nnunet(output, load_split(folder.folds), _cases(cohort))
-
-
-def _cases(cohort: Cohort) -> dict[str, str]:
-    """nnU-Net's case names (one per frame) and their patients."""
-    return {s.key.text: s.key.patient for s in b_mode_samples(cohort)}
+    write_nnunet(output, load_split(folder.folds), nnunet_cases(cohort))
