@@ -1,1 +1,1 @@
-"""Which networks exist: blocks, U-Nets, residual nets and the joint network of P1."""
+"""Which networks exist: blocks, U-Nets, residual nets, joint and fused networks, and 3-D ones."""
