@@ -8,11 +8,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+
+from renalkit.cli import main
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "corpus"))
 dicom: Any = importlib.import_module("make_dicom")
@@ -44,7 +48,15 @@ params = { width = 0.125 }
 """
 
 
-def renalkit(*words: object, cwd: Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
+class Done(NamedTuple):
+    """What a command printed."""
+
+    stdout: str
+    stderr: str
+
+
+def program(*words: object, cwd: Path) -> Done:
+    """The command in a process of its own, as a user starts it."""
     done = subprocess.run(
         [sys.executable, "-m", "renalkit", *map(str, words)],
         cwd=cwd,
@@ -53,8 +65,20 @@ def renalkit(*words: object, cwd: Path, expect: int = 0) -> subprocess.Completed
         timeout=280,
         check=False,
     )
-    assert done.returncode == expect, done.stderr[-3000:]
-    return done
+    assert done.returncode == 0, done.stderr[-3000:]
+    return Done(done.stdout, done.stderr)
+
+
+def renalkit(*words: object, cwd: Path, expect: int = 0) -> Done:
+    """The command in this process: the same entry point, without loading torch each time."""
+    out, err = StringIO(), StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["renalkit", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            main()
+    assert end.value.code == expect, err.getvalue()[-3000:]
+    return Done(out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +86,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a phantom cohort that was trained and reported."""
     folder = tmp_path_factory.mktemp("road")
     options = ("--pictures", "-o", "images", "-n", 16, "--size", 96, "--seed", 5)
-    renalkit("phantom", "us", *options, cwd=folder)
-    renalkit("ingest", "images", "-o", "cohorts/phantom", cwd=folder)
+    program("phantom", "us", *options, cwd=folder)
+    program("ingest", "images", "-o", "cohorts/phantom", cwd=folder)
     (folder / "tiny.toml").write_text(EXPERIMENT)
-    renalkit("run", "tiny.toml", "-o", "runs", cwd=folder)
+    program("run", "tiny.toml", "-o", "runs", cwd=folder)
     return folder
 
 
