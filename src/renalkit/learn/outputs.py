@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 # Shape legend: b images of a batch, c input channels, s side in pixels, k classes, h heads,
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 class Outputs(NamedTuple):
     """Result of a forward pass; parts a system does not have are None.
 
-    mask_logits: h tensors (b,1,s,s), one per supervised head, the last is the one used alone.
+    mask_logits: h tensors (b,1,s,s), one per supervised head, the last is the one used alone; of
+    volumes (b,k,Z,Y,X), earlier heads on coarser grids.
     class_logits: (b,k).
     attention: (b,1,s,s) in [0,1], the spatial attention map shown to the user; only in eval mode.
     branch_logits: (b,m,k), what each modality's own head says (MUF-Net).
@@ -40,6 +42,28 @@ class Targets:
     mask: Tensor
     has_mask: Tensor
     label: Tensor
+
+
+UNKNOWN = 255
+"""Label of a voxel about which the reference says nothing."""
+
+
+class VolumeBatch(NamedTuple):
+    """CT volumes, patches or crops, and the truth about them, as far as it is asked for.
+
+    image: (b,c,Z,Y,X) float32, windowed HU in -1 to 1, then masks in {0,1} where the network takes
+    them. labels: (b,Z,Y,X) uint8 as in `domain.volume`, `UNKNOWN` where nobody said. label: (b,)
+    int64, -1 where unknown.
+    """
+
+    image: Tensor
+    labels: Tensor | None = None
+    label: Tensor | None = None
+
+    def to(self, device: torch.device) -> VolumeBatch:
+        """The same on a device."""
+        labels, label = (None if t is None else t.to(device) for t in self[1:])
+        return VolumeBatch(self.image.to(device), labels, label)
 
 
 @dataclass(frozen=True, slots=True)
