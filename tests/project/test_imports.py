@@ -70,6 +70,7 @@ def test_info_loads_no_slow_library() -> None:
         "characteristics",
         "drift",
         "readers",
+        "cascade_evaluate",
     ],
 )
 def test_verbs_without_networks_load_no_torch(verb: str) -> None:

@@ -14,6 +14,7 @@ from renalkit.errors import ConfigError, StatisticUndefined
 from renalkit.metrics.auc_inference import paired_delong
 from renalkit.metrics.bootstrap import (
     Auc,
+    BootstrapPlan,
     MeanOfStatistics,
     Statistic,
     mean_of_rows,
@@ -76,14 +77,14 @@ def comparisons_of(results: RunResults, reference: str | None) -> Json:
         over = _over_folds(results, pair, split)
         rows += [about | row | {"over_folds": over.get(row["metric"])} for row in found]
     for metric in dict.fromkeys(r["metric"] for r in rows):
-        _adjust([r for r in rows if r["metric"] == metric])
+        adjust_for_several([r for r in rows if r["metric"] == metric])
     return {"schema": 1, "reference": chosen, "rows": rows}
 
 
 _Pair = tuple[SystemResults, SystemResults]
 
 
-def _adjust(rows: list[Json]) -> None:
+def adjust_for_several(rows: list[Json]) -> None:
     """Add p_holm to every test of the rows of one measure."""
     for name in (None, "wilcoxon", "over_folds"):
         tests = [r if name is None else r[name] for r in rows if name is None or r.get(name)]
@@ -102,10 +103,10 @@ def _over_folds(results: RunResults, pair: _Pair, split: Split) -> dict[str, Jso
 
 
 def _paired(
-    results: RunResults, first: Statistic, second: Statistic, groups: list[str]
+    plan: BootstrapPlan, first: Statistic, second: Statistic, groups: list[str]
 ) -> Json | None:
     try:
-        found = paired_cluster_bootstrap(first, second, np.asarray(groups), results.plan)
+        found = paired_cluster_bootstrap(first, second, np.asarray(groups), plan)
     except StatisticUndefined:
         return None
     return {
@@ -116,13 +117,14 @@ def _paired(
     }
 
 
-def _paired_rows(results: RunResults, a: Floats, b: Floats, patients: list[str]) -> Json | None:
-    """Bootstrap of the mean difference and the signed rank test of the patients' means."""
-    found = _paired(results, mean_of_rows(a), mean_of_rows(b), patients) if len(a) else None
+def paired_rows(plan: BootstrapPlan, a: Floats, b: Floats, patients: list[str]) -> Json | None:
+    """Bootstrap of the mean difference of rows (n,) and the signed rank test of the patients'
+    means; None where there is none."""
+    found = _paired(plan, mean_of_rows(a), mean_of_rows(b), patients) if len(a) else None
     if found is None:
         return None
     try:
-        ranks = wilcoxon_signed_rank(a, b, np.asarray(patients), results.plan.level)
+        ranks = wilcoxon_signed_rank(a, b, np.asarray(patients), plan.level)
     except StatisticUndefined:
         return found
     difference = estimate_json(ranks.difference)
@@ -141,7 +143,7 @@ def _masks(results: RunResults, pair: _Pair) -> list[Json]:
         pairs = [(k.patient, one[k].scores[metric], two[k].scores[metric]) for k in shared]
         kept = [p for p in pairs if isfinite(p[1]) and isfinite(p[2])]
         a, b = (np.array([p[k] for p in kept], dtype=np.float64) for k in (1, 2))
-        found = _paired_rows(results, a, b, [p[0] for p in kept])
+        found = paired_rows(results.plan, a, b, [p[0] for p in kept])
         if found is not None:
             about: Json = {"metric": metric, "n_frames": len(kept)}
             if metric in DISTANCES:
@@ -159,7 +161,7 @@ def _recall(results: RunResults, pair: _Pair) -> list[Json]:
     one, two = (lesions_found(s.pooled, samples) for s in pair)
     both: list[tuple[SampleKey, int]] = sorted(one.keys() & two.keys())
     a, b = (np.array([float(v[k]) for k in both], dtype=np.float64) for v in (one, two))
-    found = _paired_rows(results, a, b, [key.patient for key, _ in both])
+    found = paired_rows(results.plan, a, b, [key.patient for key, _ in both])
     return [] if found is None else [{"metric": "recall", "n_lesions": len(both)} | found]
 
 
@@ -190,7 +192,7 @@ def _classes(results: RunResults, pair: _Pair) -> list[Json]:
     area = _areas(results, truth, (one, two), shared)
     if area is not None:
         rows.append({"metric": "auc"} | area)
-    accuracy = _paired(results, right[0], right[1], groups)
+    accuracy = _paired(results.plan, right[0], right[1], groups)
     if accuracy is not None:
         rows.append({"metric": "accuracy"} | accuracy)
     if results.task.ordered:
@@ -209,7 +211,7 @@ def _ordered(
     one, two = (ordinal_statistics(truth, c, s) for c, s in zip(*said, strict=True))
     rows: list[Json] = []
     for name, measure in one.items():
-        found = _paired(results, measure, two[name], groups)
+        found = _paired(results.plan, measure, two[name], groups)
         if found is not None:
             rows.append({"metric": name, "better": "lower" if name in LOWER else "higher"} | found)
     return rows
@@ -229,7 +231,7 @@ def _areas(
             MeanOfStatistics(tuple(Auc((truth == k).astype(int), s[:, k]) for k in classes))
             for s in scores
         ]
-        return _paired(results, parts[0], parts[1], [patient for _, patient in shared])
+        return _paired(results.plan, parts[0], parts[1], [patient for _, patient in shared])
     try:
         found = paired_delong(
             (truth == positive).astype(int),

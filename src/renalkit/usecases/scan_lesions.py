@@ -59,6 +59,8 @@ CRITERIA: Mapping[str, HitRule] = MappingProxyType(
 """All pair one lesion with one mark."""
 
 PAPER_EDGES_MM = (5.0,)
+LARGE_MM = 10.0
+"""From here on a lesion is large enough to be characterised on CT."""
 
 
 class Size(StrEnum):
@@ -117,7 +119,7 @@ def scan_lesions(
                 expected="the grid of the scan",
                 remedy="write the lesions on the grid of the scan",
             )
-    lesions, marks = (_sizes(given.map, grid, size) for given in (reference, marked))
+    lesions, marks = (instance_sizes(given.map, grid, size) for given in (reference, marked))
     scores = None
     if marked.scores is not None:
         without = sorted(set(marks) - set(marked.scores))
@@ -143,7 +145,9 @@ def scan_lesions(
     )
 
 
-def _sizes(instances: npt.NDArray[np.integer], grid: VolumeGrid, size: Size) -> dict[int, float]:
+def instance_sizes(
+    instances: npt.NDArray[np.integer], grid: VolumeGrid, size: Size
+) -> dict[int, float]:
     """Size in mm by number of each instance, rising."""
     found: dict[int, float] = {}
     shares = slice_shares(grid) * grid.voxel_mm3
@@ -213,10 +217,16 @@ def _figures(scans: Sequence[ScanLesions], name: str, plan: BootstrapPlan) -> Js
     normal = {key for key, has in pictures if not has}
     rows = [(m.key, 1.0, 0.0) for m in marks if m.key in normal]
     rows += [(key, 0.0, 1.0) for key in normal]
+    large = [le for le in lesions if (le.size_mm or 0.0) >= LARGE_MM]
     return {
         "rule": rule.words,
         **detection_figures(plan, found),
         "false_per_normal": ratio_over_patients(sorted(rows), plan) if normal else None,
+        "large": {
+            "from_mm": LARGE_MM,
+            "recall": share_over_patients([(le.key, le.found) for le in large], plan),
+            **_accuracy([n for n in named if n.size_mm >= LARGE_MM], plan),
+        },
         "classes": [
             {"edges_mm": list(edges), "sizes": _classes(named, edges, plan)}
             for edges in (PAPER_EDGES_MM, SIZE_EDGES_MM)
@@ -235,16 +245,13 @@ def _classes(named: Sequence[_Named], edges: Sequence[float], plan: BootstrapPla
         (name, [n for n, k in zip(named, of.tolist(), strict=True) if k == place])
         for place, name in enumerate(names)
     ]
-    return [
-        {
-            "size": name,
-            "lesions": len(rows),
-            "found": sum(n.found for n in rows),
-            "accuracy_found": share_over_patients(
-                [(n.key, n.right) for n in rows if n.found], plan
-            ),
-            "accuracy_all": share_over_patients([(n.key, n.right) for n in rows], plan),
-        }
-        for name, rows in groups
-        if rows
-    ]
+    return [{"size": name} | _accuracy(rows, plan) for name, rows in groups if rows]
+
+
+def _accuracy(named: Sequence[_Named], plan: BootstrapPlan) -> Json:
+    return {
+        "lesions": len(named),
+        "found": sum(n.found for n in named),
+        "accuracy_found": share_over_patients([(n.key, n.right) for n in named if n.found], plan),
+        "accuracy_all": share_over_patients([(n.key, n.right) for n in named], plan),
+    }

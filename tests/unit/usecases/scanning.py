@@ -82,8 +82,28 @@ def ct_cohort(n: int, plan: CtPlan = PLAN, normal: int = 1) -> Cohort:
     return Cohort("phantom", TASK, tuple(studies))
 
 
+def exactly(truth: ScanTruth, ref: SystemRef, fold: int) -> FoundScan:
+    """The reference itself, looked for within a box 20 mm around it."""
+    points = truth.volume.grid.to_lps(np.argwhere(truth.labels > 0))
+    low, high = points.min(axis=0) - 20, points.max(axis=0) + 20
+    return FoundScan(
+        key=truth.key,
+        grid=truth.volume.grid,
+        labels=truth.labels,
+        instances=truth.instances,
+        lesions=tuple(
+            FoundLesion(n, tuple(float(c == one.label) for c in TASK.classes), 0.9, 1.0)
+            for n, one in truth.lesions.items()
+        ),
+        system=ref,
+        fold=fold,
+        boxes_mm=((tuple(low.tolist()), tuple(high.tolist())),),  # type: ignore[arg-type]
+    )
+
+
 def nearly(truth: ScanTruth, ref: SystemRef, fold: int, wrong: float) -> FoundScan:
-    """The reference, moved by one column, with one lesion missed in vain and some misnamed.
+    """The reference moved by one column, with some lesions missed, some misnamed, and one mark
+    where there is none.
 
     wrong: share of the lesions that are missed, and of those found that get another class.
     """
@@ -107,23 +127,20 @@ def nearly(truth: ScanTruth, ref: SystemRef, fold: int, wrong: float) -> FoundSc
     labels[box][free], instances[box][free] = 3, 255
     lesions.append(FoundLesion(255, (0.1, 0.8, 0.1), 0.4 * float(rng.random()), 0.5))
     there = set(np.unique(instances).tolist())
-    low, high = (truth.volume.grid.corners_mm.min(axis=0), truth.volume.grid.corners_mm.max(axis=0))
-    return FoundScan(
-        key=truth.key,
-        grid=truth.volume.grid,
+    return replace(
+        exactly(truth, ref, fold),
         labels=labels,
         instances=instances,
         lesions=tuple(one for one in lesions if one.number in there),
-        system=ref,
-        fold=fold,
-        boxes_mm=((tuple(low.tolist()), tuple(high.tolist())),),  # type: ignore[arg-type]
     )
 
 
 def scan_run(
-    folder: Path, cohort: Cohort, labels: Sequence[tuple[str, float]] = (("ct-cascade", 0.2),)
+    folder: Path,
+    cohort: Cohort,
+    labels: Sequence[tuple[str, float | None]] = (("ct-cascade", 0.2),),
 ) -> RunFolder:
-    """A run of two folds, each system wrong in a share of lesions, beside its cohort."""
+    """A run of two folds beside its cohort, each system as `nearly`, or right where None."""
     save_cohort(folder / "cohort", cohort)
     run = RunFolder(make_folder(folder / "runs" / "ct"))
     patients = cohort.patients
@@ -158,7 +175,12 @@ def scan_run(
                 if scan.patient in fold.test:
                     truth = scan_truth(studies[scan.study], scan.clip)
                     ref = SystemRef("ct-cascade", label, "a" * 64)
-                    save_scan(own.path / "scans", nearly(truth, ref, fold.index, wrong))
+                    said = (
+                        exactly(truth, ref, fold.index)
+                        if wrong is None
+                        else nearly(truth, ref, fold.index, wrong)
+                    )
+                    save_scan(own.path / "scans", said)
             write_json(own.done, {"digest": "0" * 64, "weights_sha256": "a" * 64})
             rows = [f"{e},{1 / e:.3f},{1.1 / e:.3f},{1 - 0.5 / e:.3f}" for e in range(1, 9)]
             write_text(
@@ -166,9 +188,3 @@ def scan_run(
                 "\n".join(["epoch,train_loss,validation_loss,dice", *rows, ""]),
             )
     return run
-
-
-def empty_scan(truth: ScanTruth, ref: SystemRef, fold: int) -> FoundScan:
-    """Nothing found."""
-    none = np.zeros(truth.volume.grid.shape, np.uint8)
-    return FoundScan(truth.key, truth.volume.grid, none, none.copy(), (), ref, fold)

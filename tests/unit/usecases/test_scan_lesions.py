@@ -74,6 +74,9 @@ def test_figures_by_hand() -> None:
         sizes = {row["size"]: row["recall"]["value"] for row in found["by_size"]}
         assert sizes["under 5 mm"] == 1
         assert sizes["10 to 20 mm"] == 0
+        large = found["large"]
+        assert (large["recall"]["value"], large["lesions"], large["found"]) == (0, 12, 0)
+        assert (large["accuracy_found"]["value"], large["accuracy_all"]["value"]) == (None, 0)
     assert figures["criteria"]["any voxel"]["rule"] == "one to one, any overlap"
 
 
