@@ -172,6 +172,22 @@ def ct(
     kidneys: Annotated[
         str, typer.Option(help="drawn, both, left_only, right_only or horseshoe.")
     ] = "drawn",
+    aml_share: Annotated[
+        float, typer.Option(help="Share of AML among the tumours, 0 to 0.94.")
+    ] = 0.1,
+    tumour_mm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LEAST,MOST",
+            help="Diameters of tumours in mm, 3 to 130; as in KiTS if not set.",
+        ),
+    ] = None,
+    cyst_mm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LEAST,MOST", help="Diameters of cysts in mm, 2 to 90; as in KiTS if not set."
+        ),
+    ] = None,
     workers: Workers = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -185,5 +201,8 @@ def ct(
         matrix=matrix,
         slice_mm=slice_mm,
         kidneys=kidneys,
+        aml_share=aml_share,
+        tumour_mm=tumour_mm,
+        cyst_mm=cyst_mm,
     )
     _make(plan, out, workers, as_json)

@@ -133,8 +133,11 @@ def ct_plan(
     matrix: int,
     slice_mm: float | None,
     kidneys: str,
+    aml_share: float = 0.1,
+    tumour_mm: str | None = None,
+    cyst_mm: str | None = None,
 ) -> PhantomPlan:
-    """CT scans. phases, kidneys: by their names."""
+    """CT scans. phases, kidneys: by their names. tumour_mm, cyst_mm: 'LEAST,MOST'."""
     problems = _Problems()
     problems.outside("matrix", matrix, 64, 1024)
     if slice_mm is not None:
@@ -144,11 +147,17 @@ def ct_plan(
         problems.unknown("phases", phase, tuple(Phase))
     if len(set(phases)) != len(phases):
         problems.append("--phases: a phase is named twice")
+    problems.outside("aml-share", aml_share, 0.0, 0.94)
+    tumours = problems.range_mm("tumour-mm", tumour_mm, 3.0, 130.0)
+    cysts = problems.range_mm("cyst-mm", cyst_mm, 2.0, 90.0)
     patients = problems.patients(people, _CT_FAULTS)
     if problems or patients is None:
         problems.refuse()
     scan = CtPlan(
         normal_share=people.normal_share,
+        tumour_mm=tumours,
+        cyst_mm=cysts,
+        aml_share=aml_share,
         phases=tuple(Phase(phase) for phase in phases),
         matrix=matrix,
         slice_spacing_mm=slice_mm,
@@ -167,6 +176,22 @@ class _Problems(list[str]):
         """Note a number that is not within the limits (NaN is not)."""
         if not low <= value <= high:
             self.append(f"--{option}: {value:g} is not within {low:g} to {high:g}")
+
+    def range_mm(
+        self, option: str, text: str | None, low: float, high: float
+    ) -> tuple[float, float] | None:
+        """Least and most in mm of 'LEAST,MOST'; None where nothing is given or it is refused."""
+        if text is None:
+            return None
+        try:
+            least, most = (float(part) for part in text.split(","))
+        except ValueError:
+            self.append(f"--{option}: {text!r}, expected LEAST,MOST in mm")
+            return None
+        if low <= least <= most <= high:
+            return least, most
+        self.append(f"--{option}: {text} does not rise within {low:g} to {high:g} mm")
+        return None
 
     def unknown(self, option: str, value: str, known: Sequence[str]) -> None:
         if value not in known:

@@ -1,5 +1,7 @@
 """Options of the phantom commands: every problem in one message, nothing impossible accepted."""
 
+from dataclasses import replace
+
 import pytest
 
 from renalkit.errors import ConfigError
@@ -53,8 +55,13 @@ def problems(make, *given, **changes):
             {"phases": ["arterial"], "matrix": 1025, "slice_mm": 0.0, "kidneys": "three"},
             {"--phases", "--matrix", "--slice-mm", "--kidneys"},
         ),
+        (
+            ct,
+            {"aml_share": 1.0, "tumour_mm": "40,20", "cyst_mm": "small"},
+            {"--aml-share", "--tumour-mm", "--cyst-mm"},
+        ),
     ],
-    ids=["us", "ceus", "cohort", "ct"],
+    ids=["us", "ceus", "cohort", "ct", "ct lesions"],
 )
 def test_every_problem_is_named_once(make, changes, named):
     found = problems(make, WRONG, **changes)
@@ -124,3 +131,9 @@ def test_options_reach_the_plan():
     assert (scan.slice_spacing_mm, scan.kidneys) == (2.5, "horseshoe")
     assert us(pictures=True, size=64).pictures
     assert cohort(clip=(9.0, 4.0, 0.0)).ceus.duration_s == 9.0
+
+
+def test_sizes_and_kinds_of_ct_lesions_reach_the_plan():
+    scan = ct(aml_share=0.4, tumour_mm="10,50.5", cyst_mm=" 2, 4.9").ct
+    assert (scan.aml_share, scan.tumour_mm, scan.cyst_mm) == (0.4, (10.0, 50.5), (2.0, 4.9))
+    assert ct().ct == replace(ct().ct, aml_share=0.1, tumour_mm=None, cyst_mm=None)
