@@ -38,6 +38,7 @@ WRITES_ALLOWED: Exceptions = {
         "savez_compressed",
     ): "fills the temporary file of store.files.replacing",
     ("usecases/ceus.py", "savez_compressed"): "packs maps in memory; store.files writes them",
+    ("writers/lesion_page.py", "savefig"): "makes pages in memory; store.files writes them",
     ("writers/readings.py", "ZipFile"): "packs a workbook in memory; store.files writes it",
     ("readers/archives.py", "open"): "takes members out into a folder of temporary files",
     ("readers/decode_child.py", "os.open"): "sends the child's standard output to /dev/null",

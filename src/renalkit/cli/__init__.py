@@ -20,6 +20,7 @@ from renalkit.cli import (
     about,
     ceus,
     cohort,
+    ct,
     experiment,
     explain,
     export,
@@ -67,6 +68,7 @@ for command in (
     app.command()(command)
 app.add_typer(cohort.app, name="cohort")
 app.add_typer(ceus.app, name="ceus")
+app.add_typer(ct.app, name="ct")
 app.add_typer(readers.app, name="readers")
 app.add_typer(phantom.app, name="phantom")
 

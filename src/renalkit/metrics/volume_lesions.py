@@ -238,6 +238,23 @@ def measure_lesions(
     return ScanMeasures(tuple(lesions), volumes, kidneys.fused, kidneys.notes, crumbs)
 
 
+def mean_hu(
+    instances: npt.NDArray[np.integer], grid: VolumeGrid, stack: PixelStack
+) -> dict[int, float]:
+    """Mean of a scan (Z,Y,X) in each lesion by its number, for a scan of unknown phase.
+
+    Raises:
+        ValueError: a scan or map of another shape than the grid.
+    """
+    if not tuple(stack.shape) == instances.shape == grid.shape:
+        raise ValueError(f"scan {tuple(stack.shape)}, map {instances.shape} on {grid.shape}")
+    return {
+        number: _Voxels.of(instances[box] == number, grid, box).mean(stack)
+        for number, box in enumerate(ndimage.find_objects(instances), start=1)
+        if box is not None
+    }
+
+
 def _in_time(item: tuple[Phase, PixelStack]) -> int:
     return list(Phase).index(item[0])
 
