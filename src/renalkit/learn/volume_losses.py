@@ -72,7 +72,7 @@ def coarser(mask: Tensor, known: Tensor, size: torch.Size) -> tuple[Tensor, Tens
 
 
 def volume_dice(logits: Tensor, mask: Tensor, known: Tensor) -> Tensor:
-    """1 - (2 sum(q g) + e) / (sum q + sum g + e), mean over channels; q = sigmoid(logits), e = 1e-5.
+    """1 - (2 sum(q g) + e) / (sum(q + g) + e), mean over channels; q = sigmoid(logits), e 1e-5.
 
     logits, mask: (b,k,z,y,x); known: (b,1,z,y,x), the weight of each voxel. Sums run over all
     volumes of the batch, since a patch often holds no mass. A channel without a voxel inside is
