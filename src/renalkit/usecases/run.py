@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -117,8 +118,7 @@ def train_experiment(request: RunRequest, progress: Progress) -> dict[str, Any]:
         samples_of(prepared.cohort, prepared.experiment.input.region),
         prepared.experiment.workers,
     )
-    helpers = [_helper(request) for _ in range(request.processes - 1)]
-    try:
+    with other_processes(request) as helpers:
         # Fold by fold over all systems, so that a stopped run still has whole folds to compare.
         for fold in prepared.split.folds:
             for job in prepared.jobs:
@@ -126,9 +126,6 @@ def train_experiment(request: RunRequest, progress: Progress) -> dict[str, Any]:
                     train_fold_of(training, job, fold, progress)
         for child in helpers:
             child.wait()
-    finally:
-        for child in helpers:
-            child.terminate()
     for job in prepared.jobs:
         time_job(training, job)
     failed = [c.returncode for c in helpers if c.returncode not in (0, Exit.OK)]
@@ -140,6 +137,17 @@ def train_experiment(request: RunRequest, progress: Progress) -> dict[str, Any]:
         "finished": done,
         "complete": sum(len(f) for f in done.values()) == wanted and not failed,
     }
+
+
+@contextmanager
+def other_processes(request: RunRequest) -> Generator[list[subprocess.Popen[bytes]]]:
+    """Further processes at the same run, as many as asked for; ended with the block."""
+    helpers = [_helper(request) for _ in range(request.processes - 1)]
+    try:
+        yield helpers
+    finally:
+        for child in helpers:
+            child.terminate()
 
 
 def _helper(request: RunRequest) -> subprocess.Popen[bytes]:
@@ -199,27 +207,31 @@ def finish_run(
     from renalkit.usecases.report import write_report
 
     metrics = evaluate_run(folder.path, progress)
-    settings = read_json(folder.experiment_json)
     trainings = [t for s in metrics["systems"] for t in s["training"]]
-    record = RunRecord(
-        name=trained["run"],
-        status=Status.COMPLETE,
-        settings_digest=settings["digest"],
-        cohort_digest=metrics["cohort_digest"],
-        split_digest=load_split(folder.folds).digest,
-        versions=package_versions(),
-        machine=machine_facts(),
-        started=since.isoformat(timespec="seconds"),
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        seconds=round(sum(t["train_seconds"] for t in trainings), 1),
-        waivers=tuple(read_json(folder.check)["waivers"]),
-    )
-    save_record(folder, record)
+    keep_record(folder, trained["run"], sum(t["train_seconds"] for t in trainings), since)
     if beside is not None:
         beside(folder)
     report = write_report(folder.path, None, progress)
     write_manifest(folder.path)
     return {**trained, "report": str(report), "metrics": str(folder.metrics)}
+
+
+def keep_record(folder: RunFolder, name: str, seconds: float, since: datetime) -> None:
+    """Write down what made a run complete. seconds: of training."""
+    record = RunRecord(
+        name=name,
+        status=Status.COMPLETE,
+        settings_digest=read_json(folder.experiment_json)["digest"],
+        cohort_digest=read_json(folder.cohort)["digest"],
+        split_digest=load_split(folder.folds).digest,
+        versions=package_versions(),
+        machine=machine_facts(),
+        started=since.isoformat(timespec="seconds"),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(seconds, 1),
+        waivers=tuple(read_json(folder.check)["waivers"]),
+    )
+    save_record(folder, record)
 
 
 def run_words(found: dict[str, Any]) -> str:
