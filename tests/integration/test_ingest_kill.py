@@ -14,7 +14,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from renalkit.errors import Exit
 from renalkit.usecases.ingest import request_of, run_ingest
 
 KILLS = int(os.environ.get("RENALKIT_KILLS", "6"))
+LIMIT_S = 120
 PICTURES = 60
 STRACE = shutil.which("strace")
 FINISHED = (Exit.OK, Exit.PARTIAL)
@@ -59,14 +61,74 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def begun(output: Path, process: subprocess.Popen[bytes]) -> None:
-    """Wait until the ingest holds its folder (imports take longer than the work)."""
-    while not (output / ".lock").exists() and process.poll() is None:
-        time.sleep(0.002)
+SERVE = """
+import os, sys
+import renalkit.usecases.ingest
+quiet = os.open(os.devnull, os.O_WRONLY)
+from renalkit.cli import main
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        os.dup2(quiet, 1)
+        sys.argv = ["renalkit", *line.rstrip("\\n").split("\\t")]
+        main()
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Starter:
+    """A process that has the libraries and runs each command in a child of its own."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVE],
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def ingest(self, source: Path, output: Path, key: Path, kill_after_s: float | None = None) -> tuple[int, float]:  # fmt: skip
+        """Exit status of an ingest, and the seconds from when it held its folder to its end.
+
+        kill_after_s: it is killed when it has held its folder that long.
+        """
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        words = ("ingest", source, "-o", output, "--key-file", key)
+        self.process.stdin.write("\t".join(map(str, words)) + "\n")
+        self.process.stdin.flush()
+        child = int(self.process.stdout.readline())
+        end = time.monotonic() + LIMIT_S
+        while not (output / ".lock").exists():
+            assert time.monotonic() < end
+            time.sleep(0.002)
+        start = time.perf_counter()
+        if kill_after_s is not None:
+            time.sleep(kill_after_s)
+            with suppress(ProcessLookupError):  # it may have ended already
+                os.kill(child, signal.SIGKILL)
+        return int(self.process.stdout.readline()), time.perf_counter() - start
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait(LIMIT_S)
+        self.process.stdout.close()
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+def starter() -> Generator[Starter]:
+    made = Starter()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory, starter: Starter) -> Case:
     root = tmp_path_factory.mktemp("kill")
     source, key = root / "in", root / "safe" / "project.key"
     rng = np.random.default_rng(3)
@@ -83,11 +145,8 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
         rows.append(f"P{n // 2:03d},i{n:02d}.png,{('benign', 'malignant')[n // 2 % 2]}")
     (source / "images" / "bad.png").write_bytes(b"not a picture")
     (source / "labels.csv").write_text("\n".join(rows) + "\n")
-    process = subprocess.Popen(command(source, root / "timed", key), env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # fmt: skip
-    begun(root / "timed", process)
-    start = time.perf_counter()
-    assert process.wait(120) in FINISHED
-    work_s = time.perf_counter() - start
+    code, work_s = starter.ingest(source, root / "timed", key)
+    assert code in FINISHED
     output = root / "whole" / "cohort"
     run_ingest(request_of(source=source, output=output, key_file=key))
     links = (root / "whole" / "cohort.keys" / "links.csv").read_bytes()
@@ -104,30 +163,24 @@ def finish(case: Case, output: Path) -> int:
     return staged
 
 
-def test_X01_killed_at_random_moments(case: Case, tmp_path: Path) -> None:
+def test_X01_killed_at_random_moments(case: Case, starter: Starter, tmp_path: Path) -> None:
     rng = random.Random()  # other moments in every run
     taken_over: list[int] = []
     for number in range(KILLS):
         output = tmp_path / str(number) / "cohort"
-        process = subprocess.Popen(command(case.source, output, case.key), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-        begun(output, process)
-        time.sleep(rng.uniform(0, case.work_s))
-        process.send_signal(signal.SIGKILL)
-        process.wait(60)
+        starter.ingest(case.source, output, case.key, rng.uniform(0, case.work_s))
         taken_over.append(finish(case, output))
         shutil.rmtree(tmp_path / str(number))
     print(f"{KILLS} kills; results taken over: {sorted(taken_over)}")
 
 
-def test_X01_killed_again_and_again_it_still_gets_done(case: Case, tmp_path: Path) -> None:
+def test_X01_killed_again_and_again_it_still_gets_done(
+    case: Case, starter: Starter, tmp_path: Path
+) -> None:
     output = tmp_path / "cohort"
     for _ in range(4):
-        process = subprocess.Popen(command(case.source, output, case.key), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
         (output / ".lock").unlink(missing_ok=True)
-        begun(output, process)
-        time.sleep(case.work_s / 5)
-        process.kill()
-        process.wait(60)
+        starter.ingest(case.source, output, case.key, case.work_s / 5)
     finish(case, output)
 
 
@@ -208,7 +261,8 @@ def test_ctrl_c_ends_it_at_once_and_resumably(case: Case, tmp_path: Path) -> Non
     words = ["ingest", str(case.source), "-o", str(output), "--key-file", str(case.key)]
     arguments = [sys.executable, "-c", code, *words]
     process = subprocess.Popen(arguments, env=environment(), stderr=subprocess.PIPE, text=True)
-    begun(output, process)
+    while not (output / ".lock").exists() and process.poll() is None:
+        time.sleep(0.002)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == Exit.INTERRUPTED
