@@ -4,7 +4,8 @@ The graph is the network as it answers, not as it learns: normalisation folded i
 RepVGG's branches merged, strided 1x1 convolutions plain, without mask heads and attention maps that
 no answer is read from. The heads of single modalities stay: they answer when the other is missing.
 
-Shape legend: b images, c channels, s side in pixels, f numbers, h heads, k classes, m modalities.
+Shape legend: b images, c channels, s side in pixels, f numbers, h heads, k classes, m modalities;
+of 3-D networks (z,y,x) voxels stand for (s,s).
 """
 
 from __future__ import annotations
@@ -40,11 +41,33 @@ PROBE = 2
 """Images of the example a graph is traced with; the batch of the graph has any length."""
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+Triple = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeShape:
+    """Input of a 3-D network: channels and (z,y,x) voxels.
+
+    multiple: None fixes `size`. Else the graph takes any multiples of it along z, y and x, and
+    `size`, at least two of them, is that of the example it is traced with, which no level of the
+    network may shrink to one voxel.
+    """
+
+    channels: int
+    size: Triple
+    multiple: Triple | None = None
+
+    def __post_init__(self) -> None:
+        if self.multiple is None:
+            return
+        if any(n < 2 * m or n % m for n, m in zip(self.size, self.multiple, strict=True)):
+            raise ValueError(f"{self.size} voxels, expected 2 or more times {self.multiple}")
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """What was written. inputs: shapes by name, None for the batch. operators: how many of each."""
+    """What was written. inputs: shapes by name, None for any length. operators: how many of
+    each."""
 
     inputs: dict[str, tuple[int | None, ...]]
     outputs: tuple[str, ...]
@@ -261,12 +284,14 @@ class MeanOfMembers(nn.Module):
 # ---- the graph --------------------------------------------------------------------------------
 
 
-def write_onnx(form: Deployed, shape: InputShape, n_features: int, path: Path) -> Graph:
+def write_onnx(
+    form: Deployed, shape: InputShape | VolumeShape, n_features: int, path: Path
+) -> Graph:
     """Write the graph atomically.
 
     Args:
         form: what `deployed` gives.
-        shape: channels and side of the input.
+        shape: channels and side of the input, or its voxels.
         n_features: numbers beside the picture; 0 leaves the input 'features' out.
         path: of the ONNX file.
 
@@ -274,25 +299,24 @@ def write_onnx(form: Deployed, shape: InputShape, n_features: int, path: Path) -
         MissingExtra: the exporter's packages are not installed.
         ModelRefused: torch cannot translate the network.
     """
-    example: dict[str, Tensor] = {
-        "image": torch.rand(
-            PROBE,
-            shape.channels,
-            shape.size,
-            shape.size,
-            generator=torch.Generator().manual_seed(0),
-        )
-    }
+    size = shape.size if isinstance(shape, VolumeShape) else (shape.size, shape.size)
+    seeded = torch.Generator().manual_seed(0)
+    example = {"image": torch.rand(PROBE, shape.channels, *size, generator=seeded)}
+    free = {"image": _free_lengths(shape)}
     if n_features:
         example["features"] = torch.zeros(PROBE, n_features)
+        free["features"] = {0: free["image"][0]}
     with evaluating(form):
         outputs = _names(form, example)
-    model = _translated(form.eval(), example, outputs)
+    model = _translated(form.eval(), example, free, outputs)
     _forget_source(model)
     write_bytes(path, model.SerializeToString())
     counted = Counter(str(node.op_type) for node in model.graph.node)
     return Graph(
-        {name: (None, *value.shape[1:]) for name, value in example.items()},
+        {
+            name: tuple(None if i in free[name] else n for i, n in enumerate(value.shape))
+            for name, value in example.items()
+        },
         outputs,
         dict(sorted(counted.items())),
     )
@@ -304,15 +328,28 @@ def _names(form: Deployed, example: Mapping[str, Tensor]) -> tuple[str, ...]:
     return tuple(results_of(found, all_heads=form.all_heads))
 
 
-def _translated(form: Deployed, example: Mapping[str, Tensor], outputs: tuple[str, ...]) -> Any:
-    """The ONNX model of a form whose batch has any length."""
+def _free_lengths(shape: InputShape | VolumeShape) -> dict[int, Any]:
+    """The axes of the image that may have any length: the batch, and of volumes what is asked."""
+    free: dict[int, Any] = {0: torch.export.Dim("batch", min=1)}
+    if isinstance(shape, VolumeShape) and shape.multiple is not None:
+        for axis, (name, step) in enumerate(zip("zyx", shape.multiple, strict=True), start=2):
+            free[axis] = step * torch.export.Dim(name, min=1)
+    return free
+
+
+def _translated(
+    form: Deployed,
+    example: Mapping[str, Tensor],
+    free: Mapping[str, dict[int, Any]],
+    outputs: tuple[str, ...],
+) -> Any:
+    """The ONNX model of a form whose inputs have any length along the axes named in `free`."""
     try:
         import onnxscript  # noqa: F401  # pyright: ignore[reportUnusedImport]
     except ModuleNotFoundError as error:
         raise MissingExtra(
             f"{error.name} is not installed", remedy="install renalkit with the extra 'export'"
         ) from error
-    batch = torch.export.Dim("batch", min=1)
     with _silent():
         try:
             program = torch.onnx.export(
@@ -321,7 +358,7 @@ def _translated(form: Deployed, example: Mapping[str, Tensor], outputs: tuple[st
                 input_names=list(example),
                 output_names=list(outputs),
                 opset_version=OPSET,
-                dynamic_shapes=tuple({0: batch} for _ in example),
+                dynamic_shapes=tuple(free[name] for name in example),
                 dynamo=True,
                 external_data=False,
                 verbose=False,

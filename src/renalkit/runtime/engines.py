@@ -6,6 +6,7 @@ picture; 'class_logits' (b,k), 'mask_logits' (b,h,s,s), 'branch_logits' (b,m,k) 
 'modality_weights' (b,m) as far as the network gives them. The batch may have any length.
 
 Shape legend: b images, c channels, s side in pixels, f numbers, k classes, h heads, m modalities.
+Networks on volumes have 'image' (b,c,z,y,x) and 'mask_logits' (b,k,z,y,x).
 """
 
 from __future__ import annotations
@@ -210,7 +211,8 @@ def _fitting(port: _Port, value: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         wanted in (None, there) for wanted, there in zip(port.shape, value.shape, strict=True)
     )
     if not fits or value.dtype != np.float32:
-        asked = ", ".join("images" if n is None else str(n) for n in port.shape)
+        lengths = ("any" if n is None else str(n) for n in port.shape[1:])
+        asked = ", ".join(["images", *lengths])
         raise InputRefused(
             Reason.DIMS_MISMATCH,
             f"{port.name} of {value.dtype} {value.shape}",

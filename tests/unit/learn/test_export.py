@@ -13,11 +13,14 @@ import torch
 from renalkit.domain.image import Mode
 from renalkit.learn.export import (
     MeanOfMembers,
+    VolumeShape,
     deployed,
     pair_of,
     reference_results,
     write_onnx,
 )
+from renalkit.learn.nets.volume_resnet import VolumeResNet, VolumeResNetPlan
+from renalkit.learn.nets.volume_unet import VolumeUNet, VolumeUNetPlan
 from renalkit.learn.outputs import FeatureNet, Net
 from renalkit.learn.prepared import CHANNELS
 from renalkit.runtime.abilities import Precision
@@ -210,3 +213,45 @@ def test_the_trained_network_stays_as_it_was() -> None:
     after = net.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+UNET = VolumeUNetPlan(channels=(4, 6, 8), strides=((1, 2, 2), (2, 2, 2)), n_outputs=2)
+VOLUMES = [
+    pytest.param(UNET, VolumeShape(1, (4, 8, 8), UNET.multiple), id="masks, any size"),
+    pytest.param(
+        VolumeResNetPlan(width=0.125, n_inputs=2), VolumeShape(2, (16, 16, 16)), id="class"
+    ),
+]
+
+
+@pytest.mark.parametrize(("plan", "shape"), VOLUMES)
+def test_exported_networks_on_volumes_say_the_same(
+    plan: VolumeUNetPlan | VolumeResNetPlan, shape: VolumeShape, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    masks = isinstance(plan, VolumeUNetPlan)
+    net = VolumeUNet(plan) if isinstance(plan, VolumeUNetPlan) else VolumeResNet(plan)
+    with torch.no_grad():
+        net(torch.rand(8, shape.channels, *shape.size))
+    graph = write_onnx(deployed(net.eval()), shape, 0, tmp_path / "model.onnx")
+    free = shape.multiple is not None
+    assert graph.inputs["image"][2:] == ((None,) * 3 if free else shape.size)
+    assert graph.outputs == (("mask_logits",) if masks else ("class_logits",))
+    assert graph.operators["Conv"] == (11 if masks else 12), "only the finest head is left"
+    assert "BatchNormalization" not in graph.operators
+    source = np.random.default_rng(2)
+    sizes = [(1, *shape.size), (3, *shape.size)]
+    sizes += [(2, 2, 16, 8), (1, 6, 4, 20)] if free else []
+    for backend in BACKENDS:
+        engine = open_engine(tmp_path / "model.onnx", EngineOptions(backend=backend, threads=1))
+        for n, *size in sizes:
+            given = {"image": source.normal(size=(n, shape.channels, *size)).astype(np.float32)}
+            expected = reference_results(net, given, all_heads=False)
+            found = compare(expected, engine.run(given))
+            assert found.problems(Precision.FP32) == [], backend
+            assert max(found.largest.values()) > 1e-2
+
+
+def test_a_volume_that_is_traced_has_room_for_more_than_one_step() -> None:
+    with pytest.raises(ValueError, match=r"2 or more times \(8, 8, 8\)"):
+        VolumeShape(1, (8, 16, 16), (8, 8, 8))
