@@ -11,8 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
-import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -25,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from renalkit.domain.experiment import without_younger
-from renalkit.errors import StoreError, TrainingFailed
+from renalkit.errors import TrainingFailed
 from renalkit.learn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from renalkit.learn.data import (
     Batch,
@@ -51,13 +49,27 @@ from renalkit.learn.outputs import Guide, Losses, Net, Outputs, Targets
 from renalkit.learn.predictor import evaluating, plain_state, save_weights
 from renalkit.learn.schedule import learning_rate
 from renalkit.learn.selection import EpochRow, best_row, history_csv, should_stop
+from renalkit.learn.training_folder import (
+    FAILURE,
+    HISTORY,
+    HISTORY_TABLE,
+    STATE,
+    WEIGHTS,
+    finished,
+    foreign,
+    here,
+    load_optimizer,
+    moved,
+    optimizer_tensors,
+    remove_state,
+    torch_settings,
+    under,
+)
 from renalkit.learn.validation import Validation, ValidationBatch, summarise
 from renalkit.store.files import (
     clean_temporaries,
     make_folder,
-    read_json,
     sha256_bytes,
-    sha256_file,
     write_json,
     write_text,
 )
@@ -65,11 +77,6 @@ from renalkit.transforms.augment import AugmentRanges
 
 log = logging.getLogger(__name__)
 
-STATE = "state"
-WEIGHTS = "weights.safetensors"
-HISTORY_TABLE = "history.csv"
-HISTORY = "history.json"
-FAILURE = "failure.json"
 CUDA_STEPS_PER_CHECK = 20
 """On a GPU the loss is looked at once per so many steps: looking waits for the device."""
 _NOT_DECISIVE = ("loader_threads", "checkpoint_minutes", "threads", "device")
@@ -162,7 +169,7 @@ def train_fold(
         return done
 
     def train(group: Group, told: Progress) -> None:
-        with _torch_settings(options):
+        with torch_settings(options.threads, deterministic=options.deterministic):
             _Training(task, options, ranges, folder, group, digest).run(told)
 
     if options.devices == 1:
@@ -194,21 +201,9 @@ def task_digest(task: FoldTask, options: TrainOptions, ranges: AugmentRanges | N
 
 
 def _finished(folder: Path, digest: str) -> FoldHistory | None:
-    path = folder / HISTORY
-    if not path.exists():
+    plain = finished(folder, digest)
+    if plain is None:
         return None
-    plain = read_json(path)
-    if plain["digest"] != digest:
-        raise _foreign(folder)
-    weights = folder / WEIGHTS
-    if not weights.exists() or sha256_file(weights) != plain["weights_sha256"]:
-        raise StoreError(
-            "weights are missing or differ from their digest",
-            where=f"{folder.name}/{WEIGHTS}",
-            expected=plain["weights_sha256"][:16],
-            remedy=f"remove {HISTORY} of this fold to train it again",
-        )
-    _remove_state(folder)
     return FoldHistory(
         rows=tuple(EpochRow.from_dict(row) for row in plain["rows"]),
         best_epoch=int(plain["best_epoch"]),
@@ -218,47 +213,6 @@ def _finished(folder: Path, digest: str) -> FoldHistory | None:
         notes=tuple(plain["notes"]),
         devices=int(plain.get("devices", 1)),
     )
-
-
-def _foreign(folder: Path) -> StoreError:
-    return StoreError(
-        "this fold was begun under other settings, images or labels",
-        where=folder.name,
-        expected="the same experiment",
-        remedy="give the changed experiment another name, or remove the fold folder",
-    )
-
-
-def _remove_state(folder: Path) -> None:
-    shutil.rmtree(folder / STATE, ignore_errors=True)
-
-
-@contextmanager
-def _torch_settings(options: TrainOptions) -> Generator[None]:
-    """Threads and determinism for the training only; restored afterwards."""
-    threads = torch.get_num_threads()
-    strict = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    cudnn = (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark)
-    # A property the stub does not know.
-    memory = cast("Any", torch.utils.deterministic)
-    fill = memory.fill_uninitialized_memory
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    if options.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        # Filling new memory finds reads of it in tests; here it costs a tenth of the time.
-        memory.fill_uninitialized_memory = False
-        torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = not options.deterministic
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(strict, warn_only=warn_only)
-        memory.fill_uninitialized_memory = fill
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
 
 
 def _optimizer(net: Net, options: TrainOptions) -> torch.optim.Optimizer:
@@ -596,7 +550,7 @@ class _Training:
             },
         )
         (self.folder / FAILURE).unlink(missing_ok=True)
-        _remove_state(self.folder)
+        remove_state(self.folder)
 
     # ---- checkpoints
 
@@ -607,11 +561,7 @@ class _Training:
         tensors |= {f"average/{k}": v for k, v in average.items()}
         if not all(bool(torch.isfinite(v).all()) for v in tensors.values()):
             raise self._failed("a weight is NaN or infinite", max(self.step - 1, 0), [])
-        for index, state in self.optimizer.state_dict()["state"].items():
-            for name, value in state.items():
-                if isinstance(value, Tensor):
-                    plain = value.detach().cpu().contiguous().clone()
-                    tensors[f"optimizer/{index}/{name}"] = plain
+        tensors |= optimizer_tensors(self.optimizer)
         generators = {"cpu": torch.get_rng_state()}
         if self.fabric.device.type == "cuda":
             generators["cuda"] = torch.cuda.get_rng_state(self.fabric.device)
@@ -624,9 +574,7 @@ class _Training:
             "step": self.step,
             "rows": [row.as_dict() for row in self.rows],
             "seconds": seconds,
-            "threads": torch.get_num_threads(),
-            "device": self.fabric.device.type,
-            "torch": torch.__version__,
+            **here(self.fabric.device),
             "scaler": self._scaler_state(),
             "notes": self.notes,
         }
@@ -647,12 +595,12 @@ class _Training:
             return
         tensors, values = found.checkpoint.tensors, found.checkpoint.values
         if values["digest"] != self.digest:
-            raise _foreign(self.folder)
-        self.net.load_state_dict(_under(tensors, "model/"), strict=True)
-        self.best = _under(tensors, "best/")
+            raise foreign(self.folder)
+        self.net.load_state_dict(under(tensors, "model/"), strict=True)
+        self.best = under(tensors, "best/")
         device = self.fabric.device
-        self.average = {k: v.to(device) for k, v in _under(tensors, "average/").items()}
-        self._load_optimizer(_under(tensors, "optimizer/"))
+        self.average = {k: v.to(device) for k, v in under(tensors, "average/").items()}
+        load_optimizer(self.optimizer, under(tensors, "optimizer/"))
         if values["scaler"]:
             cast("Any", self.fabric.strategy.precision).scaler.load_state_dict(values["scaler"])
         torch.set_rng_state(tensors[_generator_name(self.group.rank, "cpu")])
@@ -663,34 +611,7 @@ class _Training:
         self.epoch, self.step = int(values["epoch"]), int(values["step"])
         self.rows = [EpochRow.from_dict(row) for row in values["rows"]]
         self.seconds_before = float(values["seconds"])
-        self.notes = [*values["notes"], *found.notes]
-        now = {
-            "threads": torch.get_num_threads(),
-            "device": self.fabric.device.type,
-            "torch": torch.__version__,
-        }
-        for name, value in now.items():
-            if values[name] != value:
-                words = f"resumed with {name} {value} after {values[name]}: last digits may differ"
-                self.notes.append(words)
-                log.warning("%s", words)
-
-    def _load_optimizer(self, tensors: dict[str, Tensor]) -> None:
-        state: dict[int, dict[str, Tensor]] = {}
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        for name, value in tensors.items():
-            index, _, part = name.partition("/")
-            like = parameters[int(index)]
-            if value.shape == like.shape:
-                # Same memory layout as the weight, as in the uninterrupted run.
-                value = torch.empty_like(like).copy_(value)
-            state.setdefault(int(index), {})[part] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
-def _under(tensors: Any, prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        self.notes = [*values["notes"], *found.notes, *moved(values, self.fabric.device)]
 
 
 def _generator_name(rank: int, kind: str) -> str:
