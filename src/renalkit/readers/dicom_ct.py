@@ -49,6 +49,9 @@ PatientOf = Callable[[Path], str | None]
 
 KIND = "dicom-ct"
 
+_SAME_PLACE_SHARE = 0.25
+"""Of the distance of slices: a slice lies at a frame."""
+
 
 @dataclass(slots=True)
 class LazyCtSlices:
@@ -187,6 +190,40 @@ def read_dicom_ct(
         yield ReadResult(study, tuple(reports))
 
 
+def slices_of(volume: Volume, files: Sequence[Path], options: ReadOptions) -> tuple[CtSlice, ...]:
+    """The files of a volume's frames, in their order, found again among files by their headers.
+
+    Raises:
+        InputRefused: MISSING_FILE, slices of the volume are not there, or changed since.
+    """
+    everything = _inspect_all(files, options, None).slices
+    first = next((s for s in everything if s.file_sha256 == volume.source.file_sha256), None)
+    series = [s for s in everything if first is not None and s.series_uid == first.series_uid]
+    for found in stacks_of(series, _same_pixels(options)):
+        if isinstance(found, SliceStack) and first in found.slices:
+            chosen = _at_frames(volume, found.slices)
+            if chosen is not None:
+                return chosen
+    raise InputRefused(
+        Reason.MISSING_FILE,
+        f"not every slice of a scan of {volume.n_frames} slices",
+        expected="the files the scan was read from, unchanged",
+        remedy="give the whole series",
+    )
+
+
+def _at_frames(volume: Volume, slices: Sequence[CtSlice]) -> tuple[CtSlice, ...] | None:
+    """The slice that lies at each frame; None where one is missing."""
+    grid = volume.grid
+    _, rows, cols = volume.source_axes
+    y, x = (0 if rows == "P" else grid.shape[1] - 1), (0 if cols == "L" else grid.shape[2] - 1)
+    corners = grid.to_lps([(k, y, x) for k in range(grid.shape[0])])
+    apart = np.linalg.norm(corners[:, None] - np.asarray([s.position for s in slices]), axis=2)
+    if float(apart.min(axis=1).max()) > _SAME_PLACE_SHARE * grid.spacing_mm[0]:
+        return None
+    return tuple(slices[k] for k in apart.argmin(axis=1).tolist())
+
+
 @dataclass(frozen=True, slots=True)
 class _Inspected:
     slices: tuple[CtSlice, ...]
@@ -254,12 +291,7 @@ def _series(
     """The volumes of one series."""
     series: list[CtSeries] = []
     reports: list[FileReport] = []
-
-    def same_pixels(one: CtSlice, other: CtSlice) -> bool:
-        scale = (one.slope, one.intercept) == (other.slope, other.intercept)
-        return scale and payload_of(one.path, options) == payload_of(other.path, options)
-
-    for found in stacks_of(slices, same_pixels):
+    for found in stacks_of(slices, _same_pixels(options)):
         if not isinstance(found, SliceStack):
             outcome = Outcome.REFUSED if found.refused else Outcome.SKIPPED
             reports.append(FileReport(found.slice.path, outcome, (found.defect,)))
@@ -275,6 +307,14 @@ def _series(
             replace(s, volume=replace(s.volume, phase=None, phase_source=None)) for s in series
         ]
     return ReadSeries(tuple(series), tuple(reports))
+
+
+def _same_pixels(options: ReadOptions) -> Callable[[CtSlice, CtSlice], bool]:
+    def same(one: CtSlice, other: CtSlice) -> bool:
+        scale = (one.slope, one.intercept) == (other.slope, other.intercept)
+        return scale and payload_of(one.path, options) == payload_of(other.path, options)
+
+    return same
 
 
 def _decoded(

@@ -1,4 +1,4 @@
-"""Which part of an ultrasound file's header does a result on it need?
+"""Which part of the header of an ultrasound file, or of a CT slice, does a result on it need?
 
 Results that go back to the reading room must name their patient, study and source image. The file
 is walked by the pre-scan first, so a hostile one is refused before any library sees it; then only
@@ -29,6 +29,11 @@ _NEEDED = (
     *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
 )
 
+_PLACE = (
+    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"),
+    "FrameOfReferenceUID",
+)
+
 _UNREADABLE = (
     *(InvalidDicomError, ValueError, LookupError, TypeError, AttributeError),
     *(NotImplementedError, EOFError, struct.error),
@@ -44,6 +49,15 @@ def read_us_header(path: Path, options: ReadOptions | None = None) -> Dataset:
     Raises:
         InputRefused: what `prescan` refuses; NOT_DICOM, values that cannot be read as declared.
     """
+    return _read(path, _NEEDED, options)
+
+
+def read_ct_header(path: Path, options: ReadOptions | None = None) -> Dataset:
+    """The same of a CT slice, with its place in the patient."""
+    return _read(path, (*_NEEDED, *_PLACE), options)
+
+
+def _read(path: Path, names: tuple[str, ...], options: ReadOptions | None) -> Dataset:
     options = options or ReadOptions()
     prescan(path, options.limits, allow_headerless=options.allow_headerless)
     with warnings.catch_warnings():
@@ -54,7 +68,7 @@ def read_us_header(path: Path, options: ReadOptions | None = None) -> Dataset:
                 path,
                 stop_before_pixels=True,
                 force=options.allow_headerless,
-                specific_tags=list(_NEEDED),
+                specific_tags=list(names),
             )
             for _ in header.iterall():
                 pass  # decodes every value now, not when it is used

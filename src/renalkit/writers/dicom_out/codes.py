@@ -7,8 +7,10 @@ up in pydicom's tables of PS3.16; renal cortex is not in those.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code as SrCode
@@ -103,8 +105,33 @@ PROBABILITY = Code("PROBABILITY", PRIVATE, "Probability of a class by a model")
 ECHO_POWER = Code("POWER", PRIVATE, "Mean linear echo power of a region")
 ECHO_GREY = Code("GREY", PRIVATE, "Mean grey level of a region")
 
+CONFIDENCE = Code("CONFIDENCE", PRIVATE, "Mean probability of mass in a region")
+AGREEMENT = Code("AGREEMENT", PRIVATE, "Share of a region on which all networks agree")
+CLASS = Code("CLASS", PRIVATE, "Class by a model")
+
+MM3 = Code("mm3", "UCUM", "cubic millimeter")
+HOUNSFIELD = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
+VOLUME = Code("118565006", "SCT", "Volume")
+MEAN_ATTENUATION = Code("112181", "DCM", "Mean Attenuation Coefficient")
+BALL_DIAMETER = Code("BALL-DIAMETER", PRIVATE, "Diameter of the ball of equal volume")
+LARGEST_DIAMETER = Code("SPACE-DIAMETER", PRIVATE, "Largest diameter in space")
+EXOPHYTIC = Code("EXOPHYTIC", PRIVATE, "Share outside the kidney's outline, estimated")
+
 INJECTION = Code("125234", "DCM", "Start of contrast agent administration")
 FIRST_FRAME = Code("FIRST-FRAME", PRIVATE, "First frame of the cine")
+
+
+def of_class(name: str, question: Code) -> Code:
+    """The code of a class of a model: the class itself (`CLASS`) or its probability.
+
+    Any name is a class; it is cut to what fits, and a digest keeps long ones apart.
+    """
+    plain = re.sub(r"[^A-Za-z0-9-]", "-", name)
+    short = plain if plain == name and len(name) <= 14 else sha256(name.encode()).hexdigest()[:14]
+    words = " ".join("".join(c if c.isprintable() and c != "\\" else " " for c in name).split())
+    if question == CLASS:
+        return Code(f"C-{short}", PRIVATE, words[:64].strip() or short)
+    return Code(f"P-{short}", PRIVATE, f"Probability of {words}"[:64].strip())
 
 
 def side_code(side: Side) -> Code:

@@ -41,6 +41,7 @@ from highdicom.sr import (
     TextContentItem,
     TimePointContext,
     TrackingIdentifier,
+    VolumetricROIMeasurementsAndQualitativeEvaluations,
 )
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes as standard
@@ -86,9 +87,13 @@ _COMMENT = Code("121106", "DCM", "Comment")
 
 # highdicom takes neither retired classes nor UIDs that break the standard's form, and the field has
 # both: the tree is built on a stand-in, which is then replaced by the source.
-_STAND_IN = "2.25.0"
+STAND_IN = "2.25.0"
 
-_Group = MeasurementsAndQualitativeEvaluations | PlanarROIMeasurementsAndQualitativeEvaluations
+Group = (
+    MeasurementsAndQualitativeEvaluations
+    | PlanarROIMeasurementsAndQualitativeEvaluations
+    | VolumetricROIMeasurementsAndQualitativeEvaluations
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,19 +199,31 @@ def measurement_report(
         ValueError: no finding, two of one label, a segmentation of another source.
     """
     source = checked_source(header)
-    labels = [finding.label for finding in findings]
-    if not labels or len(set(labels)) < len(labels):
-        raise ValueError(f"findings {labels}: expected at least one, each with a label of its own")
+    check_findings(findings)
     if segmentation is not None:
         _check_segmentation(segmentation, source)
-    groups: list[_Group] = []
+    groups: list[Group] = []
     for finding in findings:
         groups.append(_group(finding, source, segmentation))
         if finding.curve is not None:
             groups.extend(_moments(finding, finding.curve, source))
+    return assembled(source, groups, label, _PROCEDURE, evidence_of([source], segmentation))
+
+
+def check_findings(findings: Sequence[Finding]) -> None:
+    """ValueError unless there is a finding and each has a label of its own."""
+    labels = [finding.label for finding in findings]
+    if not labels or len(set(labels)) < len(labels):
+        raise ValueError(f"findings {labels}: expected at least one, each with a label of its own")
+
+
+def assembled(
+    source: Source, groups: Sequence[Group], label: ResultLabel, procedure: Code, evidence: Dataset
+) -> Dataset:
+    """The report of measurement groups, in which image or series have the UID of the stand-in."""
     report = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=_device()),
-        procedure_reported=_PROCEDURE.sr,
+        procedure_reported=procedure.sr,
         imaging_measurements=groups,
     )
     report[0].ContentSequence.append(
@@ -218,7 +235,7 @@ def measurement_report(
     data.PreliminaryFlag = "PRELIMINARY"
     data.ReferencedPerformedProcedureStepSequence = []
     data.PerformedProcedureCodeSequence = []
-    data.CurrentRequestedProcedureEvidenceSequence = [_evidence(source, segmentation)]
+    data.CurrentRequestedProcedureEvidenceSequence = [evidence]
     for element in report[0]:
         data.add(element)
     return finished(data, label, source)
@@ -247,13 +264,13 @@ def _device() -> ObserverContext:
     )
 
 
-def _evidence(source: Source, segmentation: Dataset | None) -> Dataset:
-    """What the report refers to, by series."""
+def evidence_of(sources: Sequence[Source], segmentation: Dataset | None) -> Dataset:
+    """An item with images of one series and a segmentation on them."""
     study = Dataset()
-    put(study, "StudyInstanceUID", source.study_uid)
+    put(study, "StudyInstanceUID", sources[0].study_uid)
     images = Dataset()
-    put(images, "SeriesInstanceUID", source.series_uid)
-    images.ReferencedSOPSequence = [source.reference()]
+    put(images, "SeriesInstanceUID", sources[0].series_uid)
+    images.ReferencedSOPSequence = [source.reference() for source in sources]
     study.ReferencedSeriesSequence = [images]
     if segmentation is not None:
         outlines, item = Dataset(), Dataset()
@@ -269,51 +286,59 @@ def _tracking(finding: Finding, source: Source) -> TrackingIdentifier:
     return TrackingIdentifier(uid=tracking_uid(source, finding.label), identifier=finding.label)
 
 
-def _about(finding: Finding, source: Source) -> dict[str, Any]:
-    """What all groups of a finding say."""
+def about(finding: Finding, source: Source) -> dict[str, Any]:
+    """What all groups of a finding say, as arguments of highdicom."""
     side = None if finding.side is None else side_code(finding.side).sr
-    about: dict[str, Any] = {
+    said: dict[str, Any] = {
         "tracking_identifier": _tracking(finding, source),
         "finding_type": finding.structure.kind.sr,
         "finding_category": finding.structure.category.sr,
         "finding_sites": [FindingSite(KIDNEY_SITE.sr, laterality=side)],
     }
     if (algorithm := finding.algorithm) is not None:
-        about["algorithm_id"] = AlgorithmIdentification(
+        said["algorithm_id"] = AlgorithmIdentification(
             name=algorithm.name,
             version=algorithm.version,
             parameters=algorithm.settings,
             family=algorithm.family.sr,
         )
-    return about
+    return said
 
 
-def _image(source: Source, *frames: int) -> tuple[str, str, list[int] | None]:
-    """Class, UID and frames (from 1) of the stand-in for the source."""
-    kind = UltrasoundMultiFrameImageStorage if source.is_clip else UltrasoundImageStorage
-    return kind, _STAND_IN, source.frame_numbers(frames)
-
-
-def _replace_stand_in(root: Dataset, source: Source) -> None:
-    for element in list(root.iterall()):
-        if element.keyword == "ReferencedSOPSequence":
-            for item in element.value:
-                if item.ReferencedSOPInstanceUID == _STAND_IN:
-                    put(item, "ReferencedSOPClassUID", source.sop_class)
-                    put(item, "ReferencedSOPInstanceUID", source.uid)
-
-
-def _group(finding: Finding, source: Source, segmentation: Dataset | None) -> _Group:
-    contents: dict[str, Any] = {
+def found_of(finding: Finding) -> dict[str, Any]:
+    """What was measured and judged, as arguments of highdicom."""
+    return {
         "measurements": [_measurement(quantity) for quantity in finding.quantities],
         "qualitative_evaluations": [
             QualitativeEvaluation(question.sr, answer.sr) for question, answer in finding.answers
         ],
     }
-    about = _about(finding, source)
+
+
+def _image(source: Source, *frames: int) -> tuple[str, str, list[int] | None]:
+    """Class, UID and frames (from 1) of the stand-in for the source."""
+    kind = UltrasoundMultiFrameImageStorage if source.is_clip else UltrasoundImageStorage
+    return kind, STAND_IN, source.frame_numbers(frames)
+
+
+def _replace_stand_in(root: Dataset, source: Source) -> None:
+    for element in list(root.iterall()):
+        if element.VR != "SQ":
+            continue
+        for item in element.value:
+            if item.get("ReferencedSOPInstanceUID") == STAND_IN:
+                put(item, "ReferencedSOPClassUID", source.sop_class)
+                put(item, "ReferencedSOPInstanceUID", source.uid)
+            elif item.get("UID") == STAND_IN:
+                put(item, "UID", source.series_uid)
+
+
+def _group(finding: Finding, source: Source, segmentation: Dataset | None) -> Group:
+    contents = found_of(finding)
+    said = about(finding, source)
     if finding.mask is None or finding.frame is None:
         return MeasurementsAndQualitativeEvaluations(
-            **about,
+            **said,
             **contents,
             source_images=[SourceImageForMeasurementGroup(*_image(source))],
         )
@@ -327,7 +352,7 @@ def _group(finding: Finding, source: Source, segmentation: Dataset | None) -> _G
         }
     else:
         place = {"referenced_segment": _stored(finding, mask, segmentation, image, where)}
-    return PlanarROIMeasurementsAndQualitativeEvaluations(**about, **place, **contents)
+    return PlanarROIMeasurementsAndQualitativeEvaluations(**said, **place, **contents)
 
 
 def _stored(
@@ -378,9 +403,9 @@ def _measurement(quantity: Quantity) -> Measurement:
     return Measurement(quantity.concept.sr, quantity.value, unit, properties=properties)
 
 
-def _moments(finding: Finding, curve: Curve, source: Source) -> list[_Group]:
+def _moments(finding: Finding, curve: Curve, source: Source) -> list[Group]:
     """A group per point of a curve, tied to the finding by its tracking identifier only."""
-    groups: list[_Group] = []
+    groups: list[Group] = []
     points = zip(curve.times_s, curve.values, curve.frames, strict=True)
     for order, (time_s, value, frame) in enumerate(points, start=1):
         moment = TimePointContext(

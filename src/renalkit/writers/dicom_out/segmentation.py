@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +49,31 @@ _KINDS = {
 }
 
 
+class Described(Protocol):
+    """What is said of any segment; see `Segment`."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def structure(self) -> Structure: ...
+    @property
+    def origin(self) -> RoiOrigin: ...
+    @property
+    def algorithm(self) -> Algorithm | None: ...
+    @property
+    def side(self) -> Side | None: ...
+
+
+def check_described(segment: Described) -> None:
+    """ValueError for a label that fits no segment, or an algorithm too many or too few."""
+    checked_text(segment.label, "label of a segment", 64)
+    if (segment.algorithm is None) != (segment.origin is RoiOrigin.REFERENCE):
+        raise ValueError(
+            f"segment {segment.label!r} is {segment.origin}: an algorithm is named for exactly "
+            "those outlines that no person drew"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """One structure, outlined on some frames.
@@ -65,12 +91,7 @@ class Segment:
     side: Side | None = None
 
     def __post_init__(self) -> None:
-        checked_text(self.label, "label of a segment", 64)
-        if (self.algorithm is None) != (self.origin is RoiOrigin.REFERENCE):
-            raise ValueError(
-                f"segment {self.label!r} is {self.origin}: an algorithm is named for exactly those "
-                "outlines that no person drew"
-            )
+        check_described(self)
         if not self.masks:
             raise ValueError(f"segment {self.label!r} has no outline on any frame")
 
@@ -87,7 +108,7 @@ def us_segmentation(header: Dataset, segments: Sequence[Segment], label: ResultL
         ValueError: no segment, or two of one label.
     """
     source = checked_source(header)
-    _check_labels(segments)
+    check_labels(segments)
     data = general(source, label, SegmentationStorage, "SEG")
     data.ImageType = ["DERIVED", "PRIMARY"]
     data.PatientOrientation = []
@@ -103,7 +124,7 @@ def us_segmentation(header: Dataset, segments: Sequence[Segment], label: ResultL
     data.SegmentationType = "BINARY"
     for keyword, value in compression(source).items():
         put(data, keyword, value)
-    data.SegmentSequence = [_segment(s, n, source) for n, s in enumerate(segments, start=1)]
+    data.SegmentSequence = [segment_item(s, n, source) for n, s in enumerate(segments, start=1)]
     data.ReferencedSeriesSequence = [_series_reference(source)]
     dimensions = str(derived_uid("dimensions", data.SeriesInstanceUID, data.InstanceNumber))
     data.DimensionOrganizationSequence = [_organisation(dimensions)]
@@ -123,7 +144,8 @@ def us_segmentation(header: Dataset, segments: Sequence[Segment], label: ResultL
     return finished(data, label, source)
 
 
-def _check_labels(segments: Sequence[Segment]) -> None:
+def check_labels(segments: Sequence[Described]) -> None:
+    """ValueError unless there are 1 to 65535 segments, each with a label of its own."""
     if not 1 <= len(segments) <= 65535:
         raise ValueError(f"{len(segments)} segments: expected 1 to 65535")
     labels = [s.label for s in segments]
@@ -131,7 +153,8 @@ def _check_labels(segments: Sequence[Segment]) -> None:
         raise ValueError(f"two segments have one label: {', '.join(sorted(labels))[:200]}")
 
 
-def _segment(segment: Segment, number: int, source: Source) -> Dataset:
+def segment_item(segment: Described, number: int, source: Source) -> Dataset:
+    """An item of the Segment Sequence."""
     item = Dataset()
     item.SegmentNumber, item.SegmentLabel = number, segment.label
     item.SegmentAlgorithmType = _KINDS[segment.origin]

@@ -1,6 +1,7 @@
-"""What is a result about: which ultrasound image, which of its frames, and does a mask fit it?
+"""What is a result about: which ultrasound image, which of its frames, and does a mask fit it? Or
+which slices of a CT series?
 
-Sources: DICOM PS3.3 A.6 and A.7 (Ultrasound Image IODs), C.12.1 (SOP Common).
+Sources: DICOM PS3.3 A.3 (CT Image IOD), A.6 and A.7 (Ultrasound Image IODs), C.12.1 (SOP Common).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ _STILL_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.{tail}" for tail in ("6", "
 _CLIP_CLASSES = frozenset(
     f"1.2.840.10008.5.1.4.1.1.{tail}" for tail in ("3", "3.1", "7.1", "7.2", "7.3", "7.4")
 )
+_CT_CLASS = "1.2.840.10008.5.1.4.1.1.2"
 _US_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.{tail}" for tail in ("3", "3.1", "6", "6.1"))
 # Whatever else the file says; JPEG 2000 and its kin may lose or not, so the file's word counts.
 _LOSSY_SYNTAXES = frozenset(
@@ -38,7 +40,8 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The ultrasound image or cine a result is about; `header` is what was read of it."""
+    """The ultrasound image or cine, or CT slice, that a result is about; `header` is what was read
+    of it."""
 
     header: Dataset
     sop_class: str
@@ -92,6 +95,44 @@ def checked_source(header: Dataset) -> Source:
             expected="a still or a cine of modality US",
             remedy="give the file the result was made from",
         )
+    return _facts(header, sop_class)
+
+
+def checked_slices(headers: Sequence[Dataset]) -> tuple[Source, ...]:
+    """The facts of the slices of one CT series, in their order.
+
+    Raises:
+        InputRefused: NOT_CT, also for multi-frame CT; BAD_UID; BAD_PIXEL_DESCRIPTION; BAD_GEOMETRY,
+            slices of several series or sizes, or without a place.
+    """
+    slices: list[Source] = []
+    for header in headers:
+        if header.get("SOPClassUID") != _CT_CLASS:
+            raise InputRefused(
+                Reason.NOT_CT,
+                "a source that is no CT slice",
+                expected="the slices of one CT series",
+                remedy="give the files the result was made from",
+            )
+        one = _facts(header, _CT_CLASS)
+        needed = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+        missing = [name for name in needed if not header.get(name)]
+        first = slices[0] if slices else one
+        places = {(s.study_uid, s.series_uid, s.rows, s.cols) for s in (first, one)}
+        if missing or len(places) > 1:
+            raise InputRefused(
+                Reason.BAD_GEOMETRY,
+                f"slices without {missing[0]}" if missing else "slices of several series or sizes",
+                expected="the slices of one CT series",
+                remedy="give the files the result was made from",
+            )
+        slices.append(one)
+    if not slices:
+        raise ValueError("no slice")
+    return tuple(slices)
+
+
+def _facts(header: Dataset, sop_class: str) -> Source:
     study, series, instance = (
         _checked_uid(str(header.get(keyword, "")), keyword)
         for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
@@ -190,5 +231,9 @@ def full_mask(mask: Mask, source: Source, where: str) -> npt.NDArray[np.bool_]:
 
 
 def tracking_uid(source: Source, label: str) -> str:
-    """The UID by which a structure of a study is known in all results on it."""
-    return str(derived_uid("tracking", source.study_uid, label))
+    """The UID by which a structure of a study is known in all results on it.
+
+    What is found on one CT series is numbered for it alone.
+    """
+    whole = source.series_uid if source.sop_class == _CT_CLASS else source.study_uid
+    return str(derived_uid("tracking", whole, label))
