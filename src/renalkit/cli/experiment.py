@@ -38,7 +38,8 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Everything: check, split, train, evaluate, compare, report. Resumes per fold and inside."""
-    from renalkit.usecases.run import RunRequest, run_experiment, run_words
+    from renalkit.usecases.run import run_experiment, run_words
+    from renalkit.usecases.run_request import RunRequest
 
     request = RunRequest(
         experiment,
@@ -63,7 +64,8 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Check, split and train; predictions of every fold are kept. Resumes."""
-    from renalkit.usecases.run import RunRequest, train_experiment, train_words
+    from renalkit.usecases.run import train_experiment, train_words
+    from renalkit.usecases.run_request import RunRequest
 
     request = RunRequest(
         experiment,

@@ -308,9 +308,13 @@ class Patches:
         if plan.kidney_share > 0 and not self._kidneys:
             raise _nothing("no kidney in any volume")
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """Of plan, HU and labels."""
+        return self._found
+
+    @cached_property
+    def _found(self) -> str:
         return _digest(asdict(self.plan), self.volumes)
 
     def batch(self, step: int) -> VolumeBatch:
@@ -445,9 +449,13 @@ class LesionCrops:
         if not self._known:
             raise _nothing("no lesion with a class")
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """Of plan, HU, masks and classes."""
+        return self._found
+
+    @cached_property
+    def _found(self) -> str:
         return _digest(asdict(self.plan), self.crops, self.labels)
 
     def batch(self, step: int) -> VolumeBatch:

@@ -17,7 +17,8 @@ from renalkit.usecases.evaluate import evaluate_results
 from renalkit.usecases.experiment import SPLIT_PATHS
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.results import Json, read_results
-from renalkit.usecases.run import RunRequest, run_experiment
+from renalkit.usecases.run import run_experiment
+from renalkit.usecases.run_request import RunRequest
 
 
 @dataclass(frozen=True, slots=True)

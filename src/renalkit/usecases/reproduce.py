@@ -24,7 +24,8 @@ from renalkit.store.runs import RunFolder
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.readers import ReadersRequest, evaluate_readers
 from renalkit.usecases.reading_cases import ReaderPlan
-from renalkit.usecases.run import RunRequest, run_experiment
+from renalkit.usecases.run import run_experiment
+from renalkit.usecases.run_request import RunRequest
 
 PAPERS = ("P1", "P2", "P3", "P4")
 START = "start of the weights"

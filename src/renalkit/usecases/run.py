@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from renalkit.config import read_toml
 from renalkit.domain.cohort import Cohort
-from renalkit.domain.experiment import RunRecord, Status
 from renalkit.domain.splits import Split
 from renalkit.errors import Exit, InputRefused, Locked, Reason
-from renalkit.store.files import read_json
 from renalkit.store.runs import (
     RunFolder,
-    machine_facts,
-    package_versions,
-    save_record,
     write_manifest,
 )
 from renalkit.store.splits import load_split, save_split, write_nnunet
+from renalkit.usecases.cascade_experiment import is_cascade
 from renalkit.usecases.clinical_model import clinical_columns
 from renalkit.usecases.divide import (
     checked_groups,
@@ -38,20 +31,8 @@ from renalkit.usecases.features import with_named_features
 from renalkit.usecases.parts import load_data, require_truth, samples_of
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.results import stored_experiment
+from renalkit.usecases.run_request import Beside, RunRequest, keep_record, other_processes
 from renalkit.usecases.transfer import choose_initial, keep_initial
-
-
-@dataclass(frozen=True, slots=True)
-class RunRequest:
-    """What the user asked for. processes: folds trained at the same time. init_from: RUN/SYSTEM
-    that all systems start from, or LABEL=RUN/SYSTEM for one."""
-
-    experiment: Path
-    output: Path
-    overrides: tuple[str, ...] = ()
-    waive: tuple[str, ...] = ()
-    processes: int = 1
-    init_from: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +89,10 @@ def prepare_run(request: RunRequest, progress: Progress) -> Prepared:
 
 def train_experiment(request: RunRequest, progress: Progress) -> dict[str, Any]:
     """Check, divide and train; `complete` tells whether every fold is finished."""
+    if is_cascade(read_toml(request.experiment)):
+        from renalkit.usecases.cascade_run import train_cascade
+
+        return train_cascade(request, progress)
     from renalkit.usecases.train import Training, finished_folds, time_job, train_fold_of
 
     prepared = prepare_run(request, progress)
@@ -139,30 +124,6 @@ def train_experiment(request: RunRequest, progress: Progress) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def other_processes(request: RunRequest) -> Generator[list[subprocess.Popen[bytes]]]:
-    """Further processes at the same run, as many as asked for; ended with the block."""
-    helpers = [_helper(request) for _ in range(request.processes - 1)]
-    try:
-        yield helpers
-    finally:
-        for child in helpers:
-            child.terminate()
-
-
-def _helper(request: RunRequest) -> subprocess.Popen[bytes]:
-    """Another process at the same run: folds are claimed by lock, so both take different ones."""
-    command = [sys.executable, "-m", "renalkit", "train", str(request.experiment)]
-    command += ["-o", str(request.output)]
-    for item in request.init_from:
-        command += ["--init-from", item]
-    for item in request.overrides:
-        command += ["--set", item]
-    for item in request.waive:
-        command += ["--waive", item]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603
-
-
 def train_words(found: dict[str, Any]) -> str:
     """The state of training for a person."""
     lines = [
@@ -175,14 +136,14 @@ def train_words(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-Beside = Callable[[RunFolder], None]
-"""Adds to a run with figures what its report shall show too."""
-
-
 def run_experiment(
     request: RunRequest, progress: Progress, beside: Beside | None = None
 ) -> dict[str, Any]:
     """Train what is missing, then evaluate, compare and write the report."""
+    if is_cascade(read_toml(request.experiment)):
+        from renalkit.usecases.cascade_run import run_cascade
+
+        return run_cascade(request, progress, beside)
     started = datetime.now(UTC)
     trained = train_experiment(request, progress)
     folder = RunFolder(Path(trained["folder"]))
@@ -216,27 +177,10 @@ def finish_run(
     return {**trained, "report": str(report), "metrics": str(folder.metrics)}
 
 
-def keep_record(folder: RunFolder, name: str, seconds: float, since: datetime) -> None:
-    """Write down what made a run complete. seconds: of training."""
-    record = RunRecord(
-        name=name,
-        status=Status.COMPLETE,
-        settings_digest=read_json(folder.experiment_json)["digest"],
-        cohort_digest=read_json(folder.cohort)["digest"],
-        split_digest=load_split(folder.folds).digest,
-        versions=package_versions(),
-        machine=machine_facts(),
-        started=since.isoformat(timespec="seconds"),
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        seconds=round(seconds, 1),
-        waivers=tuple(read_json(folder.check)["waivers"]),
-    )
-    save_record(folder, record)
-
-
 def run_words(found: dict[str, Any]) -> str:
     """The end of a run for a person."""
-    return f"{train_words(found)}\nreport: {found['report']}"
+    report = f"\nreport: {found['report']}" if "report" in found else ""
+    return f"{train_words(found)}{report}"
 
 
 def export_splits(path: Path, output: Path) -> None:

@@ -25,7 +25,8 @@ from renalkit.store.splits import load_split, save_split
 from renalkit.usecases.experiment import read_experiment
 from renalkit.usecases.export import ExportRequest, export_system
 from renalkit.usecases.progress import Silent
-from renalkit.usecases.run import RunRequest, prepare_run, run_experiment, train_experiment
+from renalkit.usecases.run import prepare_run, run_experiment, train_experiment
+from renalkit.usecases.run_request import RunRequest
 from renalkit.usecases.verify import verify_run
 
 TASK = ClassTask(("benign", "malignant"), "malignant")

@@ -1,0 +1,363 @@
+"""P5: CT in three stages: kidneys on the whole scan, masses inside their box, a class per mass.
+
+Unlike the other systems it is given volumes, not pictures, and holds several networks, so it is
+named by the key `cascade` of an experiment (`renalkit.usecases.cascade_experiment`).
+
+Shape legend: (Z,Y,X) the scan's own grid, (K,J,I) an upright grid a network works on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import pi
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+from scipy import ndimage
+
+from renalkit.domain.scan import BoxMm, LabelArray
+from renalkit.domain.volume import CYST, KIDNEY, TUMOUR, VolumeGrid
+from renalkit.systems._contract import Card, Claim, OpenChoice, Params
+from renalkit.transforms.components import kept, numbered
+from renalkit.transforms.volumes import upright_grid
+
+if TYPE_CHECKING:
+    from renalkit.learn.nets.volume_resnet import VolumeResNet
+    from renalkit.learn.nets.volume_unet import VolumeUNet
+
+Floats = npt.NDArray[np.floating[Any]]
+Spacing = Annotated[float, Field(gt=0.2, le=20)]
+Channels = Annotated[tuple[int, ...], Field(min_length=2, max_length=6)]
+
+CENTRE_HU, HALF_WIDTH_HU = 50.0, 250.0
+"""Of the window -200 to 300 HU that networks see."""
+AIR_HU = -1024.0
+HALF = 0.5
+"""Probability from which a voxel counts. Fixed, so that nothing is tuned on test data."""
+
+
+class KidneyParams(Params):
+    """Stage 1: kidneys with everything in them, on the whole scan."""
+
+    spacing_mm: Spacing = Field(default=4.0, description="of the even grid the scan is seen on")
+    channels: Channels = Field(default=(16, 32, 64, 128), description="per level of the 3-D U-Net")
+    norm: Literal["instance", "batch"] = "instance"
+    margin_mm: float = Field(
+        default=15.0, ge=0, le=100, description="around each kidney, for the search of masses"
+    )
+    least_ml: float = Field(
+        default=10.0, ge=0, description="what is smaller is no kidney; counts on the whole part"
+    )
+    most: int = Field(default=2, ge=1, le=8, description="parts taken for kidneys, largest first")
+
+
+class MassParams(Params):
+    """Stage 2: kidney and masses inside the boxes, by several networks whose mean counts."""
+
+    spacing_mm: tuple[Spacing, Spacing, Spacing] = Field(
+        default=(1.5, 1.0, 1.0), description="z, y, x"
+    )
+    patch: tuple[int, int, int] = Field(default=(96, 96, 96), description="voxels, z, y, x")
+    channels: Channels = Field(
+        default=(32, 64, 128, 256, 320), description="per level of the 3-D U-Net"
+    )
+    flat_levels: int = Field(
+        default=0,
+        ge=0,
+        le=3,
+        description="first steps that halve rows and columns but not slices, for thick ones",
+    )
+    norm: Literal["instance", "batch"] = "instance"
+    members: int = Field(default=5, ge=1, le=20, description="networks, each from its own seed")
+    overlap: float = Field(
+        default=0.5, ge=0, le=0.9, description="least share that neighbouring tiles have in common"
+    )
+    deep_supervision: bool = True
+    least_mm: float = Field(
+        default=3.0, ge=0, description="a part smaller than a ball of this diameter is no mass"
+    )
+
+
+class LesionParams(Params):
+    """Stage 3: the class of a mass, from a cube around it."""
+
+    side: int = Field(default=48, ge=16, le=128, description="voxels of the cube's edge")
+    margin: float = Field(
+        default=0.3, ge=0, le=2, description="added on each side, as a share of the longest extent"
+    )
+    least_mm: float = Field(default=24.0, gt=0, description="shortest edge of the cube")
+    depth: Literal[10, 18] = Field(default=18, description="layers of the 3-D ResNet")
+    width: float = Field(default=0.5, gt=0, le=2, description="multiplier of 64..512 channels")
+    dropout: float = Field(default=0.2, ge=0, lt=1, description="before the last layer")
+    cyst_classes: tuple[str, ...] = Field(
+        default=("cystic", "cyst"), description="classes whose masses are drawn as cysts"
+    )
+
+
+class CascadeParams(Params):
+    """Choices of the three stages, and where the boxes come from that stages 2 and 3 learn in."""
+
+    kidney: KidneyParams = KidneyParams()
+    mass: MassParams = MassParams()
+    lesion: LesionParams = LesionParams()
+    boxes: Literal["inner", "reference_jittered"] = Field(
+        default="inner",
+        description="inner: found by stage-1 networks that never saw the patient, nor any of the "
+        "outer test part; reference_jittered: from the drawn kidneys, shifted at random",
+    )
+    inner_folds: int = Field(default=2, ge=2, le=10, description="stage-1 networks for 'inner'")
+    jitter_mm: float = Field(default=8.0, ge=0, le=50, description="of 'reference_jittered'")
+
+
+CARD = Card(
+    name="ct-cascade",
+    title="CT in three stages: kidneys, ensemble of mass networks, class per mass (P5)",
+    reference=(
+        "Automatic renal mass segmentation and classification on CT images based on 3D U-Net and "
+        "ResNet algorithms. 610 CT series of 490 patients, 2009-2021; external validation; KiTS21."
+    ),
+    summary=(
+        "A 3-D U-Net finds the kidneys on the coarse scan, an ensemble of 3-D U-Nets draws masses "
+        "inside their boxes, a 3-D ResNet names each: AML, cystic or solid."
+    ),
+    claims=(
+        Claim("dice", 0.99, "abstract: kidneys, test set", task="kidney"),
+        Claim("dice", 0.75, "abstract: masses, first of two figures", task="mass"),
+        Claim("dice", 0.83, "abstract: masses, second of two figures", task="mass"),
+        Claim("recall", 0.8454, "abstract: masses, first of two figures", task="detection"),
+        Claim("recall", 0.7590, "abstract: masses, second of two figures", task="detection"),
+        Claim("accuracy", 0.8605, "abstract: masses below 5 mm, test set", task="class"),
+        Claim("accuracy", 0.9197, "abstract: masses of 5 mm and more, test set", task="class"),
+    ),
+    open_choices=(
+        OpenChoice(
+            "networks",
+            "3-D U-Net, ensemble of 3-D U-Nets, ResNet; sizes not given (abstract only)",
+            "MONAI's DynUNet without and with deep supervision, and 3-D ResNet-18",
+            "kidney.channels, mass.channels, mass.deep_supervision, lesion.depth, lesion.width",
+        ),
+        OpenChoice(
+            "spacing and window",
+            "not given",
+            "kidneys at 4 mm, masses at 1.5 x 1 x 1 mm; -200 to 300 HU",
+            "kidney.spacing_mm, mass.spacing_mm",
+        ),
+        OpenChoice(
+            "first stage",
+            "'boundaries of the kidneys', how they bound the search is not said",
+            "the whole coarse scan at once; a box per kidney, masses included, and 15 mm around; "
+            "boxes that meet become one. Without a kidney nothing is searched",
+            "kidney.margin_mm, kidney.least_ml, kidney.most",
+        ),
+        OpenChoice(
+            "patch",
+            "not given",
+            "96 voxels along each axis, tiles half over one another, "
+            "blended by a Gaussian; no mirroring",
+            "mass.patch, mass.overlap",
+        ),
+        OpenChoice(
+            "ensemble",
+            "members and rule of combination not given",
+            "five networks from different seeds, mean probability",
+            "mass.members",
+        ),
+        OpenChoice("losses", "not given", "Dice + cross-entropy; cross-entropy for the class"),
+        OpenChoice(
+            "boxes in training",
+            "not given",
+            "those of first-stage networks that never saw the patient",
+            "boxes, inner_folds",
+        ),
+        OpenChoice(
+            "crop of a mass",
+            "not given",
+            "a cube around it, 30 % wider on each side, at least 24 mm, of 48 voxels",
+            "lesion.side, lesion.margin, lesion.least_mm",
+        ),
+        OpenChoice(
+            "classes",
+            "AML, cystic, solid (Bosniak 2019), from a digest of the full text",
+            "the classes of the cohort's task, whatever they are",
+        ),
+        OpenChoice(
+            "paired figures",
+            "0.75 and 0.83, 84.54 % and 75.90 %: of what is not said",
+            "one figure per cohort, each with n and interval",
+        ),
+        OpenChoice("hit", "criterion behind 'recall' not given", "four criteria, each named"),
+        OpenChoice("5 mm", "how it is measured is not said", "equivalent diameter; others offered"),
+        OpenChoice("unit", "series or patients is not said", "intervals over patients"),
+    ),
+    parameters={},
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cascade:
+    """A system of several networks on volumes that users can name."""
+
+    name: str
+    card: Card
+    params_type: type[CascadeParams]
+
+
+CASCADES = (Cascade(CARD.name, CARD, CascadeParams),)
+
+
+def windowed(hu: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """HU as networks see them: -200 to 300 HU as -1 to 1."""
+    return np.clip((hu.astype(np.float32) - CENTRE_HU) / HALF_WIDTH_HU, -1, 1)
+
+
+def build_kidney(params: KidneyParams) -> VolumeUNet:
+    """The network of stage 1 with fresh weights: (b,1,K,J,I) -> mask logits (b,1,K,J,I)."""
+    from renalkit.learn.nets.volume_unet import VolumeUNet, VolumeUNetPlan
+
+    return VolumeUNet(
+        VolumeUNetPlan(
+            channels=params.channels,
+            strides=strides(len(params.channels)),
+            deep_supervision=False,
+            norm=params.norm,
+        )
+    )
+
+
+def build_mass(params: MassParams) -> VolumeUNet:
+    """A network of stage 2 with fresh weights: (b,1,K,J,I) -> mask logits (b,2,K,J,I), of
+    kidney-or-mass and of mass."""
+    from renalkit.learn.nets.volume_unet import VolumeUNet, VolumeUNetPlan
+
+    return VolumeUNet(
+        VolumeUNetPlan(
+            channels=params.channels,
+            strides=strides(len(params.channels), params.flat_levels),
+            n_outputs=2,
+            deep_supervision=params.deep_supervision,
+            norm=params.norm,
+        )
+    )
+
+
+def build_lesion(params: LesionParams, n_classes: int) -> VolumeResNet:
+    """The network of stage 3 with fresh weights: cubes (b,1,s,s,s) -> class logits (b,k)."""
+    from renalkit.learn.nets.volume_resnet import VolumeResNet, VolumeResNetPlan
+
+    return VolumeResNet(
+        VolumeResNetPlan(
+            depth=params.depth,
+            width=params.width,
+            n_classes=n_classes,
+            dropout=params.dropout,
+        )
+    )
+
+
+def strides(levels: int, flat: int = 0) -> tuple[tuple[int, int, int], ...]:
+    """Steps (z, y, x) between levels, the first `flat` of which keep slices.
+
+    >>> strides(3, 1)
+    ((1, 2, 2), (2, 2, 2))
+    """
+    return tuple((1, 2, 2) if k < flat else (2, 2, 2) for k in range(levels - 1))
+
+
+def search_boxes(kidneys: Floats, grid: VolumeGrid, params: KidneyParams) -> tuple[BoxMm, ...]:
+    """Where masses are looked for: a box around each kidney, those that meet joined.
+
+    kidneys: (K,J,I) probability of kidney or mass on `grid`, which is upright. Boxes run along the
+    body's axes and end at the outer faces of the grid.
+    """
+    parts, sizes = numbered(kidneys >= HALF)
+    boxes = ndimage.find_objects(parts)[: params.most]
+    ml = sizes * grid.voxel_mm3 / 1000
+    found = [
+        _grown(b, grid, params.margin_mm)
+        for b, v in zip(boxes, ml, strict=False)
+        if v >= params.least_ml
+    ]
+    return joined(found)
+
+
+def _grown(box: tuple[slice, ...], grid: VolumeGrid, margin_mm: float) -> BoxMm:
+    ends = [(part.start - 0.5, part.stop - 0.5) for part in box]
+    corners = grid.to_lps([(z, y, x) for z in ends[0] for y in ends[1] for x in ends[2]])
+    outer = grid.corners_mm
+    low = np.maximum(corners.min(axis=0) - margin_mm, outer.min(axis=0))
+    high = np.minimum(corners.max(axis=0) + margin_mm, outer.max(axis=0))
+    return box_of(low, high)
+
+
+def box_of(low: Floats, high: Floats) -> BoxMm:
+    """A box from its lowest and highest corner, (3,) each."""
+    a, b = low.tolist(), high.tolist()
+    return (a[0], a[1], a[2]), (b[0], b[1], b[2])
+
+
+def joined(boxes: Sequence[BoxMm]) -> tuple[BoxMm, ...]:
+    """Boxes that do not meet: those that do become the box around both."""
+    left = list(boxes)
+    done: list[BoxMm] = []
+    while left:
+        box = left.pop(0)
+        low, high = np.asarray(box[0]), np.asarray(box[1])
+        other = next(
+            (b for b in (*left, *done) if (low < b[1]).all() and (b[0] < high).all()), None
+        )
+        if other is None:
+            done.append(box)
+            continue
+        (left if other in left else done).remove(other)
+        left.append(box_of(np.minimum(low, other[0]), np.maximum(high, other[1])))
+    return tuple(sorted(done))
+
+
+def index_box(grid: VolumeGrid, box: BoxMm) -> tuple[slice, slice, slice]:
+    """The smallest part of a grid's array that holds every voxel whose centre lies in the box; at
+    least one voxel."""
+    low, high = box
+    corners = [
+        (x, y, z) for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])
+    ]
+    at = grid.to_index(corners)
+    starts = np.clip(np.ceil(at.min(axis=0) - 1e-6), 0, np.asarray(grid.shape) - 1).astype(int)
+    stops = np.clip(np.floor(at.max(axis=0) + 1e-6) + 1, starts + 1, grid.shape).astype(int)
+    a, b, c = (slice(int(i), int(j)) for i, j in zip(starts, stops, strict=True))
+    return a, b, c
+
+
+def drawn(kidney: Floats, mass: Floats, params: MassParams, voxel_mm3: float) -> LabelArray:
+    """Labels 0, 1 kidney, 2 mass from probabilities of kidney-or-mass and of mass.
+
+    A voxel of mass is mass whatever the other says. Parts of mass smaller than a ball of
+    `least_mm` become what the kidney's probability says.
+    """
+    labels = np.where(np.asarray(kidney) >= HALF, KIDNEY, 0).astype(np.uint8)
+    ball = pi / 6 * params.least_mm**3
+    labels[kept(mass >= HALF, least=ball / voxel_mm3)] = TUMOUR
+    return labels
+
+
+def named(
+    labels: LabelArray, instances: LabelArray, classes: dict[int, str], params: LesionParams
+) -> LabelArray:
+    """Labels in which masses of a class that is a cyst are labelled so. classes: by number."""
+    out = labels.copy()
+    cysts = [n for n, name in classes.items() if name in params.cyst_classes]
+    out[np.isin(instances, cysts)] = CYST
+    return out
+
+
+def lesion_cube(box: BoxMm, params: LesionParams, around: float = 1.0) -> VolumeGrid:
+    """The upright grid of the cube around a mass whose voxels fill `box`; `around` times as wide,
+    with as many more voxels."""
+    low, high = np.asarray(box[0]), np.asarray(box[1])
+    edge = max(params.least_mm, float((high - low).max()) * (1 + 2 * params.margin))
+    step = edge / params.side
+    whole = step * round(params.side * around)
+    first = (low + high) / 2 - whole / 2
+    return upright_grid((step, step, step), box_of(first, first + whole))

@@ -1,0 +1,210 @@
+"""What do the three stages of a CT cascade say of one scan, whatever computes its networks?
+
+Everything is written on the scan's own grid. Shape legend: (Z,Y,X) that grid, (K,J,I) an upright
+grid a network works on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage, special
+
+from renalkit.domain.prediction import SystemRef
+from renalkit.domain.sample import SampleKey
+from renalkit.domain.scan import BoxMm, FoundLesion, FoundScan, LabelArray
+from renalkit.domain.volume import KIDNEY, TUMOUR, Volume, VolumeGrid
+from renalkit.metrics.volume_lesions import connected_instances
+from renalkit.runtime.sliding import Score, SlideOptions, plan_tiles, slide, whole
+from renalkit.systems.ct_cascade import (
+    AIR_HU,
+    CascadeParams,
+    KidneyParams,
+    LesionParams,
+    MassParams,
+    box_of,
+    drawn,
+    index_box,
+    lesion_cube,
+    named,
+    search_boxes,
+    windowed,
+)
+from renalkit.transforms.volumes import cut, nearest, resampled, working_grid
+
+Floats = npt.NDArray[np.float32]
+Classify = Callable[[Floats], npt.NDArray[Any]]
+"""Cubes (b,1,s,s,s) -> logits (b,c)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """The networks of a cascade, ready to score. name: None where no class is asked for."""
+
+    kidney: Score = field(repr=False)
+    mass: tuple[Score, ...] = field(repr=False)
+    name: Classify | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """Who speaks of whom: the scan's place in its cohort, the system, its fold, its classes."""
+
+    key: SampleKey
+    system: SystemRef
+    fold: int | None
+    classes: tuple[str, ...]
+
+
+def find_masses(volume: Volume, stages: Stages, params: CascadeParams, spoken: Spoken) -> FoundScan:
+    """Kidneys, masses and their classes on a scan.
+
+    Raises:
+        ModelRefused: results of a network that are not finite.
+    """
+    boxes = kidney_boxes(volume, stages.kidney, params.kidney)
+    canvas = _Canvas.on(volume.grid)
+    for box in boxes:
+        canvas.draw(volume, box, stages.mass, params.mass)
+    return canvas.named(volume, stages.name, params, spoken, boxes)
+
+
+def coarse(volume: Volume, params: KidneyParams) -> tuple[npt.NDArray[np.int16], VolumeGrid]:
+    """The whole scan as stage 1 sees it, (K,J,I) HU, and its grid."""
+    step = params.spacing_mm
+    grid = working_grid(volume.grid, (step, step, step))
+    return on_grid(volume, grid), grid
+
+
+def on_grid(volume: Volume, grid: VolumeGrid) -> npt.NDArray[np.int16]:
+    """HU of a scan on another grid; air beyond it. Only what lies there is read."""
+    margin = 2 * (max(grid.spacing_mm) + max(volume.grid.spacing_mm))
+    corners = grid.corners_mm
+    low, high = corners.min(axis=0) - margin, corners.max(axis=0) + margin
+    planes, rows, cols = index_box(volume.grid, box_of(low, high))
+    hu = [np.asarray(volume.pixels[z])[rows, cols] for z in range(planes.start, planes.stop)]
+    source = cut(volume.grid, (planes, rows, cols))
+    slices = resampled(np.stack(hu), source, grid, fill=AIR_HU)
+    return np.stack([np.rint(plane).astype(np.int16) for plane in slices])
+
+
+def kidney_boxes(volume: Volume, score: Score, params: KidneyParams) -> tuple[BoxMm, ...]:
+    """Where masses are looked for; none where no kidney is found."""
+    hu, grid = coarse(volume, params)
+    return search_boxes(kidney_probability(hu, score, params), grid, params)
+
+
+def kidney_probability(
+    hu: npt.NDArray[np.int16], score: Score, params: KidneyParams
+) -> npt.NDArray[np.float64]:
+    """(K,J,I) of kidney or mass, from the whole coarse scan (K,J,I) at once."""
+    deep = 2 ** (len(params.channels) - 1)
+    ends = [(0, -n % deep) for n in hu.shape]
+    image = np.pad(windowed(hu), ends, constant_values=-1.0)[None, None]
+    logits = score(image)[0, 0]
+    return special.expit(logits[tuple(slice(n) for n in hu.shape)].astype(np.float64))
+
+
+def mass_probability(
+    hu: npt.NDArray[np.int16], members: Sequence[Score], params: MassParams
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
+    """(2,K,J,I) mean probability of kidney-or-mass and of mass, and (K,J,I) how many members say
+    mass, on a box (K,J,I) HU."""
+    size = hu.shape[0], hu.shape[1], hu.shape[2]
+    plan = plan_tiles(
+        size, ((params.patch[0],), (params.patch[1],), (params.patch[2],)), params.overlap
+    )
+    slabs = slide(windowed(hu)[None], members, plan, 2, SlideOptions(votes=True))
+    mean, votes = whole(slabs, size[0])
+    assert votes is not None
+    return mean, votes[1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Canvas:
+    """What is drawn so far, (Z,Y,X). mass: mean probability. any, every: whether any and whether
+    every member says mass."""
+
+    grid: VolumeGrid
+    labels: LabelArray
+    mass: npt.NDArray[np.float16]
+    any: npt.NDArray[np.bool_]
+    every: npt.NDArray[np.bool_]
+
+    @classmethod
+    def on(cls, grid: VolumeGrid) -> _Canvas:
+        flags = (np.zeros(grid.shape, np.bool_) for _ in range(2))
+        return cls(grid, np.zeros(grid.shape, np.uint8), np.zeros(grid.shape, np.float16), *flags)
+
+    def draw(
+        self, volume: Volume, box: BoxMm, members: Sequence[Score], params: MassParams
+    ) -> None:
+        """Stage 2 in one box."""
+        work = working_grid(volume.grid, params.spacing_mm, box)
+        mean, votes = mass_probability(on_grid(volume, work), members, params)
+        place = index_box(self.grid, box)
+        here = cut(self.grid, place)
+        kidney, mass = (np.stack(list(resampled(p, work, here))) for p in mean)
+        self.labels[place] = drawn(kidney, mass, params, self.grid.voxel_mm3)
+        self.mass[place] = mass
+        said = np.stack(list(nearest(votes, work, here)))
+        self.any[place] = said > 0
+        self.every[place] = said == len(members)
+
+    def named(
+        self,
+        volume: Volume,
+        name: Classify | None,
+        params: CascadeParams,
+        spoken: Spoken,
+        boxes: tuple[BoxMm, ...],
+    ) -> FoundScan:
+        """Masses numbered, the largest first, each with its scores."""
+        instances, _ = connected_instances(self.labels, self.grid.voxel_mm3)
+        # Parts the numbering leaves out, too small or too many, are masses no longer.
+        labels = np.where((self.labels == TUMOUR) & (instances == 0), KIDNEY, self.labels)
+        lesions: list[FoundLesion] = []
+        for number, part in enumerate(ndimage.find_objects(instances), start=1):
+            inside = instances[part] == number
+            scores = None
+            if name is not None:
+                scores = lesion_scores(volume, part, name, params.lesion)
+            some = int((self.any[part] & inside).sum())
+            agreed = int((self.every[part] & inside).sum()) / some if some else 0.0
+            confidence = float(self.mass[part][inside].astype(np.float64).mean())
+            lesions.append(FoundLesion(number, scores, min(confidence, 1.0), agreed))
+        classes = {
+            v.number: spoken.classes[int(np.argmax(v.scores))]
+            for v in lesions
+            if v.scores is not None
+        }
+        return FoundScan(
+            key=spoken.key,
+            grid=self.grid,
+            labels=named(labels.astype(np.uint8), instances, classes, params.lesion),
+            instances=instances,
+            lesions=tuple(lesions),
+            system=spoken.system,
+            fold=spoken.fold,
+            boxes_mm=boxes,
+        )
+
+
+def lesion_box(grid: VolumeGrid, part: tuple[slice, ...]) -> BoxMm:
+    """The box in mm around the voxels of a part of a grid's array."""
+    ends = [(s.start - 0.5, s.stop - 0.5) for s in part]
+    corners = grid.to_lps([(z, y, x) for z in ends[0] for y in ends[1] for x in ends[2]])
+    return box_of(corners.min(axis=0), corners.max(axis=0))
+
+
+def lesion_scores(
+    volume: Volume, part: tuple[slice, ...], name: Classify, params: LesionParams
+) -> tuple[float, ...]:
+    """Probability of each class for the mass in a part of the scan's array."""
+    cube = windowed(on_grid(volume, lesion_cube(lesion_box(volume.grid, part), params)))
+    logits = np.asarray(name(cube[None, None])[0], np.float64)
+    return tuple(float(p) for p in special.softmax(logits))
