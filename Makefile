@@ -36,7 +36,7 @@ demo-bmode: setup
 	@echo "Open the report: $(DEMO)/runs/phantom-demo/report.html"
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check .
