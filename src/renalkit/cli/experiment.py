@@ -171,7 +171,7 @@ def verify(
 
 
 def reproduce(
-    paper: Annotated[str, typer.Argument(help="P1, P2, P3 or P4.")],
+    paper: Annotated[str, typer.Argument(help="P1, P2, P3, P4 or P5.")],
     cohort: Annotated[Path, typer.Argument(help="Cohort folder.", exists=True)],
     output: RunsFolder = Path("runs"),
     profile: Annotated[

@@ -68,7 +68,7 @@ class MassParams(Params):
         default=0,
         ge=0,
         le=3,
-        description="first steps that halve rows and columns but not slices, for thick ones",
+        description="levels, finest first, that convolve and halve within slices only: thick ones",
     )
     norm: Literal["instance", "batch"] = "instance"
     members: int = Field(default=5, ge=1, le=20, description="networks, each from its own seed")
@@ -236,6 +236,7 @@ def build_mass(params: MassParams) -> VolumeUNet:
         VolumeUNetPlan(
             channels=params.channels,
             strides=strides(len(params.channels), params.flat_levels),
+            kernels=kernels(len(params.channels), params.flat_levels),
             n_outputs=2,
             deep_supervision=params.deep_supervision,
             norm=params.norm,
@@ -266,27 +267,34 @@ def strides(levels: int, flat: int = 0) -> tuple[tuple[int, int, int], ...]:
     return tuple((1, 2, 2) if k < flat else (2, 2, 2) for k in range(levels - 1))
 
 
-def search_boxes(kidneys: Floats, grid: VolumeGrid, params: KidneyParams) -> tuple[BoxMm, ...]:
+def kernels(levels: int, flat: int = 0) -> tuple[tuple[int, int, int], ...]:
+    """Convolutions (z, y, x) of the levels, the first `flat` of which stay within slices."""
+    return tuple((1, 3, 3) if k < flat else (3, 3, 3) for k in range(levels))
+
+
+def search_boxes(
+    kidneys: Floats, grid: VolumeGrid, scan: VolumeGrid, params: KidneyParams
+) -> tuple[BoxMm, ...]:
     """Where masses are looked for: a box around each kidney, those that meet joined.
 
     kidneys: (K,J,I) probability of kidney or mass on `grid`, which is upright. Boxes run along the
-    body's axes and end at the outer faces of the grid.
+    body's axes and end at the outer faces of the scan.
     """
     parts, sizes = numbered(kidneys >= HALF)
     boxes = ndimage.find_objects(parts)[: params.most]
     ml = sizes * grid.voxel_mm3 / 1000
     found = [
-        _grown(b, grid, params.margin_mm)
+        _grown(b, grid, scan, params.margin_mm)
         for b, v in zip(boxes, ml, strict=False)
         if v >= params.least_ml
     ]
     return joined(found)
 
 
-def _grown(box: tuple[slice, ...], grid: VolumeGrid, margin_mm: float) -> BoxMm:
+def _grown(box: tuple[slice, ...], grid: VolumeGrid, scan: VolumeGrid, margin_mm: float) -> BoxMm:
     ends = [(part.start - 0.5, part.stop - 0.5) for part in box]
     corners = grid.to_lps([(z, y, x) for z in ends[0] for y in ends[1] for x in ends[2]])
-    outer = grid.corners_mm
+    outer = scan.corners_mm
     low = np.maximum(corners.min(axis=0) - margin_mm, outer.min(axis=0))
     high = np.minimum(corners.max(axis=0) + margin_mm, outer.max(axis=0))
     return box_of(low, high)

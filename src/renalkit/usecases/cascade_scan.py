@@ -95,7 +95,8 @@ def on_grid(volume: Volume, grid: VolumeGrid) -> npt.NDArray[np.int16]:
 def kidney_boxes(volume: Volume, score: Score, params: KidneyParams) -> tuple[BoxMm, ...]:
     """Where masses are looked for; none where no kidney is found."""
     hu, grid = coarse(volume, params)
-    return search_boxes(kidney_probability(hu, score, params), grid, params)
+    found = kidney_probability(hu, score, params)
+    return search_boxes(found, grid, volume.grid, params)
 
 
 def kidney_probability(

@@ -52,6 +52,7 @@ from renalkit.usecases.cascade_scan import (
     Stages,
     coarse,
     find_masses,
+    kidney_boxes,
     kidney_probability,
     lesion_box,
     mass_probability,
@@ -247,9 +248,8 @@ class _Fold:
             net = self._load(name, lambda: build_kidney(self.params.kidney))
             score = volume_scorer(net)
             for key in asked:
-                hu, grid = coarse(self._truth(key).volume, self.params.kidney)
-                probability = kidney_probability(hu, score, self.params.kidney)
-                found[key] = search_boxes(probability, grid, self.params.kidney) or drawn[key]
+                boxes = kidney_boxes(self._truth(key).volume, score, self.params.kidney)
+                found[key] = boxes or drawn[key]
         return found
 
     def _inner(self) -> Iterator[tuple[str, tuple[SampleKey, ...], tuple[SampleKey, ...]]]:
@@ -272,7 +272,9 @@ class _Fold:
         step = self.params.kidney.spacing_mm
         grid = working_grid(truth.volume.grid, (step, step, step))
         kidneys = np.stack(list(nearest(truth.labels, truth.volume.grid, grid))) > 0
-        boxes = search_boxes(kidneys.astype(np.float64), grid, self.params.kidney)
+        boxes = search_boxes(
+            kidneys.astype(np.float64), grid, truth.volume.grid, self.params.kidney
+        )
         rng = np.random.default_rng(self._seed(f"boxes/{key.text}"))
         return tuple(_shifted(box, rng, self.params.jitter_mm) for box in boxes)
 

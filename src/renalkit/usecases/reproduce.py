@@ -27,7 +27,7 @@ from renalkit.usecases.reading_cases import ReaderPlan
 from renalkit.usecases.run import run_experiment
 from renalkit.usecases.run_request import RunRequest
 
-PAPERS = ("P1", "P2", "P3", "P4")
+PAPERS = ("P1", "P2", "P3", "P4", "P5")
 START = "start of the weights"
 """Topic of the deviation that --init-from changes."""
 TIES = TieRule.POSITIVE
@@ -80,7 +80,7 @@ class Variant(Settings):
 class PaperPreset(Settings):
     """A paper's protocol; see the module."""
 
-    paper: Literal["P1", "P2", "P3", "P4"]
+    paper: Literal["P1", "P2", "P3", "P4", "P5"]
     title: str
     rows: tuple[Row, ...]
     deviations: tuple[Deviation, ...]
@@ -199,7 +199,7 @@ def protocol(preset: PaperPreset, profile: Profile, variant: Variant | None) -> 
         found["systems"] = [*found["systems"], *variant.systems]
         found = with_values(found, variant.set)
     found = with_values(found, profile.set)
-    for system in found["systems"]:
+    for system in found.get("systems", ()):
         system["params"] = {**system.get("params", {}), **profile.params}
     return found
 

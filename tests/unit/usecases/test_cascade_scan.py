@@ -1,0 +1,188 @@
+"""A cascade whose networks see what is there: is it drawn where it is, on any grid?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from renalkit.domain.image import Mode, Source, pixel_sha256
+from renalkit.domain.prediction import SystemRef
+from renalkit.domain.sample import SampleKey
+from renalkit.domain.scan import FoundScan
+from renalkit.domain.volume import CYST, KIDNEY, TUMOUR, Volume, VolumeGrid, affine_of
+from renalkit.systems.ct_cascade import CascadeParams, windowed
+from renalkit.usecases.cascade_scan import Spoken, Stages, find_masses
+
+PARAMS = CascadeParams.model_validate(
+    {
+        "kidney": {"spacing_mm": 5.0, "channels": [4, 8, 16], "margin_mm": 8.0},
+        "mass": {
+            "spacing_mm": [2.0, 1.5, 1.5],
+            "patch": [24, 32, 32],
+            "channels": [4, 8],
+            "members": 2,
+        },
+        "lesion": {"side": 16},
+    }
+)
+SPOKEN = Spoken(
+    SampleKey("p-" + "0" * 20, "s-" + "0" * 20, "", 0, 0),
+    SystemRef("ct-cascade", "ct-cascade", "0" * 64),
+    2,
+    ("cystic", "solid"),
+)
+FAT_HU, KIDNEY_HU, MASS_HU, BRIGHT_HU = -100, 100, 220, 290
+KIDNEYS = ((-60.0, 10.0, 0.0), (60.0, 10.0, 5.0))
+SEMI_AXES = (22.0, 20.0, 34.0)
+MASSES = (((-60.0, 8.0, 26.0), 11.0, MASS_HU), ((70.0, 24.0, 0.0), 8.0, BRIGHT_HU))
+
+
+def between(a: float, b: float) -> float:
+    return float(windowed(np.array([(a + b) / 2]))[0])
+
+
+def kidney(image):
+    return np.where(image > between(FAT_HU, KIDNEY_HU), 10.0, -10.0).astype(np.float32)
+
+
+def mass(image):
+    found = np.where(image > between(KIDNEY_HU, MASS_HU), 10.0, -10.0)
+    return np.concatenate([kidney(image), found], axis=1).astype(np.float32)
+
+
+def nothing(image):
+    return np.full((len(image), 2, *image.shape[2:]), -10.0, np.float32)
+
+
+def name(image):
+    """Solid where the middle is brightest."""
+    side = image.shape[-1] // 2
+    bright = image[:, 0, side, side, side] > between(MASS_HU, BRIGHT_HU)
+    return np.stack([np.where(bright, -2.0, 2.0), np.where(bright, 2.0, -2.0)], axis=1)
+
+
+SEEING = Stages(kidney, (mass, mass), name)
+
+
+def scan(grid: VolumeGrid) -> tuple[Volume, np.ndarray]:
+    """The scene on a grid, and the number of each mass at each voxel."""
+    index = np.argwhere(np.ones(grid.shape, bool))
+    at = grid.to_lps(index)
+    hu = np.full(len(at), FAT_HU, np.int16)
+    for centre in KIDNEYS:
+        hu[(((at - centre) / SEMI_AXES) ** 2).sum(axis=1) <= 1] = KIDNEY_HU
+    numbers = np.zeros(len(at), np.uint8)
+    for number, (centre, radius, value) in enumerate(MASSES, start=1):
+        inside = np.linalg.norm(at - np.asarray(centre), axis=1) <= radius
+        hu[inside], numbers[inside] = value, number
+    pixels = hu.reshape(grid.shape)
+    volume = Volume(
+        pixels=pixels,
+        sha256=pixel_sha256(pixels),
+        mode=Mode.CT,
+        source=Source("0" * 64, "0" * 64, "dicom-ct"),
+        spacing_mm=grid.spacing_mm[1:],
+        grid=grid,
+    )
+    return volume, numbers.reshape(grid.shape)
+
+
+def grid_of(steps, shape=(44, 72, 110), slice_at=None) -> VolumeGrid:
+    """A grid with these steps (columns: z, y, x) whose middle is the scene's."""
+    steps = np.asarray(steps, np.float64)
+    last = shape[0] - 1 if slice_at is None else slice_at[-1]
+    middle = np.array([last, shape[1] - 1, shape[2] - 1]) / 2
+    affine = np.eye(4)
+    affine[:3, :3] = steps
+    affine[:3, 3] = np.array([0.0, 10.0, 2.0]) - steps @ middle
+    return VolumeGrid(shape, affine_of(affine), slice_at)
+
+
+PLAIN = np.array([[0, 0, 1.7], [0, 1.7, 0], [2.5, 0, 0]])
+TURN = np.deg2rad(12)
+GRIDS = {
+    "plain": grid_of(PLAIN),
+    "negated axis": grid_of(PLAIN * (1, 1, -1)),
+    "both flipped": grid_of(PLAIN * (1, -1, -1)),
+    "reversed": grid_of(PLAIN * (-1, 1, 1)),
+    "tilted": grid_of(PLAIN + [[0, 0, 0], [0.5, 0, 0], [0, 0, 0]], (48, 80, 110)),
+    "oblique": grid_of(
+        np.array([[np.cos(TURN), 0, np.sin(TURN)], [0, 1, 0], [-np.sin(TURN), 0, np.cos(TURN)]])
+        @ PLAIN,
+        (56, 72, 120),
+    ),
+    "non-uniform": grid_of(
+        PLAIN, (41, 72, 110), tuple(float(k) for k in range(44) if k not in (9, 10, 30))
+    ),
+}
+
+
+def check(found: FoundScan, numbers: np.ndarray, off: float) -> None:
+    for number in (1, 2):
+        known = np.argwhere(numbers == number)
+        here = np.median(found.instances[numbers == number])
+        said = np.argwhere(found.instances == here)
+        assert here > 0
+        assert np.abs(said.mean(axis=0) - known.mean(axis=0)).max() < 0.5
+        assert len(said) == pytest.approx(len(known), rel=off)
+
+
+@pytest.mark.parametrize("case", GRIDS, ids=str)
+def test_masses_are_found_where_they_are(case: str) -> None:
+    volume, numbers = scan(GRIDS[case])
+    found = find_masses(volume, SEEING, PARAMS, SPOKEN)
+    assert len(found.lesions) == 2
+    assert found.boxes_mm is not None
+    assert len(found.boxes_mm) == 2
+    # Across a missing slice a mass is drawn from what lies on both sides.
+    check(found, numbers, 0.15 if case == "non-uniform" else 0.12)
+    largest, smaller = found.lesions
+    assert (largest.number, smaller.number) == (1, 2)
+    assert largest.scores == pytest.approx((0.982, 0.018), abs=1e-3)
+    assert smaller.scores == pytest.approx((0.018, 0.982), abs=1e-3)
+    assert set(np.unique(found.labels[found.instances == 1])) == {CYST}
+    assert set(np.unique(found.labels[found.instances == 2])) == {TUMOUR}
+    assert found.fold == 2
+    whole = np.asarray(volume.pixels) > 0
+    both = int((whole & (found.labels > 0)).sum())
+    assert 2 * both / (int(whole.sum()) + int((found.labels > 0).sum())) > 0.95
+
+
+def test_members_that_differ_agree_on_nothing_and_halve_the_probability() -> None:
+    volume, _ = scan(GRIDS["plain"])
+    found = find_masses(volume, replace(SEEING, mass=(mass, nothing)), PARAMS, SPOKEN)
+    assert all(v.agreement == 0 for v in found.lesions)
+    sure = find_masses(volume, SEEING, PARAMS, SPOKEN)
+    assert all(v.agreement > 0.99 and v.confidence > 0.7 for v in sure.lesions)
+
+
+def test_without_a_kidney_nothing_is_searched() -> None:
+    volume, _ = scan(GRIDS["plain"])
+    found = find_masses(volume, replace(SEEING, kidney=lambda x: nothing(x)[:, :1]), PARAMS, SPOKEN)
+    assert found.boxes_mm == ()
+    assert found.lesions == ()
+    assert not found.labels.any()
+
+
+def test_without_a_network_for_classes_masses_have_no_scores() -> None:
+    volume, _ = scan(GRIDS["plain"])
+    found = find_masses(volume, replace(SEEING, name=None), PARAMS, SPOKEN)
+    assert [v.scores for v in found.lesions] == [None, None]
+    assert set(np.unique(found.labels)) == {0, KIDNEY, TUMOUR}
+
+
+def test_one_slice_is_a_scan_too() -> None:
+    grid = grid_of(PLAIN * (2, 1, 1), (1, 72, 110))
+    volume, numbers = scan(grid)
+    found = find_masses(volume, SEEING, replace_least(PARAMS), SPOKEN)
+    assert found.labels.shape == (1, 72, 110)
+    assert ndimage.label(found.labels > 0)[1] == 2  # type: ignore[index]
+    assert numbers.any()
+
+
+def replace_least(params: CascadeParams) -> CascadeParams:
+    kidney_ = params.kidney.model_copy(update={"least_ml": 0.5})
+    return params.model_copy(update={"kidney": kidney_})
