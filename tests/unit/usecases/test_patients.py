@@ -422,7 +422,7 @@ def test_a_run_stores_reports_and_verifies_what_its_folds_decided(
     tmp_path: Path, made_run: ModuleType
 ) -> None:
     asked = ('rule = "validation"', 'calibration = "isotonic"', "prior_correction = true")
-    made = made_run.make_run(tmp_path, n_patients=15, size=32, statistics=asked)
+    made = made_run.make_run(tmp_path, n_patients=15, statistics=asked)
     write_manifest(made.run)
     assert verify_run(made.run, Silent())["differences"] == []
     html = write_report(made.run, None, Silent()).read_text(encoding="utf-8")

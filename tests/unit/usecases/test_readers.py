@@ -82,7 +82,7 @@ def written(path: Path, rows: Rows, without: tuple[str, ...] = ()) -> Path:
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory, made_run: ModuleType) -> Path:
-    made = made_run.make_run(tmp_path_factory.mktemp("made"), n_patients=24, size=32)
+    made = made_run.make_run(tmp_path_factory.mktemp("made"), n_patients=24)
     write_manifest(made.run)
     return made.run
 

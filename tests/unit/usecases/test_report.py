@@ -286,7 +286,7 @@ def test_the_clinical_model_is_no_network_and_shows_its_odds_ratios(
 
 
 def test_folds_that_leave_a_scanner_out_bear_its_name(tmp_path: Path, made_run: ModuleType) -> None:
-    made = made_run.make_run(tmp_path, n_patients=30, size=48, plan=Plan.LEAVE_SCANNER_OUT)
+    made = made_run.make_run(tmp_path, n_patients=30, plan=Plan.LEAVE_SCANNER_OUT)
     page = report_of(made.run)
     tables = made.run / "figures" / "tables"
     names = [f"Phantom scanner-{letter}" for letter in "abc"]

@@ -121,7 +121,7 @@ def test_earlier_weights_are_handed_on_to_the_run(tmp_path: Path) -> None:
 def test_the_report_has_the_papers_table_with_both_figures(
     tmp_path: Path, made_run: ModuleType
 ) -> None:
-    made = made_run.make_run(tmp_path, n_patients=14, size=32)
+    made = made_run.make_run(tmp_path, n_patients=14)
     request = ReproduceRequest("P1", made.cohort, tmp_path, "cpu", overrides=("train.epochs=3",))
     record = reproduction_record(paper_preset("P1"), request, ("", None))
     write_json(RunFolder(made.run).reproduction, record)

@@ -35,7 +35,7 @@ from renalkit.usecases.verify import verify_run, verify_words
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory, made_run: ModuleType) -> Path:
     root = tmp_path_factory.mktemp("made")
-    made = made_run.make_run(root, n_patients=18, size=48, facts=True)
+    made = made_run.make_run(root, n_patients=18, facts=True)
     outlines = root / "outlines.csv"
     outlines.write_text(outline_table(load_cohort(made.cohort)))
     evaluate_run(made.run, Silent(), outlines=outlines)

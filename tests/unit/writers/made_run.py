@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -43,6 +44,10 @@ SYSTEMS = (
 """Name, task and how far off its predictions are."""
 
 
+picture = cache(render)
+"""Pictures of the same patients for every run: drawing them is most of the work."""
+
+
 @dataclass(frozen=True, slots=True)
 class MadeRun:
     """Where the made run and its cohort lie."""
@@ -59,7 +64,7 @@ def _study(patient: Patient, number: int, size: int, *, facts: bool) -> Study:
     """facts: size, findings, age and sex are known."""
     clips, rois = [], []
     for view in patient.views:
-        frame = render((patient.anatomy, patient.label), view, patient.scanner, size)
+        frame = picture((patient.anatomy, patient.label), view, patient.scanner, size)
         pixels = np.ascontiguousarray(frame.pixels)[None]
         if patient.anatomy.lesion is not None and frame.lesion_mask.any():
             rois.append(Roi(len(clips), 0, MaskRLE.encode(frame.lesion_mask)))
