@@ -3,6 +3,8 @@ nothing (`transforms.hu_masses`), on the same folds and stored like any system."
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from renalkit import __version__
 from renalkit.domain.cohort import ClassTask, Cohort
 from renalkit.domain.experiment import settings_digest
@@ -17,7 +19,6 @@ from renalkit.store.scans import save_scan
 from renalkit.transforms.hu_masses import HuMass, hu_masses
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.scan_cases import SCANS
-from renalkit.usecases.scan_truth import labelled_scans
 
 HU_BASELINE = "hu-threshold"
 
@@ -50,13 +51,17 @@ def _scores(mass: HuMass, task: ClassTask) -> tuple[float, ...] | None:
 
 
 def write_hu_baseline(
-    folder: RunFolder, cohort: Cohort, split: Split, progress: Progress
+    folder: RunFolder,
+    data: tuple[Cohort, Split],
+    scans: Sequence[SampleKey],
+    progress: Progress,
 ) -> tuple[int, ...]:
-    """Write what it finds on the labelled scans of every fold's test part; finished folds are kept.
+    """Write what it finds on those of the scans that each fold tests; finished folds are kept.
 
     Raises:
-        StoreError: a fold was finished on another cohort or split.
+        StoreError: a fold was finished on other scans or another split.
     """
+    cohort, split = data
     ref = SystemRef(HU_BASELINE, HU_BASELINE, sha256_bytes(f"{HU_BASELINE} {__version__}".encode()))
     studies = {s.key: s for s in cohort.studies}
     for fold in split.folds:
@@ -66,12 +71,13 @@ def write_hu_baseline(
                 "cohort": cohort.digest,
                 "split": split.digest,
                 "fold": fold.index,
+                "scans": [k.text for k in scans],
             }
         )
         own = folder.fold(HU_BASELINE, fold.index)
         if own.finished(digest):
             continue
-        keys = [k for k in labelled_scans(cohort) if k.patient in fold.test]
+        keys = [k for k in scans if k.patient in fold.test]
         progress.stage(f"{HU_BASELINE}: fold {fold.index}", len(keys))
         for key in keys:
             volume = studies[key.study].clips[key.clip]

@@ -164,7 +164,7 @@ def read_scans(
         level=float(statistics.get("level", BootstrapPlan().level)),
     )
     chosen = size or Size(statistics.get("size", Size.EQUIVALENT))
-    known = frozenset(labelled_scans(cohort))
+    known = frozenset(labelled_scans(cohort, tuple(settings.get("phases") or ())))
     systems = tuple(
         _system(folder, label, (cohort, split, known), chosen, progress) for label in labels
     )
@@ -186,10 +186,9 @@ def _settings(folder: RunFolder) -> Mapping[str, Any]:
 
 
 def _labels(path: Path, settings: Mapping[str, Any]) -> list[str]:
-    """Systems with scans, in the order of the settings; others after them by name."""
+    """Systems with scans: the one the settings are of, then the others by name."""
     there = sorted({p.parents[1].name for p in path.glob(f"*/fold-*/{SCANS}") if p.is_dir()})
-    named = [str(s.get("label") or s.get("name")) for s in settings.get("systems") or ()]
-    return sorted(there, key=lambda label: named.index(label) if label in named else len(named))
+    return sorted(there, key=lambda label: (label != settings.get("label"), label))
 
 
 def _system(
@@ -239,7 +238,7 @@ def _check_place(
     label, fold = about
     wrong = ""
     if scan.key not in labelled:
-        wrong = "a scan this cohort does not have, or has no labels of"
+        wrong = "a scan this cohort does not have, has no labels of, or of another phase"
     elif (scan.system.label, scan.fold) != (label, fold):
         wrong = f"results of {scan.system.label}, fold {scan.fold}"
     elif scan.key.patient not in split.folds[fold].test:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,13 +38,18 @@ class ScanTruth:
         return {n: one.label for n, one in self.lesions.items() if one.label is not None}
 
 
-def labelled_scans(cohort: Cohort) -> tuple[SampleKey, ...]:
-    """The scans of a cohort that have labels, in order: what can be learnt from and tested on."""
+def labelled_scans(cohort: Cohort, phases: Collection[str] = ()) -> tuple[SampleKey, ...]:
+    """The scans of a cohort that have labels, in order: what can be learnt from and tested on.
+
+    phases: only these; none for all.
+    """
     return tuple(
         scan_key(study, clip)
         for study in cohort.studies
         for clip, volume in enumerate(study.clips)
-        if isinstance(volume, Volume) and volume.labels is not None
+        if isinstance(volume, Volume)
+        and volume.labels is not None
+        and (not phases or volume.phase in phases)
     )
 
 

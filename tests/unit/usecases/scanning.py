@@ -151,7 +151,6 @@ def scan_run(
         tuple(Fold(k, parts[1 - k], frozenset(), parts[k]) for k in (0, 1)),
     )
     save_split(run.folds, split)
-    names = [name for name, _ in labels]
     write_json(
         run.experiment_json,
         {
@@ -159,7 +158,8 @@ def scan_run(
             "settings": {
                 "name": "ct",
                 "cohort": "../../cohort",
-                "systems": [{"name": name, "label": name} for name in names],
+                "cascade": "ct-cascade",
+                "label": labels[0][0],
                 "statistics": {"bootstrap": 200},
             },
             "set": [],
@@ -182,9 +182,15 @@ def scan_run(
                     )
                     save_scan(own.path / "scans", said)
             write_json(own.done, {"digest": "0" * 64, "weights_sha256": "a" * 64})
-            rows = [f"{e},{1 / e:.3f},{1.1 / e:.3f},{1 - 0.5 / e:.3f}" for e in range(1, 9)]
-            write_text(
-                own.path / "history.csv",
-                "\n".join(["epoch,train_loss,validation_loss,dice", *rows, ""]),
-            )
+            for stage, name in (
+                ("kidney", "dice"),
+                ("mass-0", "dice_mass"),
+                ("mass-1", "dice_mass"),
+            ):
+                rows = [
+                    f"{20 * e},0.001,{1 / e:.3f},{9.5 * e},{1 - 0.5 / e:.3f}" for e in range(1, 9)
+                ]
+                head = f"step,lr,train_loss,seconds,{name}"
+                write_text(own.path / stage / "history.csv", "\n".join([head, *rows, ""]))
+                write_json(own.path / stage / "history.json", {"best_step": 140})
     return run
