@@ -22,7 +22,10 @@ def group() -> None:
 def lesions(
     labels: Annotated[
         Path,
-        typer.Argument(help="Label file (NIfTI), folder of CT studies, or cohort.", exists=True),
+        typer.Argument(
+            help="Label file (NIfTI, or a picture of one slice), folder of CT studies, or cohort.",
+            exists=True,
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for results.")],
     scan: Annotated[
@@ -35,14 +38,35 @@ def lesions(
     ] = None,
     instances: Annotated[
         Path | None,
-        typer.Option(help="Number of each lesion, NIfTI on the label file's grid.", exists=True),
+        typer.Option(help="Number of each lesion, on the label file's grid.", exists=True),
+    ] = None,
+    spacing: Annotated[
+        str | None,
+        typer.Option(metavar="MM", help="Of a picture: mm per pixel, or of rows,columns."),
+    ] = None,
+    window: Annotated[
+        str | None,
+        typer.Option(metavar="LOW,HIGH", help="Of a picture: the HU that are black and white."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Size, density, place and nephrometry of every mass of segmented CT scans."""
-    from renalkit.usecases.ct_lesions import LesionsRequest, lesions_words, run_lesions, scans_of
+    from renalkit.usecases.ct_lesions import (
+        LesionsRequest,
+        lesions_words,
+        pair_of,
+        run_lesions,
+        scans_of,
+    )
 
-    request = LesionsRequest(labels, output, scans_of(scan or ()), instances)
+    request = LesionsRequest(
+        labels,
+        output,
+        scans_of(scan or ()),
+        instances,
+        pair_of(spacing, "--spacing"),
+        pair_of(window, "--window"),
+    )
     with progress_bar() as progress:
         found = run_lesions(request, progress)
     give(found, as_json, lambda: lesions_words(found))

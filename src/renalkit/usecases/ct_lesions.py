@@ -14,11 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from renalkit.domain.geometry import SpacingMm
 from renalkit.domain.study import Study
 from renalkit.domain.volume import CYST, TUMOUR, LabelMap, Phase, PhaseSource, Volume, VolumeGrid
 from renalkit.errors import ConfigError, InputRefused, Reason
@@ -31,12 +33,18 @@ from renalkit.readers.contract import (
 )
 from renalkit.readers.ct_cases import with_labels
 from renalkit.readers.ct_folder import read_ct_folder
+from renalkit.readers.ct_pictures import (
+    is_picture,
+    read_ct_picture,
+    read_picture_labels,
+    read_picture_values,
+    slice_grid,
+)
 from renalkit.readers.decode_worker import DecodeWorker
 from renalkit.readers.dicom_ct import read_ct_series
 from renalkit.readers.dicom_prescan import looks_like_dicom
 from renalkit.readers.kits import is_kits, read_kits
 from renalkit.readers.nifti import (
-    NiftiVolume,
     is_nifti,
     label_defects,
     labels_on,
@@ -49,7 +57,7 @@ from renalkit.readers.pseudonyms import KEY_BYTES, Pseudonyms
 from renalkit.readers.walk import walk_files
 from renalkit.store.cohorts import COHORT, load_cohort
 from renalkit.store.files import make_folder, write_json, write_text
-from renalkit.usecases.lesion_pictures import lesion_tiles
+from renalkit.usecases.lesion_pictures import WINDOW_HU, lesion_tiles
 from renalkit.usecases.lesion_table import Json, LabelledScan, check_place, measured, table_json
 from renalkit.usecases.progress import Progress
 from renalkit.writers.lesion_page import Place, lesions_csv, lesions_html
@@ -64,13 +72,37 @@ _NOBODY = bytes(KEY_BYTES)  # studies are named after their files; keys go nowhe
 
 @dataclass(frozen=True, slots=True)
 class LesionsRequest:
-    """source: label file (NIfTI), folder or cohort. scans: (phase or "", NIfTI file or folder of
-    DICOM slices). instances: NIfTI file. Both of a label file only."""
+    """source: label file (NIfTI, or a picture of one slice), folder or cohort. scans: (phase or "",
+    file of the same kind, or folder of DICOM slices). instances: file of the same kind. spacing_mm,
+    window_hu: of pictures, (rows, columns) and the HU of black and white. All but source and output
+    for a label file only."""
 
     source: Path
     output: Path
     scans: Sequence[tuple[str, Path]] = ()
     instances: Path | None = None
+    spacing_mm: SpacingMm | None = None
+    window_hu: tuple[float, float] | None = None
+
+
+def pair_of(text: str | None, name: str) -> tuple[float, float] | None:
+    """The two numbers of an option, or one for both.
+
+    >>> pair_of("0.7,0.8", "--spacing"), pair_of("0.7", "--spacing")
+    ((0.7, 0.8), (0.7, 0.7))
+
+    Raises:
+        ConfigError: something else.
+    """
+    if text is None:
+        return None
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if len(found) not in (1, 2) or not all(map(isfinite, found)):
+        raise ConfigError([f"{name} {text}: expected one number, or two with a comma between"])
+    return found[0], found[-1]
 
 
 def scans_of(given: Sequence[str]) -> list[tuple[str, Path]]:
@@ -114,7 +146,8 @@ def run_lesions(request: LesionsRequest, progress: Progress) -> Json:
     pictures: dict[Place, Tile] = {}
     with DecodeWorker(ReadOptions().limits) as worker:
         if source.is_file():
-            found: Iterator[LabelledScan | Json] = iter([_of_file(request, worker)])
+            of = _of_picture if is_picture(source) else _of_file
+            found: Iterator[LabelledScan | Json] = iter([of(request, worker)])
         elif (source / COHORT).is_file():
             found = _of_cohort(source)
         else:
@@ -159,7 +192,9 @@ def lesions_words(table: Json) -> str:
         lines.append(f"{scan['scan']}: {len(scan['lesions'])} lesions")
         for row in scan["lesions"]:
             words = f"  {row['lesion']} {row['side']} {row['label']}"
-            words += f", {row['axial_diameter_mm']:.0f} mm, {row['volume_mm3'] / 1000:.1f} mL"
+            words += f", {row['axial_diameter_mm']:.0f} mm"
+            if row["volume_mm3"] is not None:
+                words += f", {row['volume_mm3'] / 1000:.1f} mL"
             if row["class"] is not None:
                 words += f", {row['class']}"
             if row["renal"] is not None:
@@ -175,8 +210,11 @@ def _left(name: str, reason: Reason, words: str) -> Json:
 
 def _check_folder(request: LesionsRequest) -> None:
     problems: list[str] = []
-    if request.scans or request.instances is not None:
-        problems.append("--scan, --instances: beside a label file; a folder holds its own")
+    given = (request.instances, request.spacing_mm, request.window_hu)
+    if request.scans or any(one is not None for one in given):
+        problems.append(
+            "--scan, --instances, --spacing, --window: beside a label file; a folder holds its own"
+        )
     if request.output.resolve().is_relative_to(request.source.resolve()):
         problems.append(f"-o {request.output}: inside the folder that is read")
     if problems:
@@ -192,18 +230,24 @@ def _of_file(request: LesionsRequest, worker: DecodeWorker) -> LabelledScan:
     if not is_nifti(path):
         raise InputRefused(
             Reason.FORMAT_REFUSED,
-            "labels that are no NIfTI file",
+            "labels that are neither a NIfTI file nor a picture",
             where=path.name,
-            expected=".nii or .nii.gz",
+            expected=".nii, .nii.gz or .png",
             remedy="write the labels as NIfTI, or give a folder or cohort",
         )
+    if request.spacing_mm is not None or request.window_hu is not None:
+        raise ConfigError(["--spacing, --window: of pictures; NIfTI files say both themselves"])
     options = ReadOptions()
     file = read_nifti_labels(path, options, worker)
     labels = labels_on(file.grid, file, where=path.name)
     _check_marked(file.pixels, path.name)
     instances = None
     if request.instances is not None:
-        instances = _numbered(request.instances, file, worker)
+        found = read_nifti_labels(request.instances, options, worker)
+        marked = replace(found, pixels=(found.pixels > 0).astype(np.uint8))
+        labels_on(file.grid, marked, where=request.instances.name)
+        instances = found.pixels
+        _check_numbered(instances, file.pixels, request.instances.name)
     notes = [d.words for d in file.defects]
     volumes: list[Volume] = []
     for phase, place in request.scans:
@@ -228,25 +272,31 @@ def _check_marked(labels: npt.NDArray[np.uint8], where: str) -> None:
         )
 
 
-def _numbered(path: Path, labels: NiftiVolume, worker: DecodeWorker) -> npt.NDArray[np.uint8]:
-    """The map of instances, which lies on the labels and numbers masses only."""
-    found = read_nifti_labels(path, ReadOptions(), worker)
-    marked = replace(found, pixels=(found.pixels > 0).astype(np.uint8))
-    labels_on(labels.grid, marked, where=path.name)
-    mass = np.isin(labels.pixels, (TUMOUR, CYST))
-    numbers = set(np.unique(found.pixels).tolist()) - {0}
-    odd = sorted(numbers - set(np.unique(found.pixels[mass]).tolist()))
+def _check_numbered(
+    instances: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8], where: str
+) -> None:
+    """Refuse a map of instances that numbers what is no mass, or nothing."""
+    if instances.shape != labels.shape:
+        raise InputRefused(
+            Reason.MASK_MISMATCH,
+            f"instances of {instances.shape} voxels, labels of {labels.shape}",
+            where=where,
+            expected="the grid of the labels",
+            remedy="give the map of instances of these labels, or leave it out",
+        )
+    mass = np.isin(labels, (TUMOUR, CYST))
+    numbers = set(np.unique(instances).tolist()) - {0}
+    odd = sorted(numbers - set(np.unique(instances[mass]).tolist()))
     if odd or not numbers:
         raise InputRefused(
             Reason.MASK_MISMATCH,
             f"instance {odd[0]} without a voxel labelled tumour or cyst"
             if odd
             else "instances that number nothing",
-            where=path.name,
+            where=where,
             expected="the number of each lesion where it is labelled, 0 elsewhere",
             remedy="give the map of instances of these labels, or leave it out",
         )
-    return found.pixels
 
 
 def _scan(path: Path, grid: VolumeGrid, worker: DecodeWorker) -> Volume:
@@ -294,6 +344,48 @@ def _phase_notes(volumes: Sequence[Volume]) -> list[str]:
         for v in volumes
         if v.phase is not None and v.phase_source is PhaseSource.HU
     ]
+
+
+def _of_picture(request: LesionsRequest, worker: DecodeWorker) -> LabelledScan:
+    """A label picture of one slice; a scan of unknown window is shown, not measured."""
+    path, options, spacing = request.source, ReadOptions(), request.spacing_mm
+    labels = read_picture_labels(path, options, worker)
+    _check_marked(labels, path.name)
+    if spacing is None:
+        raise InputRefused(
+            Reason.NO_SCALE,
+            "a picture, which does not say how large its pixels are",
+            where=path.name,
+            expected="mm per pixel",
+            remedy="--spacing MM, or ROWS,COLUMNS in mm; sizes cannot be guessed",
+        )
+    if min(spacing) <= 0:
+        raise ConfigError([f"--spacing {spacing[0]:g},{spacing[1]:g}: expected more than 0"])
+    grid = slice_grid(labels.shape[1:], spacing)
+    instances = None
+    if request.instances is not None:
+        instances = read_picture_values(request.instances, options, worker)
+        _check_numbered(instances, labels, request.instances.name)
+    window = request.window_hu or WINDOW_HU
+    if not -1024 <= window[0] < window[1] <= 32767:
+        raise ConfigError([f"--window {window[0]:g},{window[1]:g}: expected rising HU"])
+    volumes: list[Volume] = []
+    for phase, place in request.scans:
+        volume = read_ct_picture(place, window, spacing, options, worker)
+        check_place(volume.grid, grid, place.name)
+        volumes.append(_of_phase(volume, phase))
+    notes: list[str] = []
+    if volumes and request.window_hu is None:
+        notes.append("grey values of an unknown window are no HU: shown, not measured")
+    return LabelledScan(
+        path.stem,
+        grid,
+        labels,
+        instances,
+        volumes if request.window_hu is not None else (),
+        shown=volumes[0] if volumes and request.window_hu is None else None,
+        notes=notes,
+    )
 
 
 # ---- many studies --------------------------------------------------------------------------
@@ -369,7 +461,7 @@ def _of_study(study: Study, name: str) -> Iterator[LabelledScan | Json]:
             labels.astype(np.uint8),
             instances,
             volumes,
-            classes,
+            classes=classes,
             notes=(*dict.fromkeys(notes), *_phase_notes(volumes)),
         )
 

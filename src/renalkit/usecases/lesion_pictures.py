@@ -11,6 +11,7 @@ from renalkit.domain.volume import Phase, Volume
 from renalkit.metrics.volume_lesions import LesionMeasures
 from renalkit.usecases.lesion_table import UNKNOWN_PHASE, MeasuredScan
 from renalkit.writers.overlays import Tile
+from renalkit.writers.wording import number
 
 WINDOW_HU = (-200.0, 300.0)
 FIELD_MM = 160.0
@@ -25,12 +26,10 @@ def lesion_tiles(found: MeasuredScan) -> dict[int, Tile]:
     Front is up and the patient's right is left. The phase in which kidneys show best is taken.
     """
     volumes = {v.phase: v for v in reversed(found.scan.volumes)}
-    phase = next((p for p in _BEST if p in volumes), None)
-    if not volumes:
+    shown = next((volumes[p] for p in _BEST if p in volumes), found.scan.shown)
+    if shown is None:
         return {}
-    return {
-        lesion.number: _tile(found, lesion, volumes[phase]) for lesion in found.measures.lesions
-    }
+    return {lesion.number: _tile(found, lesion, shown) for lesion in found.measures.lesions}
 
 
 def windowed(hu: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
@@ -59,7 +58,9 @@ def _tile(found: MeasuredScan, lesion: LesionMeasures, volume: Volume) -> Tile:
         for mask in (found.scan.labels[k][box] > 0, found.instances[k][box] == lesion.number)
     )
     phase = UNKNOWN_PHASE if volume.phase is None else volume.phase.value
-    words = f"slice {k + 1} of {grid.shape[0]} from below, {phase.replace('-', ' ')}"
+    words = f"slice {k + 1} of {grid.shape[0]} from below, {phase.replace('-', ' ')}\n"
+    low, high = WINDOW_HU
+    words += "grey as given" if volume is found.scan.shown else f"{number(low, 0)} to {high:.0f} HU"
     return Tile(grey.astype(np.uint8), marked, mass, f"Lesion {lesion.number}", words)
 
 

@@ -7,7 +7,7 @@ was measured; what cannot be known is None, with the reason in `notes` or in the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -35,15 +35,17 @@ SAME_VOXELS = 0.1
 
 UNKNOWN_PHASE = "unknown-phase"
 
+_FLAT = "one slice: no volumes, no place in the kidney, no scores; sides by its middle"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledScan:
     """A segmentation and what there is to measure it on.
 
     labels: (Z,Y,X) 0 neither, 1 kidney, 2 tumour, 3 cyst. instances: number of each lesion; None:
-    parts that hang together. volumes: scans on the same grid, of one phase each. classes: known
-    class by lesion. said: what a system said of each. class_names: in the order of its scores.
-    notes: what is to be known of the scan.
+    parts that hang together. volumes: scans on the same grid, of one phase each. shown: a scan to
+    draw on, where none of them may be measured. classes: known class by lesion. said: what a system
+    said of each. class_names: in the order of its scores. notes: what is to be known of the scan.
     """
 
     name: str
@@ -51,6 +53,7 @@ class LabelledScan:
     labels: Bytes = field(repr=False)
     instances: Bytes | None = field(default=None, repr=False)
     volumes: Sequence[Volume] = field(default=(), repr=False)
+    shown: Volume | None = field(default=None, repr=False)
     classes: Mapping[int, str] = field(default_factory=dict[int, str])
     said: Mapping[int, FoundLesion] = field(default_factory=dict[int, FoundLesion])
     class_names: Sequence[str] = ()
@@ -78,9 +81,9 @@ def found_scan(
         found.labels,
         found.instances,
         volumes,
-        classes,
-        {lesion.number: lesion for lesion in found.lesions},
-        class_names,
+        classes=classes,
+        said={lesion.number: lesion for lesion in found.lesions},
+        class_names=class_names,
     )
 
 
@@ -100,6 +103,8 @@ class MeasuredScan:
     def as_json(self) -> Json:
         """The scan with a row per lesion."""
         sides = {side.value: mm3 for side, mm3 in self.measures.kidney_mm3.items()}
+        if self.flat:
+            sides = dict.fromkeys(sides)
         return {
             "scan": self.scan.name,
             "kidney_volume_mm3": sides,
@@ -107,6 +112,11 @@ class MeasuredScan:
             "notes": list(self.notes),
             "lesions": [self.row(lesion) for lesion in self.measures.lesions],
         }
+
+    @property
+    def flat(self) -> bool:
+        """Whether there is one slice only: nothing is known of volumes and anatomy then."""
+        return self.scan.grid.shape[0] == 1
 
     def row(self, lesion: LesionMeasures) -> Json:
         """Everything that is known of one lesion."""
@@ -117,16 +127,18 @@ class MeasuredScan:
             "lesion": lesion.number,
             "label": "tumour" if lesion.value == TUMOUR else "cyst",
             "side": lesion.side.value,
-            "volume_mm3": lesion.volume_mm3,
-            "equivalent_diameter_mm": lesion.equivalent_mm,
+            "volume_mm3": None if self.flat else lesion.volume_mm3,
+            "equivalent_diameter_mm": None if self.flat else lesion.equivalent_mm,
             "axial_diameter_mm": lesion.axial_mm,
-            "largest_diameter_mm": lesion.feret_mm,
+            "largest_diameter_mm": None if self.flat else lesion.feret_mm,
             "centre_lps_mm": list(lesion.centre_mm),
             "mean_hu": hu,
             "enhancement_hu": {
                 f"{a.value} to {b.value}": value for (a, b), value in lesion.enhancement_hu.items()
             },
         }
+        if self.flat:
+            lesion = replace(lesion, anatomy=None, notes=())
         return row | self._class(lesion.number) | _anatomy(lesion) | {"notes": list(lesion.notes)}
 
     def _class(self, number: int) -> Json:
@@ -165,16 +177,34 @@ def check_place(scan: VolumeGrid, labels: VolumeGrid, where: str) -> None:
     )
 
 
+def check_scale(volume: Volume, where: str) -> None:
+    """Refuse a volume whose spacing nobody knows, where something is said in mm.
+
+    Raises:
+        InputRefused: NO_SCALE.
+    """
+    if volume.spacing_mm is None:
+        raise InputRefused(
+            Reason.NO_SCALE,
+            "a picture whose spacing is unknown",
+            where=where,
+            expected="mm per pixel",
+            remedy="state the spacing; sizes cannot be guessed",
+        )
+
+
 def measured(scan: LabelledScan) -> MeasuredScan:
     """Measure every lesion of a scan.
 
     Raises:
-        InputRefused: MASK_MISMATCH, a volume or map of instances on another grid; UNKNOWN_LABEL.
+        InputRefused: MASK_MISMATCH, a volume or map of instances on another grid; UNKNOWN_LABEL;
+            NO_SCALE, a volume whose spacing is unknown.
     """
     notes = list(scan.notes)
     hu: dict[Phase, PixelStack] = {}
     unknown: PixelStack | None = None
     for volume in scan.volumes:
+        check_scale(volume, scan.name)
         check_place(volume.grid, scan.grid, scan.name)
         phase = volume.phase
         if phase in hu or (phase is None and unknown is not None):
@@ -183,6 +213,8 @@ def measured(scan: LabelledScan) -> MeasuredScan:
             unknown = volume.pixels
         else:
             hu[phase] = volume.pixels
+    if scan.grid.shape[0] == 1:
+        notes.append(_FLAT)
     instances = scan.instances
     if instances is None:
         instances, crumbs = connected_instances(scan.labels, scan.grid.voxel_mm3)
@@ -190,7 +222,8 @@ def measured(scan: LabelledScan) -> MeasuredScan:
             notes.append(f"{crumbs} labelled parts smaller than a ball of 3 mm are no lesions")
     found = measure_lesions(scan.labels, scan.grid, instances=instances, hu=hu)
     without = {} if unknown is None else mean_hu(instances, scan.grid, unknown)
-    return MeasuredScan(scan, instances, found, without, (*notes, *found.notes))
+    told = () if scan.grid.shape[0] == 1 else found.notes
+    return MeasuredScan(scan, instances, found, without, (*notes, *told))
 
 
 def table_json(scans: Sequence[Json], left_out: Sequence[Json] = ()) -> Json:

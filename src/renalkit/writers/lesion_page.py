@@ -35,7 +35,7 @@ from renalkit.writers.wording import EN_DASH, NOT_AVAILABLE, number, plural, sho
 Place = tuple[str, int]
 """Name of a scan and number of a lesion."""
 
-OUTLINES = "Blue: kidney and masses. Orange, dashed: this mass. Window -200 to 300 HU."
+OUTLINES = "Blue: kidney and masses. Orange, dashed: this mass."
 
 _PER_ROW = 3
 _PER_PAGE = 4
@@ -185,7 +185,8 @@ def _figures(scan: Json, pictures: Mapping[Place, Tile]) -> Iterator[Figure]:
 def _facts(lesion: Json) -> Iterator[tuple[str, str]]:
     """What a reader wants to know of a lesion: name and words."""
     yield "Label", f"{lesion['side']} {lesion['label']}"
-    yield "Volume (mL)", number(lesion["volume_mm3"] / 1000, 1)
+    volume = lesion["volume_mm3"]
+    yield "Volume (mL)", number(None if volume is None else volume / 1000, 1)
     sizes = ("equivalent_diameter_mm", "axial_diameter_mm", "largest_diameter_mm")
     yield "Diameters (mm)", " / ".join(number(lesion[name], 1) for name in sizes)
     for phase, hu in lesion["mean_hu"].items():
@@ -254,6 +255,8 @@ def _entry(canvas: Canvas, scan: Json, lesion: Json, tile: Tile | None, top: flo
             if mask is not None and 0 < mask.area_px < mask.rows * mask.cols:
                 ax.contour(mask.decode(), (0.5,), colors=tone, linewidths=0.9, linestyles=line)
         ax.set_axis_off()
+        words = shown(tile.words).replace("\n", ", ")
+        canvas.text(left, top - height - 0.021, words, size=6, color=INK)
         left += 0.28
     name = f"{shown(str(scan['scan']))}, lesion {lesion['lesion']}"
     canvas.text(left, top - 0.012, name, weight="bold", color=INK)

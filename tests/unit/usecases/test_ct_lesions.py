@@ -6,6 +6,7 @@ import csv
 import importlib
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 from renalkit.cli import main
 from renalkit.domain.prediction import SystemRef
@@ -22,10 +24,19 @@ from renalkit.domain.sample import SampleKey
 from renalkit.domain.scan import FoundLesion, FoundScan
 from renalkit.domain.volume import Phase, VolumeGrid, affine_of
 from renalkit.errors import ConfigError, Exit, InputRefused, Reason, RenalkitError
+from renalkit.readers.contract import Limits, ReadOptions
+from renalkit.readers.ct_pictures import read_ct_picture
+from renalkit.readers.decode_worker import DecodeWorker
 from renalkit.store.files import read_json
-from renalkit.usecases.ct_lesions import LesionsRequest, lesions_words, run_lesions, scans_of
+from renalkit.usecases.ct_lesions import (
+    LesionsRequest,
+    lesions_words,
+    pair_of,
+    run_lesions,
+    scans_of,
+)
 from renalkit.usecases.ingest import request_of, run_ingest
-from renalkit.usecases.lesion_table import found_scan, measured, table_json
+from renalkit.usecases.lesion_table import LabelledScan, found_scan, measured, table_json
 from renalkit.usecases.progress import Silent
 from renalkit.writers.lesion_page import lesions_csv, lesions_html, lesions_pdf
 from renalkit.writers.nifti import write_nifti
@@ -33,6 +44,7 @@ from renalkit.writers.nifti import write_nifti
 sys.path.insert(0, str(Path(__file__).parents[2] / "corpus"))
 corpus = importlib.import_module("make_ct")
 GRID: VolumeGrid = corpus.GRID
+DATA = Path(os.environ.get("RENALKIT_DATA", Path(__file__).parents[4] / "shared" / "data"))
 
 
 @pytest.fixture(scope="module")
@@ -258,9 +270,9 @@ def empty_scan_folder(files: Path, tmp_path: Path) -> list[str]:
     return [str(files / "labels.nii.gz"), "--scan", str(tmp_path / "empty")]
 
 
-def picture(files: Path, tmp_path: Path) -> list[str]:
-    (tmp_path / "a.png").write_bytes(b"\x89PNG")
-    return [str(tmp_path / "a.png")]
+def another_file(files: Path, tmp_path: Path) -> list[str]:
+    (tmp_path / "a.dcm").write_bytes(b"DICM")
+    return [str(tmp_path / "a.dcm")]
 
 
 def scan_without_labels(files: Path, tmp_path: Path) -> list[str]:
@@ -290,7 +302,7 @@ def no_numbers(files: Path, tmp_path: Path) -> list[str]:
         (empty_file, Reason.EMPTY, "0 bytes"),
         (empty_folder, Reason.MISSING_FILE, "no labelled scan"),
         (empty_scan_folder, Reason.EMPTY, "no CT series"),
-        (picture, Reason.FORMAT_REFUSED, "no NIfTI"),
+        (another_file, Reason.FORMAT_REFUSED, "neither a NIfTI file nor a picture"),
         (scan_without_labels, Reason.MISSING_FILE, "no label volume"),
         (wrong_numbers, Reason.MASK_MISMATCH, "instance 3 without a voxel labelled tumour"),
         (no_numbers, Reason.MASK_MISMATCH, "instances that number nothing"),
@@ -365,3 +377,159 @@ def test_a_damaged_cohort_is_said_to_be(tmp_path: Path) -> None:
     (tmp_path / "cohort" / "cohort.toml").write_text("name = 3")
     with pytest.raises(RenalkitError):
         run(tmp_path / "cohort", tmp_path / "out")
+
+
+# ---- single slices -------------------------------------------------------------------------
+
+SLICE = 10
+"""The slice of the corpus that both balls cross."""
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One slice of the corpus as pictures (HU -200 to 300 in 8 bit) and as NIfTI."""
+    root = tmp_path_factory.mktemp("slice")
+    labels, hu = corpus.drawn()[SLICE], corpus.scene(150)[SLICE]
+    grey = np.clip(np.rint((hu + 200.0) * 255 / 500), 0, 255).astype(np.uint8)
+    Image.fromarray(labels).save(root / "labels.png")
+    Image.fromarray(np.where(labels > 1, labels * 20, 0).astype(np.uint8)).save(root / "many.png")
+    Image.fromarray(grey).save(root / "slice.png")
+    Image.fromarray(np.stack([grey, grey, 255 - grey], -1)).save(root / "colour.png")
+    Image.fromarray(np.stack([grey, grey, grey], -1)).save(root / "grey.png")
+    Image.fromarray(grey[:-1]).save(root / "smaller.png")
+    flat = VolumeGrid((1, *GRID.shape[1:]), GRID.affine_lps_mm)
+    write_nifti(root / "labels.nii.gz", labels[None], flat)
+    write_nifti(root / "slice.nii.gz", hu[None], flat)
+    return root
+
+
+def one_slice(
+    pictures: Path, output: Path, *scans: str, source: str = "labels.png", **options: Any
+) -> dict[str, Any]:
+    given = [s.format(pictures) for s in scans]
+    request = LesionsRequest(pictures / source, output, scans_of(given), **options)
+    return run_lesions(request, Silent())
+
+
+def test_a_picture_of_known_scale_and_window_is_measured_in_its_plane(
+    pictures: Path, tmp_path: Path
+) -> None:
+    """As the same slice from NIfTI, whose HU are exact; nothing is said of what takes space."""
+    scale: dict[str, Any] = {"spacing_mm": (1.9, 2.0), "window_hu": (-200.0, 300.0)}
+    drawn = one_slice(pictures, tmp_path / "a", "nephrographic={}/grey.png", **scale)
+    scan = "nephrographic={}/slice.nii.gz"
+    exact = one_slice(pictures, tmp_path / "b", scan, source="labels.nii.gz")
+    for one, other in zip(*(f["scans"][0]["lesions"] for f in (drawn, exact)), strict=True):
+        assert one["axial_diameter_mm"] == pytest.approx(other["axial_diameter_mm"], rel=1e-6)
+        assert one["mean_hu"]["nephrographic"] == pytest.approx(
+            other["mean_hu"]["nephrographic"], abs=1.5
+        )
+        for name in ("volume_mm3", "equivalent_diameter_mm", "largest_diameter_mm", "renal"):
+            assert one[name] is other[name] is None
+        assert one["side"] == other["side"]
+    assert [row["side"] for row in drawn["scans"][0]["lesions"]] == ["left", "right"]
+    assert any("one slice" in note for note in drawn["scans"][0]["notes"])
+    assert (tmp_path / "a" / "lesions.html").read_text().count("<image href=") == 2
+    assert "mm" in lesions_words(drawn)
+
+
+def test_grey_values_of_an_unknown_window_are_shown_and_not_measured(
+    pictures: Path, tmp_path: Path
+) -> None:
+    scan = "nephrographic={}/slice.png"
+    found = one_slice(pictures, tmp_path / "out", scan, spacing_mm=(1.9, 2.0))
+    assert [row["mean_hu"] for row in found["scans"][0]["lesions"]] == [{}, {}]
+    assert any("no HU" in note for note in found["scans"][0]["notes"])
+    assert (tmp_path / "out" / "lesions.html").read_text().count("<image href=") == 2
+
+
+def test_lesions_of_a_picture_keep_their_numbers(pictures: Path, tmp_path: Path) -> None:
+    numbers = pictures / "many.png"
+    found = one_slice(pictures, tmp_path / "out", spacing_mm=(2, 2), instances=numbers)
+    assert [row["lesion"] for row in found["scans"][0]["lesions"]] == [40, 60]
+
+
+@pytest.mark.parametrize(
+    ("scans", "options", "reason", "said"),
+    [
+        ((), {}, Reason.NO_SCALE, "--spacing"),
+        (("{}/smaller.png",), {}, Reason.MASK_MISMATCH, "(1, 39, 44)"),
+        (("{}/colour.png",), {}, Reason.NOT_HU, "a picture in colour"),
+        (("{}/slice.nii.gz",), {}, Reason.FORMAT_REFUSED, "gzip"),
+        ((), {"source": "slice.png"}, Reason.UNKNOWN_LABEL, "label values"),
+        ((), {"instances": "smaller.png"}, Reason.MASK_MISMATCH, "instances of (1, 39, 44)"),
+        ((), {"instances": "slice.png"}, Reason.MASK_MISMATCH, "without a voxel labelled"),
+    ],
+)
+def test_pictures_that_cannot_be_used(
+    pictures: Path,
+    tmp_path: Path,
+    scans: tuple[str, ...],
+    options: dict[str, Any],
+    reason: Reason,
+    said: str,
+) -> None:
+    scale = {} if reason is Reason.NO_SCALE else {"spacing_mm": (1.9, 2.0)}
+    if "instances" in options:
+        options = {"instances": pictures / options["instances"]}
+    with pytest.raises(InputRefused, match=re.escape(said)) as refused:
+        one_slice(pictures, tmp_path / "out", *scans, **scale, **options)
+    assert refused.value.reason is reason
+
+
+def test_a_picture_without_scale_is_a_volume_of_which_nothing_is_said_in_mm(
+    pictures: Path,
+) -> None:
+    with DecodeWorker(Limits()) as worker:
+        volume = read_ct_picture(
+            pictures / "slice.png", (-200.0, 300.0), None, ReadOptions(), worker
+        )
+    assert volume.spacing_mm is None
+    assert np.abs(np.asarray(volume.pixels[0])[corpus.drawn()[SLICE] == 2] - 150).max() <= 2
+    scan = LabelledScan("a", volume.grid, corpus.drawn()[SLICE][None], volumes=[volume])
+    with pytest.raises(InputRefused, match="spacing is unknown") as refused:
+        measured(scan)
+    assert refused.value.reason is Reason.NO_SCALE
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"spacing_mm": (0.0, 1.0)},
+        {"spacing_mm": (1.0, 1.0), "window_hu": (300.0, -200.0)},
+        {"source": "labels.nii.gz", "spacing_mm": (1.0, 1.0)},
+    ],
+)
+def test_scales_that_are_none(pictures: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="--"):
+        one_slice(pictures, tmp_path / "out", **options)
+
+
+@pytest.mark.parametrize("text", ["a", "1,2,3", "nan", "inf,1", ""])
+def test_pairs_of_numbers_are_two_numbers(text: str) -> None:
+    with pytest.raises(ConfigError, match="--spacing"):
+        pair_of(text, "--spacing")
+
+
+REAL = DATA / "kits19_ct_slices"
+
+
+@pytest.mark.skipif(
+    not REAL.is_dir(), reason="NO REAL CT SLICES (set RENALKIT_DATA): pictures of them are NOT read"
+)
+def test_real_slices_are_measured_in_their_plane(tmp_path: Path) -> None:
+    with (REAL / "manifest.csv").open() as file:
+        rows = [r for r in csv.DictReader(file) if int(r["tumor_px"]) > 2000][::30]
+    assert len(rows) >= 2
+    for row in rows:
+        y, x = float(row["spacing_y_mm"]), float(row["spacing_x_mm"])
+        scan = scans_of([f"nephrographic={REAL / row['image']}"])
+        request = LesionsRequest(
+            REAL / row["mask"], tmp_path / row["case_id"], scan, spacing_mm=(y, x)
+        )
+        (found,) = run_lesions(request, Silent())["scans"]
+        largest = found["lesions"][0]
+        # A disc of the tumour's area is not wider than the tumour.
+        disc = 2 * math.sqrt(int(row["tumor_px"]) * y * x / math.pi)
+        assert len(found["lesions"]) > 1 or largest["axial_diameter_mm"] > 0.95 * disc
+        assert largest["axial_diameter_mm"] < 250
