@@ -92,6 +92,25 @@ def whole(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any,
     return analysed(path, folder / "out", given, masks=masks, frame=frame, dicom=True)
 
 
+@pytest.fixture(scope="session")
+def boxed(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The analysis with the boxes that the phantom tells of."""
+    path = next((phantom / "dicom").rglob("*.dcm"))
+    return analysed(path, tmp_path_factory.mktemp("boxed"), regions=phantom / "boxes.csv")[0]
+
+
+@pytest.fixture(scope="session")
+def of_a_folder(
+    phantom: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Path]:
+    """A folder with the cine and a note, analysed without any region: summary and results."""
+    folder, out = tmp_path_factory.mktemp("in"), tmp_path_factory.mktemp("out")
+    shutil.copy(next((phantom / "dicom").rglob("*.dcm")), folder / "a.dcm")
+    (folder / "notes.txt").write_text("nothing")
+    request = AnalyseRequest(folder, out, ceus_settings(None, SETTINGS))
+    return run_analyse(request, Silent()), out
+
+
 def test_every_file_of_the_results_is_there(whole: tuple[Any, Path]) -> None:
     _, folder = whole
     names = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
@@ -145,14 +164,15 @@ def test_the_same_words_again_keep_what_is_there(
     assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
 
 
-def test_a_box_table_as_ingest_takes_it(phantom: Path, cine: Path, tmp_path: Path) -> None:
-    found, _ = analysed(cine, tmp_path / "out", regions=phantom / "boxes.csv")
-    assert set(found["perfusion"]["regions"]) == {"lesion"}
-    assert any("ellipse" in words for words in found["warnings"])
+def test_a_box_table_as_ingest_takes_it(boxed: Any) -> None:
+    assert set(boxed["perfusion"]["regions"]) == {"lesion"}
+    assert any("ellipse" in words for words in boxed["warnings"])
 
 
-def test_without_a_region_there_are_no_figures(cine: Path, tmp_path: Path) -> None:
-    found, folder = analysed(cine, tmp_path / "out")
+def test_without_a_region_there_are_no_figures(of_a_folder: tuple[dict[str, Any], Path]) -> None:
+    summary, out = of_a_folder
+    (one,) = summary["analysed"]
+    found, folder = one["analysis"], out / one["folder"]
     assert found["perfusion"] is None
     assert found["maps"] == []
     assert any("no region given" in words for words in found["warnings"])
@@ -171,8 +191,10 @@ def test_without_the_dynamic_range_figures_are_of_grey_levels(
     assert any("dynamic range not given" in words for words in found["warnings"])
 
 
-def test_the_injection_is_the_zero_of_the_times(phantom: Path, cine: Path, tmp_path: Path) -> None:
-    plain, _ = analysed(cine, tmp_path / "a", regions=phantom / "boxes.csv")
+def test_the_injection_is_the_zero_of_the_times(
+    boxed: Any, phantom: Path, cine: Path, tmp_path: Path
+) -> None:
+    plain = boxed
     given = (*SETTINGS, "injection_s=-4")
     later, _ = analysed(cine, tmp_path / "b", given, regions=phantom / "boxes.csv")
     first, second = (
@@ -184,16 +206,11 @@ def test_the_injection_is_the_zero_of_the_times(phantom: Path, cine: Path, tmp_p
     assert any("injection given" in words for words in later["warnings"])
 
 
-def test_a_folder_is_analysed_file_by_file(phantom: Path, cine: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    shutil.copy(cine, folder / "a.dcm")
-    (folder / "notes.txt").write_text("nothing")
-    request = AnalyseRequest(folder, tmp_path / "out", ceus_settings(None, SETTINGS))
-    summary = run_analyse(request, Silent())
+def test_a_folder_is_analysed_file_by_file(of_a_folder: tuple[dict[str, Any], Path]) -> None:
+    summary, out = of_a_folder
     assert [a["file"] for a in summary["analysed"]] == ["a.dcm"]
     assert [r["file"] for r in summary["refused"]] == ["notes.txt"]
-    assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
+    assert json.loads((out / "summary.json").read_text()) == summary
 
 
 def damaged(cine: Path, to: Path, frames: Sequence[int]) -> Path:
