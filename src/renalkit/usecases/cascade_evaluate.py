@@ -78,6 +78,8 @@ def evaluate_scans(
             "level": found.plan.level,
             "size": found.size.value,
             "main_criterion": MAIN,
+            "criteria": list(CRITERIA),
+            "sizes": [way.value for way in Size],
         },
         "cohort": scan_counts(found.cohort),
         "systems": systems,
@@ -121,10 +123,12 @@ def _figures(found: RunScans, system: SystemScans) -> Json:
 
 
 def _by_other_size(scans: Sequence[ScanLesions], plan: BootstrapPlan, way: Size) -> Json:
-    """Of another way of measuring, what depends on it: recall and classes by size."""
+    """What P5 tells by size, where another way of measuring tells it."""
     found = scan_figures(scans, plan, way)["criteria"]
-    names = ("by_size", "large", "classes")
-    return {rule: {n: figures[n] for n in names} for rule, figures in found.items()}
+    return {
+        rule: {"large": figures["large"], "classes": figures["classes"][:1]}
+        for rule, figures in found.items()
+    }
 
 
 # ---------------------------------------------------------------- masks
@@ -250,7 +254,7 @@ def _comparisons(found: RunScans) -> Json:
             one, two = (_patient_means(side, name, people) for side in zip(*pairs, strict=True))
             row = paired_rows(found.plan, one, two, people)
             if row is not None:
-                rows.append(about | {"metric": f"Dice, {name}", "n_frames": len(pairs)} | row)
+                rows.append(about | {"metric": f"Dice, {name}", "n_scans": len(pairs)} | row)
         for metric, kind in (("Lesions found", 0), ("Named rightly, of all", 1)):
             one, two = (
                 np.array([v for c in side for v in _hits(c.compared)[kind]], np.float64)

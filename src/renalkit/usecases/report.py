@@ -26,6 +26,8 @@ from renalkit.store.predictions import load_predictions
 from renalkit.store.runs import RunFolder, amending_manifest
 from renalkit.store.splits import load_split
 from renalkit.systems import get_system
+from renalkit.usecases.cascade_evaluate import KIND
+from renalkit.usecases.cascade_report import cascade_cards, scan_courses, scan_tiles
 from renalkit.usecases.experiment import jobs_of
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.reporting import read_reporting
@@ -82,12 +84,15 @@ def read_source(run: RunFolder, cohort: Path | None, *, pictures: bool = True) -
     labels = [_label(s["label"]) for s in metrics["systems"]]
     stored = _optional(run.experiment_json) or {}
     settings = stored.get("settings", {})
-    cases = _cases(run.cases)
-    shown, without = (
-        _pictures(run, metrics, cases, (cohort, _remembered(run, settings)))
-        if pictures
-        else ({}, "Pictures were not asked for.")
-    )
+    scans = metrics.get("kind") == KIND
+    cases = () if scans else _cases(run.cases)
+    shown: dict[str, list[ChosenCase]] = {}
+    tiles: dict[str, list[Tile]] = {}
+    without, where = "Pictures were not asked for.", (cohort, _remembered(run, settings))
+    if pictures and scans:
+        tiles, without = _scan_pictures(run, metrics, where)
+    elif pictures:
+        shown, without = _pictures(run, metrics, cases, where)
     folds = {
         label: [int(f) for f in s["folds"]]
         for label, s in zip(labels, metrics["systems"], strict=True)
@@ -120,9 +125,12 @@ def read_source(run: RunFolder, cohort: Path | None, *, pictures: bool = True) -
         if run.experiment_toml.exists()
         else "",
         split=_split(run),
-        cards=_cards([str(s["system"]) for s in metrics["systems"]]),
+        cards=_cards([str(s["system"]) for s in metrics["systems"]])
+        | cascade_cards([str(s["system"]) for s in metrics["systems"]]),
         layers={x: read_json(run.complexity(x)) for x in labels if run.complexity(x).exists()},
-        courses={
+        courses=scan_courses(run, metrics["systems"])
+        if scans
+        else {
             label: [
                 _course(run.fold(label, f).history, f, done.get((label, f), {}).get("best_epoch"))
                 for f in folds[label]
@@ -136,6 +144,7 @@ def read_source(run: RunFolder, cohort: Path | None, *, pictures: bool = True) -
         without_pictures=without,
         mapped=[x for x in labels if any((run.system(x) / "attention").glob("*.png"))],
         authors=read_reporting(run).plain,
+        tiles=tiles,
     )
 
 
@@ -324,6 +333,14 @@ def _pictures(
         if chosen:
             found[label] = chosen
     return found, ""
+
+
+def _scan_pictures(
+    run: RunFolder, metrics: Json, where: tuple[Path | None, Path | None]
+) -> tuple[dict[str, list[Tile]], str]:
+    """Lesions on their scans, or why there are none."""
+    cohort, why = _run_cohort(metrics, where)
+    return ({}, why) if cohort is None else (scan_tiles(run, metrics["systems"], cohort), "")
 
 
 def _remembered(run: RunFolder, settings: Json) -> Path | None:

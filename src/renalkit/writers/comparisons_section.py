@@ -136,7 +136,7 @@ def _pooled(reference: str, rows: Sequence[Json]) -> Table:
 
 def _cases(row: Json) -> str:
     """Number of images or lesions where the mean is over these."""
-    for key, noun in (("n_frames", "image"), ("n_lesions", "lesion")):
+    for key, noun in (("n_frames", "image"), ("n_scans", "scan"), ("n_lesions", "lesion")):
         if key in row:
             return plural(int(row[key]), noun).replace(" ", NO_BREAK)
     return ""

@@ -347,18 +347,19 @@ def _stacked(values: Any, bins: int = 80, room: float = 0.72) -> tuple[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A confusion matrix: rows truth, columns call."""
+    """A confusion matrix: rows truth, columns call; the same classes unless columns are given."""
 
     title: str
     classes: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
+    columns: tuple[str, ...] = ()
 
 
 def confusion(matrices: Sequence[Matrix]) -> Svg:
     """Confusion matrices side by side; the shade is the share of the row, the words the counts."""
     n_cols = min(4 if len(matrices[0].classes) < 3 else 3, len(matrices))
     n_rows = ceil(len(matrices) / n_cols)
-    side = 1.15 + 0.42 * len(matrices[0].classes)
+    side = 1.15 + 0.42 * max(len(m.columns or m.classes) for m in matrices)
 
     def fill(canvas: Canvas) -> None:
         shades = LinearSegmentedColormap.from_list("ink", ["#FFFFFF", "#3E7CB1"])
@@ -366,9 +367,9 @@ def confusion(matrices: Sequence[Matrix]) -> Svg:
             counts = np.asarray(m.counts, dtype=float)
             totals = counts.sum(axis=1, keepdims=True)
             parts = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
-            k = len(m.classes)
+            k, n = len(m.classes), len(m.columns or m.classes)
             ax.pcolormesh(
-                np.arange(k + 1),
+                np.arange(n + 1),
                 np.arange(k + 1),
                 parts,
                 cmap=shades,
@@ -377,7 +378,7 @@ def confusion(matrices: Sequence[Matrix]) -> Svg:
                 edgecolors="white",
                 linewidth=1.5,
             )
-            for row, column in np.ndindex(k, k):
+            for row, column in np.ndindex(k, n):
                 dark = parts[row, column] > 0.9  # from here on white is easier to read than ink
                 words = f"{int(counts[row, column])}"
                 ax.text(
@@ -400,9 +401,10 @@ def confusion(matrices: Sequence[Matrix]) -> Svg:
                         color="white" if dark else INK,
                     )
             names = [_short(c, 14) for c in m.classes]
-            ax.set_xticks(np.arange(k) + 0.5, names)
+            called = [_short(c, 14) for c in m.columns or m.classes]
+            ax.set_xticks(np.arange(n) + 0.5, called)
             ax.set_yticks(np.arange(k) + 0.5, names, rotation=90, va="center")
-            ax.set(xlim=(0, k), ylim=(k, 0), aspect="equal")
+            ax.set(xlim=(0, n), ylim=(k, 0), aspect="equal")
             ax.tick_params(length=0)
             for spine in ax.spines.values():
                 spine.set_visible(False)
@@ -426,14 +428,16 @@ class Course:
 _COURSE_PANELS = (
     ("Loss", (("train_loss", "-"), ("validation_loss", (0, (4, 1.5)))), None),
     ("Validation Dice", (("dice", "-"),), (0.0, 1.0)),
+    ("Validation Dice, kidney", (("dice_kidney", "-"),), (0.0, 1.0)),
+    ("Validation Dice, mass", (("dice_mass", "-"),), (0.0, 1.0)),
     ("Validation AUC", (("auc", "-"),), (0.0, 1.0)),
     ("Validation accuracy", (("accuracy", "-"),), (0.0, 1.0)),
 )
 
 
-def learning_curves(courses: Sequence[Course], place: int = 0) -> Svg:
+def learning_curves(courses: Sequence[Course], place: int = 0, unit: str = "Epoch") -> Svg:
     """Loss and validation figures over the epochs; a shade of the system's colour per fold, a mark
-    at the kept epoch. place: of the system.
+    at the kept epoch. place: of the system. unit: what is counted in place of epochs.
     """
     tones = shades(place, len(courses))
     panels = [
@@ -450,13 +454,14 @@ def learning_curves(courses: Sequence[Course], place: int = 0) -> Svg:
                 for name, style in lines:
                     _course_line(ax, course, (name, style), tone, mark(place))
             ax.set_title(title)
-            ax.set_xlabel("Epoch")
+            ax.set_xlabel(unit)
             if limits:
                 ax.set_ylim(*limits)
             else:
                 ax.set_ylim(bottom=0)
         axes[0].plot([], [], color=INK, linestyle="-", label="training")
-        axes[0].plot([], [], color=INK, linestyle=(0, (4, 1.5)), label="validation")
+        if any(v is not None for c in courses for v in c.values.get("validation_loss", ())):
+            axes[0].plot([], [], color=INK, linestyle=(0, (4, 1.5)), label="validation")
         axes[0].legend(loc="lower left")  # the loss starts at 0, so there is room below
 
     return drawn(2.35 * max(2, len(panels)), 2.1, fill)
@@ -584,8 +589,11 @@ class FrocLine:
     place: int = 0
 
 
-def free_response(curves: Sequence[FrocLine]) -> Svg:
-    """Free-response curves as steps, each ending in a marker where the mask's own threshold is."""
+def free_response(curves: Sequence[FrocLine], unit: str = "image") -> Svg:
+    """Free-response curves as steps, each ending in a marker where the mask's own threshold is.
+
+    unit: what false marks are counted per.
+    """
 
     def fill(canvas: Canvas) -> None:
         ax = canvas.subplots()
@@ -606,7 +614,7 @@ def free_response(curves: Sequence[FrocLine]) -> Svg:
                 clip_on=False,
             )
         ax.set(xlim=(0, max(0.1, 1.08 * widest)), ylim=(0, 1))
-        ax.set_xlabel("False marks per image")
+        ax.set_xlabel(f"False marks per {unit}")
         ax.set_ylabel("Sensitivity (lesions)")
         ax.grid(color="#E4E4E4", linewidth=0.6)
         ax.set_axisbelow(True)

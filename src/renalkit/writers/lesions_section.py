@@ -113,7 +113,7 @@ def _range(values: Sequence[int]) -> str:
 
 def _recall_by_size(source: ReportSource, systems: Sequence[Json]) -> Figure:
     sizes = list(dict.fromkeys(str(b["size"]) for s in systems for b in s["by_size"]))
-    sizes.sort(key=_lower_edge)
+    sizes.sort(key=lower_edge)
     items: list[Interval] = []
     rows: list[tuple[object, ...]] = []
     for size in sizes:
@@ -137,7 +137,7 @@ def _recall_by_size(source: ReportSource, systems: Sequence[Json]) -> Figure:
     )
 
 
-def _lower_edge(size: str) -> float:
+def lower_edge(size: str) -> float:
     """Where a size bin begins: 'under 5 mm', '5 to 10 mm', '40 mm and over'."""
     first = size.split()[0]
     return 0.0 if first == "under" else float(first)

@@ -21,6 +21,7 @@ from renalkit.writers import (
     readers_sections,
     reproduction_section,
     results_sections,
+    scan_sections,
     study_sections,
     systems_sections,
     usefulness_sections,
@@ -52,6 +53,8 @@ class RenderedReport:
 
 def build_document(source: ReportSource) -> Document:
     """All sections that this run has something to say in, in the order of a paper."""
+    if source.scans:
+        return page_of(source, "Renal masses on CT: results", scan_sections.sections(source))
     made: tuple[Section | None, ...] = (
         study_sections.summary(source),
         reproduction_section.reproduction(source),

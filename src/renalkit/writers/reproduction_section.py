@@ -33,7 +33,7 @@ def reproduction(source: ReportSource) -> Section | None:
         ("reproduction", "Classification", CLASSIFICATION),
         ("reproduction-masks", "Segmentation", SEGMENTATION),
     )
-    for name, title, metrics in tasks:
+    for name, title, metrics in () if source.scans else tasks:
         table = _table(source, found, (name, title), metrics)
         if table is not None:
             blocks.append(table)

@@ -70,7 +70,7 @@ class ReportSource:
     patients of its parts.
     cards: by system name. layers: complexity.json by label. pictures: chosen cases by label;
     without_pictures: why there are none. mapped: labels of systems with maps of attention.
-    authors: what reporting.toml says.
+    authors: what reporting.toml says. tiles: of a run with scans, pictures of lesions by label.
     """
 
     name: str
@@ -101,6 +101,12 @@ class ReportSource:
     without_pictures: str = ""
     mapped: Sequence[str] = ()
     authors: Json = field(default_factory=lambda: {})
+    tiles: Mapping[str, Sequence[Tile]] = field(default_factory=lambda: {})
+
+    @property
+    def scans(self) -> bool:
+        """Whether the run is about CT scans, whose figures are other ones."""
+        return self.metrics.get("kind") == "scans"
 
     @property
     def systems(self) -> list[Json]:

@@ -154,7 +154,7 @@ def cards(source: ReportSource) -> Section | None:
             blocks.append(
                 Folded(
                     f"{name}: {plural(len(card['open_choices']), 'choice')} left open by the paper",
-                    (_choices_table(name, card),),
+                    (choices_table(name, card),),
                 )
             )
     uses = dict.fromkeys(str(card["intended_use"]) for card in source.cards.values())
@@ -235,7 +235,8 @@ def _basis(claim: Json) -> str:
     ).replace(" and ", ", ")
 
 
-def _choices_table(name: str, card: Json) -> Table:
+def choices_table(name: str, card: Json) -> Table:
+    """What a paper leaves open, and what is chosen here."""
     table = TableBuilder(
         f"choices-{name}",
         f"{name}: choices the paper leaves open.",
