@@ -23,8 +23,7 @@ def save_scan(folder: Path, scan: FoundScan) -> None:
     make_folder(folder)
 
     def fill(path: Path) -> None:
-        with path.open("wb") as file:
-            np.savez_compressed(file, labels=scan.labels, instances=scan.instances)
+        np.savez_compressed(path, labels=scan.labels, instances=scan.instances)
 
     write_with(folder / f"{scan.key.text}.npz", fill)
     write_json(
