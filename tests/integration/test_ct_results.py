@@ -306,6 +306,25 @@ def test_a_scan_from_nifti_returns_to_its_own_file(tmp_path: Path, worker: Decod
     assert not (tmp_path / "out" / "dicom").exists()
 
 
+def test_frames_of_one_object_get_everything_but_dicom(
+    made: Of, tmp_path: Path, worker: DecodeWorker
+) -> None:
+    files = made(Geometry.REVERSED).files
+    frames = hd.legacy.LegacyConvertedEnhancedCTImage(
+        [pydicom.dcmread(path) for path in files], "1.2.3", 5, "1.2.3.4", 1
+    )
+    frames.save_as(tmp_path / "frames.dcm")
+    (series,) = read_ct_series([tmp_path / "frames.dcm"], ReadOptions(), worker).series
+    scan = ScanFiles(series.volume, [tmp_path / "frames.dcm"])
+    options = ResultOptions("a", CLASSES, written=NOW)
+    result = write_scan_results(found_on(series.volume), scan, tmp_path / "out", options)
+    assert list(result["not_written"]) == ["dicom"]
+    image = nibabel.load(tmp_path / "out" / "labels.nii.gz")
+    assert np.array_equal(
+        np.asarray(image.dataobj).transpose(2, 1, 0), made(Geometry.REVERSED).found.labels
+    )
+
+
 def test_nothing_found_is_said_and_leaves_no_segmentation(made: Of, tmp_path: Path) -> None:
     one = made(Geometry.PLAIN)
     none = np.zeros(one.volume.grid.shape, np.uint8)

@@ -1,10 +1,11 @@
 """How do DICOM CT series become studies of volumes in Hounsfield units?
 
-Headers of all files are read first and judged (`dicom_ct_slice`), then sorted into stacks
-(`dicom_ct_stacks`); then every slice is decoded once in the decode worker, which can be killed. The
-volumes that come out decode lazily, slice by slice, so memory does not grow with a series. A slice
-whose pixels are damaged is refused, and the rest is judged again as if it had not come. Of the
-header remain scanner, age, sex, geometry and the contrast phase.
+Headers of all files, and of the frames of multi-frame objects, are read first and judged
+(`dicom_ct_slice`), then sorted into stacks (`dicom_ct_stacks`); then every slice is decoded once in
+the decode worker, which can be killed. The volumes that come out decode lazily, slice by slice, so
+memory does not grow with a series. A slice whose pixels are damaged is refused, and the rest is
+judged again as if it had not come. Of the header remain scanner, age, sex, geometry and the
+contrast phase.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from renalkit.readers.dicom_ct_slice import (
     NotASlice,
     decode_known,
     payload_of,
-    read_ct_slice,
+    read_ct_slices,
 )
 from renalkit.readers.dicom_ct_stacks import SliceStack, stack_of, stacks_of
 from renalkit.readers.dicom_identity import identity_conflicts
@@ -131,7 +132,7 @@ def read_ct_series(
         read = _series(group, options, worker, keyed_path)
         series += read.series
         reports += read.reports
-    return ReadSeries(tuple(series), tuple(reports))
+    return ReadSeries(tuple(series), _by_file(reports))
 
 
 def read_dicom_ct(
@@ -172,7 +173,7 @@ def read_dicom_ct(
             series += read.series
             reports += read.reports
         if not series:
-            yield ReadResult(None, tuple(reports))
+            yield ReadResult(None, _by_file(reports))
             continue
         key = pseudonyms.patient(patient)
         conflict = (conflicts[patient],) if patient in conflicts else ()
@@ -187,7 +188,7 @@ def read_dicom_ct(
                 *conflict,
             ),
         )
-        yield ReadResult(study, tuple(reports))
+        yield ReadResult(study, _by_file(reports))
 
 
 def slices_of(volume: Volume, files: Sequence[Path], options: ReadOptions) -> tuple[CtSlice, ...]:
@@ -239,8 +240,8 @@ def _inspect_all(
     seen: dict[str, str] = {}
     for path in sorted(files, key=lambda p: str(p).encode("utf-8", "surrogateescape")):
         try:
-            one = read_ct_slice(path, options, patient_of(path) if patient_of else None)
-            _check_instance(one, seen)
+            found = read_ct_slices(path, options, patient_of(path) if patient_of else None)
+            _check_instance(found[0], seen)
         except NotASlice as skipped:
             reports.append(FileReport(path, Outcome.SKIPPED, (skipped.defect,)))
         except InputRefused as refused:
@@ -249,7 +250,7 @@ def _inspect_all(
             why = (_as_defect(unreadable(error)),)
             reports.append(FileReport(path, Outcome.REFUSED, why))
         else:
-            slices.append(one)
+            slices += found
     return _Inspected(tuple(slices), tuple(reports))
 
 
@@ -267,6 +268,22 @@ def _check_instance(one: CtSlice, seen: dict[str, str]) -> None:
     if f"{uid} met" in seen:
         raise NotASlice(Reason.DUPLICATE_FILE, "the same file again")
     seen[f"{uid} met"] = ""
+
+
+def _by_file(reports: Sequence[FileReport]) -> tuple[FileReport, ...]:
+    """One report per file: a multi-frame object has one per frame, and is used if a frame is."""
+    of: dict[Path, list[FileReport]] = {}
+    for report in reports:
+        of.setdefault(report.path, []).append(report)
+    return tuple(_joined(path, told) for path, told in of.items())
+
+
+def _joined(path: Path, told: Sequence[FileReport]) -> FileReport:
+    reasons = tuple(dict.fromkeys(d for report in told for d in report.reasons))
+    outcomes = {report.outcome for report in told}
+    if outcomes & {Outcome.USED, Outcome.WARNED}:
+        return FileReport(path, Outcome.WARNED if reasons else Outcome.USED, reasons)
+    return FileReport(path, max(outcomes, key=[Outcome.SKIPPED, Outcome.REFUSED].index), reasons)
 
 
 def _as_defect(refused: InputRefused) -> Defect:
@@ -312,7 +329,7 @@ def _series(
 def _same_pixels(options: ReadOptions) -> Callable[[CtSlice, CtSlice], bool]:
     def same(one: CtSlice, other: CtSlice) -> bool:
         scale = (one.slope, one.intercept) == (other.slope, other.intercept)
-        return scale and payload_of(one.path, options) == payload_of(other.path, options)
+        return scale and payload_of(one, options) == payload_of(other, options)
 
     return same
 
@@ -333,7 +350,7 @@ def _decoded(
         damaged: dict[int, InputRefused] = {}
         for at, one in enumerate(stack.slices):
             try:
-                decoded = worker.run("dicom-ct", one.path, request)
+                decoded = worker.run("dicom-ct", one.path, request | _frame_options(one))
                 hu = decoded.pixels
                 if hu.shape != (one.about.rows, one.about.cols) or hu.dtype != np.dtype("<i2"):
                     raise InputRefused(Reason.CHANGED_DURING_READ, "a file that changed meanwhile")
@@ -372,6 +389,12 @@ def _decoded(
     defects = (*stack.defects, *sorted(own, key=lambda d: (d.reason, d.words)))
     reports += [_used(one, stack.defects) for one in stack.slices]
     return CtSeries(volume, stack.slices, defects), reports
+
+
+def _frame_options(one: CtSlice) -> dict[str, Any]:
+    if one.frame is None:
+        return {}
+    return {"frame": one.frame, "rescale": [one.slope, one.intercept]}
 
 
 def _damage(stack: SliceStack, count: int) -> tuple[Defect, ...]:

@@ -1,4 +1,4 @@
-"""What does one CT slice file say of its place, its values and its scan?
+"""What does one CT slice, a file or a frame of one, say of its place, its values and its scan?
 
 Positions and directions are LPS (PS3.3 C.7.6.2). Values become Hounsfield units by the slice's own
 rescale slope and intercept (C.11.1): int16, rounded where the slope is fractional, never below
@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from renalkit.readers.dicom_identity import (
     read_scanner,
 )
 from renalkit.readers.dicom_pixels import (
+    FramePlace,
     PixelDescription,
     decode_payload,
     describe,
@@ -46,6 +48,7 @@ Vector = tuple[float, float, float]
 
 _CT_CLASS = "1.2.840.10008.5.1.4.1.1.2"
 _ENHANCED_CLASSES = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
+_CLASSES = (_CT_CLASS, *_ENHANCED_CLASSES)
 _LEAST_HU = -1024
 _EXPORT_AGAIN = "export the series again from the source system"
 _PHASES: Mapping[Phase, re.Pattern[str]] = {
@@ -70,9 +73,10 @@ class NotASlice(Exception):
 class CtSlice:
     """One slice as its header describes it; pixels untouched.
 
-    row, column: unit directions of increasing column and of increasing row. position: centre of the
-    first pixel, mm. spacing_mm: (between rows, between columns). number: InstanceNumber, None
-    where missing. scan: what may tell scans in one series apart, by name.
+    frame: of a multi-frame object, from 0; None for a file of its own. row, column: unit directions
+    of increasing column and of increasing row. position: centre of the first pixel, mm. spacing_mm:
+    (between rows, between columns). number: InstanceNumber, None where missing; of a frame its own,
+    from 1. scan: what may tell scans in one series apart, by name.
     """
 
     path: Path = field(repr=False)
@@ -93,19 +97,23 @@ class CtSlice:
     scan: Mapping[str, str] = field(repr=False)
     phase: Phase | None
     defects: tuple[Defect, ...] = ()
+    frame: int | None = None
 
     @property
     def normal(self) -> npt.NDArray[np.float64]:
         return np.cross(self.row, self.column)
 
 
-def read_ct_slice(path: Path, options: ReadOptions, patient: str | None = None) -> CtSlice:
-    """Read and judge the header. patient: who it is of, when it is known better than the file.
+def read_ct_slices(
+    path: Path, options: ReadOptions, patient: str | None = None
+) -> tuple[CtSlice, ...]:
+    """Read and judge the header: one slice, or one per frame of a multi-frame object. patient: who
+    it is of, when it is known better than the file.
 
     Raises:
         NotASlice: a localizer, a report or the like.
-        InputRefused: what the pre-scan and the pixel description refuse; NOT_CT, LAYOUT_UNKNOWN
-            (multi-frame CT), NOT_HU, BAD_RESCALE, BAD_GEOMETRY, NO_SCALE, NO_PATIENT, BAD_UID.
+        InputRefused: what the pre-scan and the pixel description refuse; NOT_CT, NOT_HU,
+            BAD_RESCALE, BAD_GEOMETRY, NO_SCALE, NO_PATIENT, BAD_UID, BAD_FRAMES.
     """
     with FileSource(path) as source:
         scan = prescan_source(source, options.limits, allow_headerless=options.allow_headerless)
@@ -123,20 +131,31 @@ def read_ct_slice(path: Path, options: ReadOptions, patient: str | None = None) 
         *uids[:2],
         birth_and_sex=(values.raw(0x00100030).strip(), values.raw(0x00100040).strip()),
     )
-    row, column, position = _placed(values)
-    slope, intercept = _rescale(values)
     check_charset(values, defects)
     person = read_person(values, defects)
-    return CtSlice(
-        *(path, sha256_file(path), identity, uids[2], values.text(0x00200052)),
-        *(read_scanner(values), person, about, slope, intercept),
-        *(row, column, position, _spacing(values), _whole(values, 0x00200013)),
-        scan={name: values.raw(tag).hex() for name, tag in _SCAN_TAGS.items()},
-        phase=phase_of_words(values.text(0x0008103E), values.text(0x00181030)),
-        defects=tuple(defects),
+    whole = (path, sha256_file(path), identity, uids[2], values.text(0x00200052))
+    scanner, phase = read_scanner(values), phase_of_words(*map(values.text, _DESCRIPTIONS))
+    many = is_multi_frame(scan)
+    own = [values]
+    if many:
+        # pydicom takes half a second to import; single slices do without it.
+        from renalkit.readers.dicom_ct_frames import frame_values
+
+        own = frame_values(path, about.frames, allow_headerless=options.allow_headerless)
+    return tuple(
+        CtSlice(
+            *(*whole, scanner, person, about, *_rescale(one), *_placed(one), _spacing(one)),
+            number=frame + 1 if many else _whole(values, 0x00200013),
+            scan={name: one.raw(tag).hex() for name, tag in _SCAN_TAGS.items()},
+            phase=phase,
+            defects=tuple(defects),
+            frame=frame if many else None,
+        )
+        for frame, one in enumerate(own)
     )
 
 
+_DESCRIPTIONS = (0x0008103E, 0x00181030)
 _SCAN_TAGS = {
     "acquisition number": 0x00200012,
     "temporal position": 0x00200100,
@@ -171,18 +190,14 @@ def _check_kind(scan: Prescan) -> None:
     kinds = values.text(0x00080008).upper().split("\\")
     if sop_class == "1.2.840.10008.1.3.10":
         raise NotASlice(Reason.DICOMDIR_IGNORED, "a directory file; the folder itself is walked")
-    if scan.pixel_data is None and sop_class != _CT_CLASS:
+    if scan.pixel_data is None and sop_class not in _CLASSES:
         raise NotASlice(Reason.NOT_AN_IMAGE_OBJECT, "a DICOM object that is not an image")
     if values.text(0x00080060) == "CT" and sop_class.startswith("1.2.840.10008.5.1.4.1.1.7"):
         raise NotASlice(Reason.NOT_AN_IMAGE_OBJECT, "a captured page, such as a dose report")
-    if sop_class in _ENHANCED_CLASSES:
-        raise InputRefused(
-            Reason.LAYOUT_UNKNOWN,
-            "a multi-frame CT object",
-            expected="a file per slice",
-            remedy="export the series as single slices (classic CT images)",
-        )
-    if sop_class != _CT_CLASS or values.text(0x00080060) not in ("CT", ""):
+    if sop_class not in (_CT_CLASS, *_ENHANCED_CLASSES) or values.text(0x00080060) not in (
+        "CT",
+        "",
+    ):
         raise InputRefused(
             Reason.NOT_CT,
             "a DICOM image that is not CT",
@@ -193,10 +208,16 @@ def _check_kind(scan: Prescan) -> None:
         raise NotASlice(Reason.LOCALIZER, "a localizer (scout view)")
 
 
+def is_multi_frame(scan: Prescan) -> bool:
+    """Whether the object keeps its slices as frames (enhanced or legacy converted CT)."""
+    return (scan.values.text(0x00080016) or scan.values.text(0x00020002)) in _ENHANCED_CLASSES
+
+
 def _describe(scan: Prescan, limits: Limits) -> PixelDescription:
     """The pixel description. MONOCHROME1 turns the display round, not the values."""
     about = describe(scan, limits)
-    if about.samples != 1 or about.palette is not None or about.frames != 1:
+    several = about.frames != 1 and not is_multi_frame(scan)
+    if about.samples != 1 or about.palette is not None or several:
         raise InputRefused(
             Reason.BAD_PIXEL_DESCRIPTION,
             f"a CT slice of {about.samples} samples per pixel and {about.frames} frames",
@@ -283,14 +304,33 @@ def hounsfield(stored: npt.NDArray[Any], slope: float, intercept: float) -> Hu:
     return np.clip(hu, _LEAST_HU, 32767).astype(np.int16)
 
 
-def payload_of(path: Path, options: ReadOptions) -> bytes:
+def payload_of(one: CtSlice, options: ReadOptions) -> bytes:
     """The bytes of a slice's pixels as they lie in the file. InputRefused as `prescan`."""
+    return _payload(one.path, one.frame or 0, options.limits, options.allow_headerless)[0]
+
+
+def _payload(
+    path: Path, frame: int, limits: Limits, headerless: bool
+) -> tuple[bytes, PixelDescription, Prescan]:
+    facts = path.stat()
+    stamp = (facts.st_mtime_ns, facts.st_size)
+    scan, about, places = _scanned(path, stamp, limits, headerless)
+    if frame >= len(places):
+        raise InputRefused(Reason.CHANGED_DURING_READ, "a file that has fewer frames than before")
     with FileSource(path) as file:
-        limits = options.limits
-        scan = prescan_source(file, limits, allow_headerless=options.allow_headerless)
-        source = scan.inflated or file
-        (place,), _ = frame_places(scan, _describe(scan, limits), source)
-        return read_payload(source, place)
+        return read_payload(scan.inflated or file, places[frame]), about, scan
+
+
+@lru_cache(maxsize=1)
+def _scanned(
+    path: Path, stamp: tuple[int, int], limits: Limits, headerless: bool
+) -> tuple[Prescan, PixelDescription, list[FramePlace]]:
+    """What the pre-scan finds, kept for the next frame of the same unchanged file."""
+    with FileSource(path) as file:
+        scan = prescan_source(file, limits, allow_headerless=headerless)
+        about = _describe(scan, limits)
+        places, _ = frame_places(scan, about, scan.inflated or file)
+    return scan, about, places
 
 
 def decode_known(found: CtSlice, payload_sha256: str, options: ReadOptions) -> Hu:
@@ -299,7 +339,7 @@ def decode_known(found: CtSlice, payload_sha256: str, options: ReadOptions) -> H
     Raises:
         InputRefused: CHANGED_DURING_READ, the file holds other pixels now.
     """
-    payload = payload_of(found.path, options)
+    payload = payload_of(found, options)
     if hashlib.sha256(payload).hexdigest() != payload_sha256:
         raise InputRefused(
             Reason.CHANGED_DURING_READ,
@@ -312,15 +352,12 @@ def decode_known(found: CtSlice, payload_sha256: str, options: ReadOptions) -> H
 def decode_ct_slice(path: Path, options: Mapping[str, Any]) -> tuple[Hu, dict[str, Any]]:
     """The decode worker's task "dicom-ct": HU (H,W) of one slice.
 
-    options: `limits` (asdict of Limits), `allow_headerless`. info: `payload_sha256`.
+    options: `limits` (asdict of Limits), `allow_headerless`; of multi-frame objects `frame` and
+    its `rescale` (slope, intercept). info: `payload_sha256`.
     """
     limits = Limits(**options.get("limits", {}))
-    scan = prescan(path, limits, allow_headerless=bool(options.get("allow_headerless")))
-    about = _describe(scan, limits)
-    slope, intercept = _rescale(scan.values)
-    with FileSource(path) as file:
-        source = scan.inflated or file
-        (place,), _ = frame_places(scan, about, source)
-        payload = read_payload(source, place)
+    frame, headerless = int(options.get("frame", 0)), bool(options.get("allow_headerless"))
+    payload, about, scan = _payload(path, frame, limits, headerless)
+    slope, intercept = options["rescale"] if "rescale" in options else _rescale(scan.values)
     hu = hounsfield(decode_payload(payload, about), slope, intercept)
     return hu, {"payload_sha256": hashlib.sha256(payload).hexdigest()}

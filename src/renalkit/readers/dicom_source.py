@@ -34,7 +34,7 @@ _PLACE = (
     "FrameOfReferenceUID",
 )
 
-_UNREADABLE = (
+UNREADABLE = (
     *(InvalidDicomError, ValueError, LookupError, TypeError, AttributeError),
     *(NotImplementedError, EOFError, struct.error),
 )
@@ -72,7 +72,7 @@ def _read(path: Path, names: tuple[str, ...], options: ReadOptions | None) -> Da
             )
             for _ in header.iterall():
                 pass  # decodes every value now, not when it is used
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise InputRefused(
                 Reason.NOT_DICOM,
                 f"a header that cannot be read ({type(error).__name__})",

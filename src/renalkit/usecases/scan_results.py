@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -104,10 +104,14 @@ def write_scan_results(
     else:
         not_written["nifti"] = "slices at uneven distances fit no NIfTI file"
     if scan.volume.source.kind == KIND and scan.files:
-        if found.labels.any():
-            files |= _dicom(found, whole, tiles, scan, output, options)
-        else:
+        slices = slices_of(scan.volume, scan.files, ReadOptions())
+        if not found.labels.any():
             not_written["dicom"] = "neither kidney nor mass was found"
+        elif slices[0].frame is not None:
+            not_written["dicom"] = "the scan is frames of one object, not single slices"
+        else:
+            source = _Archive([one.path for one in slices], scan.volume.source_axes, tiles)
+            files |= _dicom(found, whole, source, output, options)
     return {"table": table, "files": files, "not_written": not_written}
 
 
@@ -121,16 +125,19 @@ def _nifti(found: FoundScan, volume: Volume, output: Path) -> dict[str, str]:
     return files
 
 
+@dataclass(frozen=True, slots=True)
+class _Archive:
+    """The files of the slices, how their pixels lie, and a picture of each lesion."""
+
+    paths: Sequence[Path]
+    axes: str
+    tiles: Mapping[int, Tile]
+
+
 def _dicom(
-    found: FoundScan,
-    whole: MeasuredScan,
-    tiles: dict[int, Tile],
-    scan: ScanFiles,
-    output: Path,
-    options: ResultOptions,
+    found: FoundScan, whole: MeasuredScan, source: _Archive, output: Path, options: ResultOptions
 ) -> dict[str, str]:
-    slices = slices_of(scan.volume, scan.files, ReadOptions())
-    headers = [read_ct_header(one.path) for one in slices]
+    headers = [read_ct_header(path) for path in source.paths]
     by = Algorithm(
         found.system.name,
         __version__,
@@ -142,14 +149,15 @@ def _dicom(
     def label(name: str) -> ResultLabel:
         return ResultLabel(_TITLE, SERIES[name], written, repeatable=True)
 
-    marked, segments = _segments(found, whole, by, scan.volume.source_axes)
+    marked, segments = _segments(found, whole, by, source.axes)
     segmentation = ct_segmentation(
         headers, marked, segments, label("segmentation"), labelmap=options.labelmap
     )
     report = ct_report(headers, _findings(found, whole, by), label("report"), segmentation)
     # The name of a file may name the patient: in the archive the series says what it is.
     table = table_json([whole.as_json() | {"scan": "CT series"}])
-    pages = lesions_pdf(table, {("CT series", n): tile for n, tile in tiles.items()}, _TITLE)
+    pictures = {("CT series", n): tile for n, tile in source.tiles.items()}
+    pages = lesions_pdf(table, pictures, _TITLE)
     document = encapsulated_pdf(
         checked_slices(headers), pages, label("table"), _TITLE, burned_in=False
     )

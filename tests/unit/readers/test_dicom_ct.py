@@ -229,7 +229,7 @@ def all_at_one_place(index: int, data: pydicom.Dataset) -> None:
         (nowhere, Reason.BAD_GEOMETRY, Outcome.REFUSED),
         (crooked, Reason.BAD_GEOMETRY, Outcome.REFUSED),
         (of_magnetic_resonance, Reason.NOT_CT, Outcome.REFUSED),
-        (many_frames, Reason.LAYOUT_UNKNOWN, Outcome.REFUSED),
+        (many_frames, Reason.BAD_FRAMES, Outcome.REFUSED),
         (all_at_one_place, Reason.DUPLICATE_SLICE, Outcome.REFUSED),
     ],
 )
