@@ -274,6 +274,7 @@ class Book:
         scale: Mapping[str, float] | float = 1.0,
         clock: Clock = "wall_s",
         repeats: int = 0,
+        warm: bool = True,
     ) -> Json:
         """Time sides that do the same.
 
@@ -284,6 +285,8 @@ class Book:
             scale: one for all sides, or by side.
             clock: what is shown and compared; both are kept.
             repeats: 0 are the book's.
+            warm: False where each call is a process of its own that tells its memory: nothing is
+                called before it is timed.
 
         Returns:
             what is kept; more may be added to its rows.
@@ -295,10 +298,10 @@ class Book:
             raise Apart(f"{title}: nothing shows that the sides compute the same")
         for one in parity:
             one.require()
-        for _ in range(0 if self.quick else WARM_UPS):
+        for _ in range(WARM_UPS if warm and not self.quick else 0):
             for call in sides.values():
                 call()
-        memory = {name: added_mib(call) for name, call in sides.items()}
+        memory = {name: added_mib(call) if warm else None for name, call in sides.items()}
         turns = repeats or self.repeats
         found = taking_turns(sides, turns)
         rows: list[Json] = []

@@ -124,6 +124,24 @@ def test_a_comparison_without_parity_is_refused(book: ModuleType, a_book: Any) -
         a_book.compare("Speed", "s", {"ours": lambda: None}, peer="ours", parity=[])
 
 
+@pytest.mark.parametrize(("warm", "calls"), [(True, 6), (False, 3)])
+def test_processes_of_their_own_are_not_warmed_up(
+    book: ModuleType, a_book: Any, warm: bool, calls: int
+) -> None:
+    called: list[str] = []
+
+    def side() -> Any:
+        called.append("side")
+        return book.Took(2.0, 1.0, peak_mib=7.0, elsewhere=True)
+
+    table = a_book.compare(
+        "Programs", "s", {"side": side}, peer="side", parity=[book.Parity("same", 0, 0)], warm=warm
+    )
+    assert len(called) == calls
+    (row,) = table["rows"]
+    assert (row["wall_s"]["median"], row["memory_mib"]) == (2.0, 7.0)
+
+
 def test_sides_take_turns_and_each_begins_in_its_turn(book: ModuleType) -> None:
     order: list[str] = []
     sides = {name: (lambda name=name: order.append(name)) for name in "abc"}
