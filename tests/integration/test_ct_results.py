@@ -46,6 +46,7 @@ others: Any = importlib.import_module("other_programs")
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 LABEL = ResultLabel("Renal masses", 901, NOW, repeatable=True)
+archive = others.archive
 CLASSES = ("AML", "cystic", "solid")
 UNEVEN = (Geometry.UNEVEN, Geometry.MISSING_SLICE)
 
@@ -441,3 +442,15 @@ def test_any_class_has_codes_that_fit(name: str) -> None:
     answer, probability = of_class(name, codes.CLASS), of_class(name, codes.PROBABILITY)
     assert answer.value != probability.value
     assert of_class(name + "x", codes.CLASS).value != answer.value
+
+
+def test_an_archive_keeps_them_beside_their_source(made: Of, archive: Any) -> None:
+    one = made(Geometry.SHEARED)
+    archive.send(one.files)
+    series = archive.get(f"instances/{archive.instance(one.headers[0].SOPInstanceUID)}/study")
+    for name in ("segmentation", "report", "table"):
+        path = one.out / "dicom" / f"{name}.dcm"
+        archive.store(path)
+        known = archive.instance(pydicom.dcmread(path).SOPInstanceUID)
+        assert archive.bytes_of(f"instances/{known}/file") == path.read_bytes()
+        assert archive.get(f"instances/{known}/study")["ID"] == series["ID"]

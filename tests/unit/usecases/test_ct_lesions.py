@@ -9,7 +9,8 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from renalkit.readers.contract import Limits, ReadOptions
 from renalkit.readers.ct_pictures import read_ct_picture
 from renalkit.readers.decode_worker import DecodeWorker
 from renalkit.store.files import read_json
+from renalkit.usecases import ct_lesions
 from renalkit.usecases.ct_lesions import (
     LesionsRequest,
     lesions_words,
@@ -45,6 +47,18 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "corpus"))
 corpus = importlib.import_module("make_ct")
 GRID: VolumeGrid = corpus.GRID
 DATA = Path(os.environ.get("RENALKIT_DATA", Path(__file__).parents[4] / "shared" / "data"))
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[DecodeWorker]:
+    with DecodeWorker(Limits()) as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def one_worker(worker: DecodeWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One worker process for all tests: starting it takes longer than its work here."""
+    monkeypatch.setattr(ct_lesions, "DecodeWorker", lambda limits: nullcontext(worker))
 
 
 @pytest.fixture(scope="module")
@@ -478,12 +492,10 @@ def test_pictures_that_cannot_be_used(
 
 
 def test_a_picture_without_scale_is_a_volume_of_which_nothing_is_said_in_mm(
-    pictures: Path,
+    pictures: Path, worker: DecodeWorker
 ) -> None:
-    with DecodeWorker(Limits()) as worker:
-        volume = read_ct_picture(
-            pictures / "slice.png", (-200.0, 300.0), None, ReadOptions(), worker
-        )
+    path = pictures / "slice.png"
+    volume = read_ct_picture(path, (-200.0, 300.0), None, ReadOptions(), worker)
     assert volume.spacing_mm is None
     assert np.abs(np.asarray(volume.pixels[0])[corpus.drawn()[SLICE] == 2] - 150).max() <= 2
     scan = LabelledScan("a", volume.grid, corpus.drawn()[SLICE][None], volumes=[volume])
