@@ -25,7 +25,8 @@ from renalkit.metrics.detection import match_overlaps
 from renalkit.metrics.kits import CLASSES
 from renalkit.store.cohorts import table_text
 from renalkit.store.files import read_json, write_json, write_text
-from renalkit.store.runs import amending_manifest
+from renalkit.store.runs import RunFolder, amending_manifest
+from renalkit.usecases.cascade_experiment import is_cascade
 from renalkit.usecases.characteristics import write_characteristics
 from renalkit.usecases.differences import adjust_for_several, paired_rows
 from renalkit.usecases.folds import spread
@@ -92,6 +93,31 @@ def evaluate_scans(
         write_text(folder.path / "scan_lesions.csv", _lesions_csv(found))
         write_text(folder.path / "scan_marks.csv", _marks_csv(found))
     return metrics
+
+
+def is_scan_run(folder: RunFolder) -> bool:
+    """Whether a run is about CT scans, by its settings."""
+    if not folder.experiment_json.exists():
+        return False
+    return is_cascade(read_json(folder.experiment_json).get("settings") or {})
+
+
+def main_figures(metrics: Json) -> dict[str, dict[str, Json]]:
+    """What a terminal shows of each system that was tested, by name of the figure."""
+    found: dict[str, dict[str, Json]] = {}
+    for s in (s for s in metrics["systems"] if s["scans"]):
+        lesions = s["lesions"]["criteria"][MAIN]
+        large = lesions["large"]
+        found[str(s["label"])] = {
+            **{f"Dice, {c['name']}": c["dice"] for c in s["segmentation"]["classes"]},
+            "lesions found": lesions["recall"],
+            f"found from {large['from_mm']:g} mm": large["recall"],
+            "false marks per scan": lesions["false_per_picture"],
+            "named rightly, of found": lesions["classes"][0]["sizes"][0]["accuracy_found"]
+            if lesions["classes"][0]["sizes"]
+            else large["accuracy_found"],
+        }
+    return found
 
 
 def _figures(found: RunScans, system: SystemScans) -> Json:

@@ -21,6 +21,7 @@ from renalkit.domain.cohort import Cohort, study_label
 from renalkit.domain.pairs import paired_samples
 from renalkit.domain.prediction import Prediction, Unit
 from renalkit.domain.splits import Plan
+from renalkit.errors import ConfigError
 from renalkit.metrics.auc_inference import auc_estimate, mean_auc
 from renalkit.metrics.bootstrap import (
     BootstrapPlan,
@@ -38,6 +39,7 @@ from renalkit.store.files import read_json, write_json, write_text
 from renalkit.store.runs import RunFolder, amending_manifest
 from renalkit.store.splits import load_split
 from renalkit.usecases.call_figures import call_figures
+from renalkit.usecases.cascade_evaluate import KIND, evaluate_scans, is_scan_run, main_figures
 from renalkit.usecases.characteristics import write_characteristics
 from renalkit.usecases.clinical_coefficients import write_coefficients
 from renalkit.usecases.clinical_model import fit_clinical
@@ -300,8 +302,13 @@ def evaluate_run(
 
     metrics.json, comparisons.json, images.json, cases.csv; characteristics.json, subgroups.json
     and lesions.json, these as CSV too. outlines: readers' outlines, for the Dice between readers.
+    A run with CT scans: `evaluate_scans`.
     """
     folder = RunFolder(path)
+    if is_scan_run(folder):
+        if outlines is not None:
+            raise ConfigError(["--outlines: of a run with CT scans there are none"])
+        return evaluate_scans(path, progress, cohort_path)
     experiment = stored_experiment(folder)
     cohort = load_data(experiment, cohort_path)[0]
     progress.stage("clinical model")
@@ -408,6 +415,11 @@ def _cases_text(results: RunResults) -> str:
 def metrics_words(metrics: Json) -> str:
     """The main figures of a run for a terminal."""
     lines: list[str] = []
+    if metrics.get("kind") == KIND:
+        for label, figures in main_figures(metrics).items():
+            lines.append(label)
+            lines += [f"  {name:28}{_words(value)}" for name, value in figures.items()]
+        return "\n".join(lines)
     for s in metrics["systems"]:
         lines.append(
             f"{s['label']} ({s['task']}, folds {', '.join(map(str, s['folds'])) or 'none'})"

@@ -17,7 +17,7 @@ from renalkit.store.files import write_json, write_text
 from renalkit.store.runs import RunFolder, amending_manifest
 from renalkit.usecases.report import read_source
 from renalkit.usecases.reporting import CardWords, make_reporting, read_reporting
-from renalkit.usecases.results import Json
+from renalkit.usecases.results import Json, refuse_scans
 from renalkit.writers import data_words, figure_words, training_words
 from renalkit.writers.checklist import Say
 from renalkit.writers.markdown import document_md
@@ -77,6 +77,7 @@ def card_for(run: RunFolder, system: str | None) -> Json:
 
     Raises as `write_card`.
     """
+    refuse_scans(run)
     source = read_source(run, None, pictures=False)
     label = _label(source, system)
     make_reporting(run, source)

@@ -111,6 +111,7 @@ def stored_experiment(folder: RunFolder) -> Experiment:
             expected="the folder of a run",
             remedy="give the folder that holds experiment.json",
         )
+    refuse_scans(folder)
     try:
         found = Experiment.model_validate(read_json(folder.experiment_json)["settings"])
     except (KeyError, TypeError, ValueError) as error:
@@ -121,6 +122,18 @@ def stored_experiment(folder: RunFolder) -> Experiment:
             remedy="restore the file, or run the experiment again under another name",
         ) from error
     return found.found_from(folder.path)
+
+
+def refuse_scans(folder: RunFolder) -> None:
+    """StoreError for a run with CT scans, whose settings and figures are other ones."""
+    path = folder.experiment_json
+    if path.exists() and "cascade" in (read_json(path).get("settings") or {}):
+        raise StoreError(
+            "a run with CT scans",
+            where=folder.path.name,
+            expected="a run with pictures",
+            remedy="use 'renalkit evaluate' or 'renalkit report', which read runs with CT scans",
+        )
 
 
 def read_results(path: Path, progress: Progress, cohort_path: Path | None = None) -> RunResults:

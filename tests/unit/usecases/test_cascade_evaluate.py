@@ -22,7 +22,11 @@ from renalkit.store.cohorts import load_cohort
 from renalkit.store.runs import RunFolder
 from renalkit.store.scans import load_scan, save_scan, saved_scans
 from renalkit.usecases.cascade_evaluate import evaluate_scans
+from renalkit.usecases.checklists import ChecklistRequest, fill_checklists
+from renalkit.usecases.evaluate import evaluate_run, metrics_words
+from renalkit.usecases.model_card import card_for
 from renalkit.usecases.progress import Silent
+from renalkit.usecases.results import read_results
 from renalkit.usecases.scan_cases import scan_case
 from renalkit.usecases.scan_lesions import Size
 from renalkit.usecases.scan_truth import scan_truth
@@ -121,7 +125,7 @@ def test_another_way_of_measuring_is_kept(
     assert found["statistics"]["size"] == "axial diameter"
     first, again = (m["systems"][1] for m in (made[1], found))
     axial = first["sizes"]["axial diameter"]["any voxel"]
-    assert axial["by_size"] == again["lesions"]["criteria"]["any voxel"]["by_size"]
+    assert axial["large"] == again["lesions"]["criteria"]["any voxel"]["large"]
 
 
 def changed(folder: Path, change: Callable[[FoundScan], FoundScan]) -> Path:
@@ -225,3 +229,17 @@ def test_uneven_slices_are_scored_on_even_ones(made: tuple[Path, dict[str, Any]]
     case = scan_case("ct-cascade", scan, truth, TASK, Size.EQUIVALENT)
     assert case.evened
     assert {s.dice for s in case.scores.values()} == {1.0}
+
+
+def test_the_commands_know_such_a_run(made: tuple[Path, dict[str, Any]]) -> None:
+    path, metrics = made
+    assert evaluate_run(path, Silent()) == metrics
+    words = metrics_words(metrics)
+    assert "Dice, kidney and mass       1.000" in words
+    for refuses in (
+        lambda: read_results(path, Silent()),
+        lambda: fill_checklists(ChecklistRequest(path)),
+        lambda: card_for(RunFolder(path), None),
+    ):
+        with pytest.raises(StoreError, match="a run with CT scans"):
+            refuses()
