@@ -1,11 +1,12 @@
 """What all tests share: one thread, so that parallel test processes do not fight; no deadlines;
 files in memory where there is room."""
 
+import gc
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,18 @@ if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ROOM_BYTES:
 # A deadline measures the machine, not the code: nothing here is a timed assertion.
 settings.register_profile("renalkit", deadline=None)
 settings.load_profile("renalkit")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Modules and tests stay to the end: garbage is not looked for among them, now or later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
 
 NO_TORCH = """
 import sys
