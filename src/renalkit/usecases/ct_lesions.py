@@ -62,6 +62,7 @@ from renalkit.usecases.lesion_table import Json, LabelledScan, check_place, meas
 from renalkit.usecases.progress import Progress
 from renalkit.writers.lesion_page import Place, lesions_csv, lesions_html
 from renalkit.writers.overlays import Tile
+from renalkit.writers.wording import plural
 
 CSV, JSON, PAGE = "lesions.csv", "lesions.json", "lesions.html"
 MOST_PICTURES = 300
@@ -189,7 +190,7 @@ def lesions_words(table: Json) -> str:
     """The table for a terminal."""
     lines = [str(table["use"])]
     for scan in table["scans"]:
-        lines.append(f"{scan['scan']}: {len(scan['lesions'])} lesions")
+        lines.append(f"{scan['scan']}: {plural(len(scan['lesions']), 'lesion')}")
         for row in scan["lesions"]:
             words = f"  {row['lesion']} {row['side']} {row['label']}"
             words += f", {row['axial_diameter_mm']:.0f} mm"

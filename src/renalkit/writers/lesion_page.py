@@ -40,7 +40,7 @@ OUTLINES = "Blue: kidney and masses. Orange, dashed: this mass."
 _PER_ROW = 3
 _PER_PAGE = 4
 _A4_IN = (8.27, 11.69)
-_LINE_CHARS = 66
+_NOTE_CHARS = 90
 
 
 def lesions_csv(table: Json) -> str:
@@ -273,6 +273,6 @@ def _entry(canvas: Canvas, scan: Json, lesion: Json, tile: Tile | None, top: flo
             linespacing=1.35,
             color=INK,
         )
-    if doubt := _doubt(lesion):
-        told = textwrap.wrap(f"Note: {shown(doubt)}.", _LINE_CHARS + 24, max_lines=3)
+    if doubt := "; ".join((*scan["notes"], *lesion["uncertain"], *lesion["notes"])):
+        told = textwrap.wrap(f"Note: {shown(doubt)}.", _NOTE_CHARS, max_lines=3)
         canvas.text(left, top - 0.155, "\n".join(told), fontsize=6.5, va="top", color=INK)
