@@ -72,7 +72,10 @@ class FoundScan:
                 raise ValueError(f"{name} {array.dtype} {array.shape} on {self.grid.shape}")
         if int(self.labels.max(initial=0)) > CYST:
             raise ValueError(f"label {int(self.labels.max())}, expected 0 to {CYST}")
-        there = np.bincount(self.instances.ravel(), minlength=1)
+        # Slice by slice, since counting makes eight bytes of each voxel.
+        there = np.zeros(256, np.bool_)
+        for plane in self.instances:
+            there |= np.bincount(plane.ravel(), minlength=256) > 0
         numbers = (np.flatnonzero(there[1:]) + 1).tolist()
         if sorted(lesion.number for lesion in self.lesions) != numbers:
             raise ValueError(f"lesions {[v.number for v in self.lesions]}, drawn {numbers}")

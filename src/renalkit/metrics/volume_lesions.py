@@ -127,22 +127,24 @@ def connected_instances(labels: npt.NDArray[np.uint8], voxel_mm3: float) -> tupl
     and how many parts were too small to be one."""
     out = np.zeros(labels.shape, np.uint8)
     number = crumbs = 0
+    around = ndimage.find_objects((labels >= TUMOUR).view(np.uint8))
+    if not around:
+        return out, crumbs
+    near, into = labels[around[0]], out[around[0]]
     for value in (TUMOUR, CYST):
-        box = ndimage.find_objects((labels == value).view(np.uint8))
-        if not box or box[0] is None:
-            continue
         # The stub does not know that the result is a pair when no output is given.
         parts, count = cast(
-            "tuple[npt.NDArray[np.int32], int]",
-            ndimage.label(labels[box[0]] == value, np.ones((3, 3, 3))),
+            "tuple[npt.NDArray[np.int32], int]", ndimage.label(near == value, np.ones((3, 3, 3)))
         )
         sizes = np.bincount(parts.ravel(), minlength=count + 1)
+        numbers = np.zeros(count + 1, np.uint8)
         for part in sorted(range(1, count + 1), key=lambda p: -sizes[p]):
             if sizes[part] * voxel_mm3 < LEAST_MM3 or number == _MOST:
                 crumbs += 1
                 continue
             number += 1
-            out[box[0]][parts == part] = number
+            numbers[part] = number
+        into += numbers[parts]
     return out, crumbs
 
 
