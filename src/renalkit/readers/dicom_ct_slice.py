@@ -194,10 +194,7 @@ def _check_kind(scan: Prescan) -> None:
         raise NotASlice(Reason.NOT_AN_IMAGE_OBJECT, "a DICOM object that is not an image")
     if values.text(0x00080060) == "CT" and sop_class.startswith("1.2.840.10008.5.1.4.1.1.7"):
         raise NotASlice(Reason.NOT_AN_IMAGE_OBJECT, "a captured page, such as a dose report")
-    if sop_class not in (_CT_CLASS, *_ENHANCED_CLASSES) or values.text(0x00080060) not in (
-        "CT",
-        "",
-    ):
+    if sop_class not in _CLASSES or values.text(0x00080060) not in ("CT", ""):
         raise InputRefused(
             Reason.NOT_CT,
             "a DICOM image that is not CT",
