@@ -24,12 +24,11 @@ from renalkit.store.files import read_json
 from renalkit.store.runs import RunFolder
 from renalkit.systems.ct_cascade import CARD, CascadeParams
 from renalkit.usecases.experiment import SPLIT_PATHS, Label, SplitSettings
+from renalkit.usecases.hu_baseline import HU_BASELINE
 from renalkit.usecases.scan_lesions import Size
 
 Stage = Literal["kidney", "mass", "lesion"]
 STAGES: tuple[Stage, ...] = ("kidney", "mass", "lesion")
-BASELINE = "hu-threshold"
-"""Label of the rule by HU that stands beside a cascade (`renalkit.metrics.hu_baseline`)."""
 
 
 class StageTraining(Settings):
@@ -69,7 +68,7 @@ class CascadeExperiment(Settings):
 
     stages: those to train now; the same run goes on with the others later. phases: of the scans
     that are used, unknown ones not among them; empty: all. label: name in tables. baseline: whether
-    the rule by HU is compared.
+    what thresholds of HU find is compared (`renalkit.usecases.hu_baseline`).
     """
 
     name: Label
@@ -98,8 +97,8 @@ class CascadeExperiment(Settings):
     @field_validator("label")
     @classmethod
     def _not_the_rule(cls, label: str) -> str:
-        if label == BASELINE:
-            raise ValueError(f"'{BASELINE}' is the label of the rule by HU; take another")
+        if label == HU_BASELINE:
+            raise ValueError(f"'{HU_BASELINE}' is the label of the rule by HU; take another")
         return label
 
     @property

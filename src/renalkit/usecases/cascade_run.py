@@ -4,7 +4,6 @@ ended."""
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from renalkit.domain.splits import Plan
@@ -16,6 +15,7 @@ from renalkit.usecases.cascade_evaluate import evaluate_scans
 from renalkit.usecases.cascade_experiment import CascadeExperiment, read_cascade
 from renalkit.usecases.cascade_train import CascadeTraining, train_cascade_fold, used_scans
 from renalkit.usecases.divide import checked_groups, divide, keep_cohort, refuse_taken, settle
+from renalkit.usecases.hu_baseline import write_hu_baseline
 from renalkit.usecases.parts import load_data
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.report import write_report
@@ -68,7 +68,10 @@ def _refuse_plans(experiment: CascadeExperiment) -> None:
 
 def train_cascade(request: RunRequest, progress: Progress) -> dict[str, Any]:
     """Check, divide and train; `complete` tells whether every fold is finished."""
-    training = prepare_cascade(request, progress)
+    return _train(request, prepare_cascade(request, progress), progress)
+
+
+def _train(request: RunRequest, training: CascadeTraining, progress: Progress) -> dict[str, Any]:
     with other_processes(request) as helpers:
         done = [f.index for f in training.split.folds if train_cascade_fold(training, f, progress)]
         for child in helpers:
@@ -93,8 +96,9 @@ def run_cascade(
 ) -> dict[str, Any]:
     """Train what is missing, then evaluate and write the report; with some stages only, train."""
     started = datetime.now(UTC)
-    trained = train_cascade(request, progress)
-    folder = RunFolder(Path(trained["folder"]))
+    training = prepare_cascade(request, progress)
+    trained = _train(request, training, progress)
+    folder = training.folder
     if trained["stages"][-1] != "lesion":
         return trained
     if not trained["complete"]:
@@ -103,10 +107,11 @@ def run_cascade(
             where=folder.path.name,
             remedy="wait for it, then run the same command again",
         )
+    if training.experiment.baseline:
+        write_hu_baseline(folder, (training.cohort, training.split), training.scans, progress)
     evaluate_scans(folder.path, progress)
-    (label,) = trained["finished"]
     seconds = [
-        read_json(folder.fold(label, k).done)["train_seconds"] for k in trained["finished"][label]
+        read_json(training.fold(f.index).done)["train_seconds"] for f in training.split.folds
     ]
     keep_record(folder, trained["run"], sum(seconds), started)
     if beside is not None:

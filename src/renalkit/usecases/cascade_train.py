@@ -10,7 +10,7 @@ LABEL/fold-K/scans             what they say of the tested scans
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -256,14 +256,19 @@ class _Fold:
         """Name of each inner network, the scans it learns from and those it is asked about; the
         outer one is asked about validation patients."""
         train = self._part("train")
-        group = self.training.groups
-        names = sorted({group.get(k.patient, k.patient) for k in train})
-        order = np.random.default_rng(self._seed("inner")).permutation(len(names))
-        turn = {names[i]: n % self.params.inner_folds for n, i in enumerate(order.tolist())}
+        turns = inner_turns(
+            {k.patient for k in train},
+            self.training.groups,
+            self.params.inner_folds,
+            self._seed("inner"),
+        )
         for inner in range(self.params.inner_folds):
-            of = {k: turn[group.get(k.patient, k.patient)] == inner for k in train}
-            learnt = tuple(k for k in train if not of[k])
-            yield f"kidney-inner-{inner}", learnt, tuple(k for k in train if of[k])
+            learnt = tuple(k for k in train if turns[k.patient] != inner)
+            yield (
+                f"kidney-inner-{inner}",
+                learnt,
+                tuple(k for k in train if turns[k.patient] == inner),
+            )
         yield "kidney", train, self._part("validation")
 
     def _reference_boxes(self, key: SampleKey) -> tuple[BoxMm, ...]:
@@ -438,6 +443,29 @@ class _Fold:
                 "seconds_per_scan": round(spent / max(1, len(keys)), 2),
             },
         )
+
+
+def inner_turns(
+    patients: Iterable[str], groups: Mapping[str, str], folds: int, seed: int
+) -> dict[str, int]:
+    """Which inner network each training patient is kept from; those of one group from the same.
+
+    Raises:
+        InputRefused: fewer groups than inner networks.
+    """
+    group = {p: groups.get(p, p) for p in patients}
+    names = sorted(set(group.values()))
+    if len(names) < folds:
+        raise InputRefused(
+            Reason.BAD_ANNOTATION,
+            f"{len(names)} training patients with a labelled scan",
+            where="params.inner_folds",
+            expected=f"at least {folds}",
+            remedy="add patients, or set params.boxes to 'reference_jittered'",
+        )
+    order = np.random.default_rng(seed).permutation(len(names))
+    turn = {names[i]: n % folds for n, i in enumerate(order.tolist())}
+    return {p: turn[g] for p, g in group.items()}
 
 
 _AROUND = 1.5
