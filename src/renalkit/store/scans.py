@@ -17,6 +17,9 @@ from renalkit.domain.volume import VolumeGrid, affine_of
 from renalkit.errors import StoreError
 from renalkit.store.files import make_folder, read_json, write_json, write_with
 
+SCANS = "scans"
+"""Folder of the tested scans in that of a fold."""
+
 
 def save_scan(folder: Path, scan: FoundScan) -> None:
     """Write one scan, whole or not at all; equal content gives equal bytes."""

@@ -53,15 +53,16 @@ def evaluate_scans(
     progress: Progress,
     cohort_path: Path | None = None,
     size: Size | None = None,
+    output: RunFolder | None = None,
 ) -> Json:
-    """Compute and write the figures of a run with scans.
+    """Compute and write the figures of a run with scans, into the run or another folder.
 
     metrics.json, comparisons.json, characteristics.json; cases.csv (scans), scan_lesions.csv and
     scan_marks.csv (which mark found which lesion, by every criterion). cohort_path, size and what
     is raised: as `read_scans`.
     """
     found = read_scans(path, progress, cohort_path, size)
-    folder = found.folder
+    folder = output or found.folder
     progress.stage("figures", len(found.systems))
     systems: list[Json] = []
     for system in found.systems:

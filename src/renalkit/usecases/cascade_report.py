@@ -21,10 +21,9 @@ from renalkit.domain.scan import FoundScan
 from renalkit.domain.volume import VolumeGrid
 from renalkit.store.files import read_json
 from renalkit.store.runs import RunFolder
-from renalkit.store.scans import load_scan
+from renalkit.store.scans import SCANS, load_scan
 from renalkit.systems.ct_cascade import CASCADES
 from renalkit.usecases.lesion_pictures import FIELD_MM, windowed
-from renalkit.usecases.scan_cases import SCANS
 from renalkit.usecases.scan_truth import ScanTruth, scan_key, scan_truth
 from renalkit.writers.figures import Course
 from renalkit.writers.overlays import Grey, Tile

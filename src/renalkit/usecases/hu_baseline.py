@@ -15,10 +15,9 @@ from renalkit.domain.splits import Split
 from renalkit.domain.volume import Volume
 from renalkit.store.files import sha256_bytes, write_json
 from renalkit.store.runs import RunFolder
-from renalkit.store.scans import save_scan
+from renalkit.store.scans import SCANS, save_scan
 from renalkit.transforms.hu_masses import HuMass, hu_masses
 from renalkit.usecases.progress import Progress
-from renalkit.usecases.scan_cases import SCANS
 
 HU_BASELINE = "hu-threshold"
 

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,12 +26,13 @@ from renalkit.errors import InputRefused, Reason, StoreError
 from renalkit.metrics.bootstrap import BootstrapPlan
 from renalkit.metrics.kidney_anatomy import slice_shares
 from renalkit.metrics.kits import CLASSES, KitsScore, score_kits
-from renalkit.store.cohorts import load_cohort
 from renalkit.store.files import read_json
 from renalkit.store.runs import RunFolder
-from renalkit.store.scans import load_scan, saved_scans
+from renalkit.store.scans import SCANS, load_scan, saved_scans
 from renalkit.store.splits import load_split
 from renalkit.transforms.volumes import nearest, working_grid
+from renalkit.usecases.cascade_experiment import stored_cascade
+from renalkit.usecases.parts import load_data
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.scan_lesions import (
     Instances,
@@ -44,9 +44,6 @@ from renalkit.usecases.scan_lesions import (
 from renalkit.usecases.scan_truth import ScanTruth, labelled_scans, scan_truth
 
 Labels = npt.NDArray[np.uint8]
-
-SCANS = "scans"
-"""Folder of the tested scans in that of a fold."""
 
 _SHIFTED_VOXELS = 0.1
 _AGAIN = "remove the fold folder and run the experiment again; other folds are kept"
@@ -139,8 +136,15 @@ def read_scans(
         StoreError: no run with scans, another cohort, damaged or misplaced scans.
     """
     folder = RunFolder(path)
-    settings = _settings(folder)
-    cohort = load_cohort(cohort_path or path / str(settings["cohort"]))
+    experiment = stored_cascade(folder) if folder.experiment_json.exists() else None
+    if experiment is None:
+        raise StoreError(
+            "no experiment.json of a CT cascade",
+            where=path.name,
+            expected="the folder of a run with CT scans",
+            remedy="give the folder that holds experiment.json",
+        )
+    cohort, _ = load_data(experiment, cohort_path)
     if folder.cohort.exists() and read_json(folder.cohort)["digest"] != cohort.digest:
         raise StoreError(
             "this is not the cohort of the run",
@@ -149,7 +153,7 @@ def read_scans(
             remedy="give the cohort the run was made on",
         )
     split = load_split(folder.folds)
-    labels = _labels(path, settings)
+    labels = _labels(path, experiment.label)
     if not labels:
         raise StoreError(
             "no scans",
@@ -157,38 +161,20 @@ def read_scans(
             expected=f"SYSTEM/fold-0/{SCANS} of at least one system",
             remedy="train the experiment first",
         )
-    statistics: Mapping[str, Any] = settings.get("statistics") or {}
-    plan = BootstrapPlan(
-        n_boot=int(statistics.get("bootstrap", BootstrapPlan().n_boot)),
-        seed=int(statistics.get("seed", 0)),
-        level=float(statistics.get("level", BootstrapPlan().level)),
-    )
-    chosen = size or Size(statistics.get("size", Size.EQUIVALENT))
-    known = frozenset(labelled_scans(cohort, tuple(settings.get("phases") or ())))
+    wanted = experiment.statistics
+    plan = BootstrapPlan(n_boot=wanted.bootstrap, seed=wanted.seed, level=wanted.level)
+    chosen = size or wanted.size
+    known = frozenset(labelled_scans(cohort, experiment.phases))
     systems = tuple(
         _system(folder, label, (cohort, split, known), chosen, progress) for label in labels
     )
     return RunScans(folder, cohort, split, plan, chosen, systems)
 
 
-def _settings(folder: RunFolder) -> Mapping[str, Any]:
-    try:
-        found = read_json(folder.experiment_json)["settings"]
-        assert isinstance(found["cohort"], str)
-    except (FileNotFoundError, KeyError, TypeError, AssertionError) as error:
-        raise StoreError(
-            "no experiment.json that names a cohort",
-            where=folder.path.name,
-            expected="the folder of a run",
-            remedy="give the folder that holds experiment.json",
-        ) from error
-    return found
-
-
-def _labels(path: Path, settings: Mapping[str, Any]) -> list[str]:
-    """Systems with scans: the one the settings are of, then the others by name."""
+def _labels(path: Path, first: str) -> list[str]:
+    """Systems with scans: the one the run is about, then the others by name."""
     there = sorted({p.parents[1].name for p in path.glob(f"*/fold-*/{SCANS}") if p.is_dir()})
-    return sorted(there, key=lambda label: (label != settings.get("label"), label))
+    return sorted(there, key=lambda label: (label != first, label))
 
 
 def _system(

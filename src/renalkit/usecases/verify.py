@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from math import isclose
@@ -26,7 +26,10 @@ from renalkit.errors import InputRefused, RenalkitError, StoreError
 from renalkit.store.files import make_folder, read_json, sha256_file, write_json
 from renalkit.store.predictions import load_predictions
 from renalkit.store.runs import MANIFEST, FoldFolder, RunFolder, check_manifest
+from renalkit.store.scans import SCANS, load_scan, saved_scans
 from renalkit.store.splits import load_split
+from renalkit.usecases.cascade_evaluate import evaluate_scans, is_scan_run
+from renalkit.usecases.cascade_experiment import CascadeExperiment, stored_cascade
 from renalkit.usecases.clinical_model import stored_clinical_job
 from renalkit.usecases.differences import comparisons_of
 from renalkit.usecases.evaluate import evaluate_results
@@ -34,6 +37,7 @@ from renalkit.usecases.experiment import CLINICAL, Experiment, Job, jobs_of
 from renalkit.usecases.parts import load_data
 from renalkit.usecases.progress import Progress, Silent
 from renalkit.usecases.results import Json, read_results, stored_experiment
+from renalkit.usecases.scan_lesions import Size
 from renalkit.usecases.transfer import FORMAT, digest_of_fold
 
 JSON_TOLERANCE = 1e-9
@@ -87,20 +91,35 @@ def verify_run(path: Path, progress: Progress, cohort_path: Path | None = None) 
     be read at all.
     """
     folder, account = RunFolder(path), _Account()
-    experiment = stored_experiment(folder)
+    scans = stored_cascade(folder) if is_scan_run(folder) else None
+    experiment = scans or stored_experiment(folder)
     cohort, _ = load_data(experiment, cohort_path)
     progress.stage("verify", 4)
     _files(folder, account)
     progress.advance(words="files")
-    split = _split(folder, experiment, cohort, account)
+    split = _split(folder, cohort, account)
+    if split is not None and isinstance(experiment, Experiment):
+        for label in (s.label or s.name for s in experiment.systems if s.init_from is not None):
+            _initial(folder, label, split, account)
     _digests(folder, (experiment, cohort, split), account)
     progress.advance(words="folds")
-    if split is not None:
+    if split is not None and isinstance(experiment, Experiment):
         clinical = stored_clinical_job(folder, experiment)
         for job in (*jobs_of(experiment), *([clinical] if clinical else [])):
             _job(folder, job, (cohort, split), account)
+    elif split is not None:
+        for own in sorted(path.glob(f"*/fold-*/{SCANS}")):
+            _scans(own.parent, account)
     progress.advance(words="predictions")
-    _figures(path, cohort_path, account)
+    if scans is None:
+        _figures(path, cohort_path, account)
+    else:
+        size = Size(read_json(folder.metrics)["statistics"]["size"])
+        _anew(
+            folder,
+            account,
+            lambda beside: evaluate_scans(path, Silent(), cohort_path, size, beside),
+        )
     progress.advance(words="figures")
     told = account.differences
     return {
@@ -136,7 +155,7 @@ def _files(folder: RunFolder, account: _Account) -> None:
 
 def _digests(
     folder: RunFolder,
-    made_of: tuple[Experiment, Cohort, Split | None],
+    made_of: tuple[Experiment | CascadeExperiment, Cohort, Split | None],
     account: _Account,
 ) -> None:
     """Settings, cohort and folds as the run, its record and its figures name them."""
@@ -175,9 +194,7 @@ def _read(path: Path, account: _Account) -> Json | None:
     return None
 
 
-def _split(
-    folder: RunFolder, experiment: Experiment, cohort: Cohort, account: _Account
-) -> Split | None:
+def _split(folder: RunFolder, cohort: Cohort, account: _Account) -> Split | None:
     """The folds: no patient in two parts, duplicates together, no stranger."""
     account.checked[Kind.SPLIT.value] += 1
     try:
@@ -199,8 +216,6 @@ def _split(
         apart = _groups_apart(fold, groups)
         if apart:
             account.add(Kind.SPLIT, where, f"{apart} groups of duplicates are in two parts")
-    for label in (s.label or s.name for s in experiment.systems if s.init_from is not None):
-        _initial(folder, label, split, account)
     return split
 
 
@@ -316,23 +331,56 @@ def _of(p: Prediction, job: Job, fold: Fold, done: Json) -> bool:
     return ref == (job.system, job.label, done.get("weights_sha256"), fold.index)
 
 
+def _scans(own: Path, account: _Account) -> None:
+    """A fold of a system on CT scans: its networks, and that its scans are of them."""
+    where = f"{own.parent.name}/{own.name}"
+    done = _read(own / "done.json", account) or {}
+    for name, stored in (done.get("networks") or {}).items():
+        weights = FoldFolder(own / name).weights
+        if not weights.exists():
+            account.add(Kind.WEIGHTS, f"{where}/{name}/{weights.name}", "is missing")
+            continue
+        words = "hash of the weights that done.json names"
+        place = f"{where}/{name}/{weights.name}"
+        account.equal(Kind.WEIGHTS, place, stored, sha256_file(weights), words)
+    for path in saved_scans(own / SCANS):
+        account.checked[Kind.PREDICTION.value] += 1
+        try:
+            scan = load_scan(path)
+        except StoreError as error:
+            account.add(Kind.PREDICTION, f"{where}/{path.name}", error.found)
+            continue
+        known = done.get("weights_sha256")
+        if scan.system.weights_sha256 != known:
+            account.add(Kind.PREDICTION, f"{where}/{path.name}", "a scan of other weights")
+
+
 # ------------------------------------------------------------------ figures
 
 
 def _figures(path: Path, cohort_path: Path | None, account: _Account) -> None:
-    """Every file that evaluation writes, written anew beside the run and compared."""
     folder = RunFolder(path)
     reference = None
     if folder.comparisons.exists():
         reference = (_read(folder.comparisons, account) or {}).get("reference")
+
+    def write(beside: RunFolder) -> None:
+        results = replace(read_results(path, Silent(), cohort_path), folder=beside)
+        evaluate_results(results, cohort_path, Silent())
+        if reference in [s.job.label for s in results.systems]:
+            write_json(beside.comparisons, comparisons_of(results, reference))
+
+    _anew(folder, account, write)
+
+
+def _anew(folder: RunFolder, account: _Account, write: Callable[[RunFolder], object]) -> None:
+    """Every file that evaluation writes, written anew beside the run and compared."""
+    path = folder.path
     with TemporaryDirectory(prefix="renalkit-verify-") as name:
         beside = RunFolder(Path(name))
         _mirror(folder.path, beside.path)
         try:
-            results = replace(read_results(path, Silent(), cohort_path), folder=beside)
-            evaluate_results(results, cohort_path, Silent())
-            if reference in [s.job.label for s in results.systems]:
-                write_json(beside.comparisons, comparisons_of(results, reference))
+            write(beside)
         except RenalkitError as error:
             where = error.where or path.name
             account.add(Kind.FIGURE, where, f"figures cannot be computed again: {error.found}")

@@ -24,6 +24,7 @@ from renalkit.store.files import make_folder, write_json, write_text
 from renalkit.store.runs import RunFolder
 from renalkit.store.scans import save_scan
 from renalkit.store.splits import save_split
+from renalkit.usecases.cascade_experiment import CascadeExperiment, ScanStatistics
 from renalkit.usecases.scan_truth import ScanTruth, labelled_scans, scan_truth
 
 TASK = ClassTask(("AML", "cystic", "solid"))
@@ -151,19 +152,16 @@ def scan_run(
         tuple(Fold(k, parts[1 - k], frozenset(), parts[k]) for k in (0, 1)),
     )
     save_split(run.folds, split)
+    experiment = CascadeExperiment(
+        name="ct",
+        cohort=folder / "cohort",
+        cascade="ct-cascade",
+        label=labels[0][0],
+        statistics=ScanStatistics(bootstrap=200),
+    )
     write_json(
         run.experiment_json,
-        {
-            "digest": "0" * 64,
-            "settings": {
-                "name": "ct",
-                "cohort": "../../cohort",
-                "cascade": "ct-cascade",
-                "label": labels[0][0],
-                "statistics": {"bootstrap": 200},
-            },
-            "set": [],
-        },
+        {"digest": experiment.digest, "settings": experiment.placed(run.path), "set": []},
     )
     facts = {"name": cohort.name, "digest": cohort.digest, "task": cohort.task.plain}
     write_json(run.cohort, facts)

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from renalkit.domain.experiment import RunRecord, Status
 from renalkit.domain.scan import FoundScan
 from renalkit.domain.volume import VolumeGrid, affine_of
 from renalkit.errors import InputRefused, Reason, StoreError
 from renalkit.store.cohorts import load_cohort
-from renalkit.store.runs import RunFolder
+from renalkit.store.runs import RunFolder, save_record, write_manifest
 from renalkit.store.scans import load_scan, save_scan, saved_scans
 from renalkit.usecases.cascade_evaluate import evaluate_scans
 from renalkit.usecases.checklists import ChecklistRequest, fill_checklists
@@ -30,6 +31,7 @@ from renalkit.usecases.results import read_results
 from renalkit.usecases.scan_cases import scan_case
 from renalkit.usecases.scan_lesions import Size
 from renalkit.usecases.scan_truth import scan_truth
+from renalkit.usecases.verify import verify_run
 
 sys.path.insert(0, str(Path(__file__).parent))
 from scanning import PLAN, TASK, ct_cohort, scan_run
@@ -229,6 +231,30 @@ def test_uneven_slices_are_scored_on_even_ones(made: tuple[Path, dict[str, Any]]
     case = scan_case("ct-cascade", scan, truth, TASK, Size.EQUIVALENT)
     assert case.evened
     assert {s.dice for s in case.scores.values()} == {1.0}
+
+
+def test_a_changed_scan_is_found(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """What was evaluated agrees; a mark taken out of a stored scan does not."""
+    shutil.copytree(made[0].parents[1], tmp_path / "all")
+    run = RunFolder(tmp_path / "all/runs/ct")
+    digests = {n: made[1][n] for n in ("cohort_digest", "split_digest")}
+    settings = json.loads(run.experiment_json.read_text())["digest"]
+    save_record(run, RunRecord("ct", Status.COMPLETE, settings, **digests, versions={}, machine={}))
+    write_manifest(run.path)
+    found = verify_run(run.path, Silent())
+    assert (found["ok"], found["differences"]) == (True, [])
+    assert found["checked"]["prediction"] == 12
+    assert found["checked"]["figure"] > 1000
+    own = run.fold("worse", 1).path / "scans"
+    scan = next(s for s in map(load_scan, saved_scans(own)) if len(s.lesions) > 1)
+    gone = scan.lesions[0].number
+    kept = np.where(scan.instances == gone, 0, scan.instances).astype(np.uint8)
+    save_scan(own, replace(scan, instances=kept, lesions=scan.lesions[1:]))
+    found = verify_run(run.path, Silent())
+    told = {(d["kind"], d["where"].partition(":")[0]) for d in found["differences"]}
+    assert ("figure", "metrics.json") in told
+    assert ("figure", "scan_marks.csv") in told
+    assert any(kind == "file" for kind, _ in told)
 
 
 def test_the_commands_know_such_a_run(made: tuple[Path, dict[str, Any]]) -> None:
