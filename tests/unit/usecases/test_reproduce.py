@@ -6,6 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,9 @@ from renalkit.config import parse_settings, to_toml
 from renalkit.errors import ConfigError
 from renalkit.store.files import write_json
 from renalkit.store.runs import RunFolder
+from renalkit.usecases.cascade_experiment import CascadeExperiment, is_cascade
 from renalkit.usecases.experiment import Experiment, jobs_of
+from renalkit.usecases.hu_baseline import HU_BASELINE
 from renalkit.usecases.progress import Silent
 from renalkit.usecases.report import write_report
 from renalkit.usecases.reproduce import (
@@ -29,28 +32,40 @@ from renalkit.usecases.reproduce import (
 PROFILES = [(p, name) for p in PAPERS for name in paper_preset(p).profiles]
 
 
-def experiment_of(paper: str, profile: str, variant: str | None = None) -> Experiment:
+def tables_of(paper: str, profile: str, variant: str | None = None) -> dict[str, Any]:
     preset = paper_preset(paper)
     chosen = None if variant is None else preset.variants[variant]
     tables = {"name": "n", "cohort": "c", **protocol(preset, preset.profiles[profile], chosen)}
-    return parse_settings(Experiment, tomllib.loads(to_toml(tables)))
+    return tomllib.loads(to_toml(tables))
 
 
-def test_four_papers_are_faithful_or_small_and_one_is_shown_in_minutes() -> None:
-    assert len(PROFILES) == 9
+def cascade_of(paper: str, profile: str) -> CascadeExperiment:
+    return parse_settings(CascadeExperiment, tables_of(paper, profile))
+
+
+def experiment_of(paper: str, profile: str, variant: str | None = None) -> Experiment:
+    return parse_settings(Experiment, tables_of(paper, profile, variant))
+
+
+def test_papers_are_faithful_or_small_and_one_is_shown_in_minutes() -> None:
+    assert len(PROFILES) == 11
     assert list(paper_preset("P3").variants) == ["kfold", "holdout"]
 
 
 @pytest.mark.parametrize(("paper", "profile"), PROFILES)
 def test_every_preset_is_an_experiment_that_survives_toml(paper: str, profile: str) -> None:
     preset = paper_preset(paper)
+    assert preset.deviations
+    assert bool(preset.profiles[profile].deviations) == (profile != "faithful")
+    if is_cascade(preset.experiment):
+        found = cascade_of(paper, profile)
+        assert [row.system for row in preset.rows] == [found.label, HU_BASELINE]
+        return
     for variant in (None, *preset.variants):
         jobs = jobs_of(experiment_of(paper, profile, variant))
         labels = {job.label for job in jobs}
         rows = (*preset.rows, *(() if variant is None else preset.variants[variant].rows))
         assert {row.system for row in rows if row.system} == labels
-    assert preset.deviations
-    assert bool(preset.profiles[profile].deviations) == (profile != "faithful")
 
 
 def test_p2_is_as_the_paper_says() -> None:
@@ -96,7 +111,7 @@ def test_p3_reads_its_split_both_ways() -> None:
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"paper": "P9"}, "'P9': no such paper; known: P1, P2, P3, P4"),
+        ({"paper": "P9"}, "'P9': no such paper; known: P1, P2, P3, P4, P5"),
         ({"profile": "fast"}, "--profile: 'fast' is not offered.*faithful, cpu, demo"),
         (
             {"variant": "holdout"},
