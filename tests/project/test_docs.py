@@ -20,6 +20,7 @@ from renalkit.errors import Reason
 from renalkit.readers.annotation_files import read_box_table, read_labelme
 from renalkit.readers.sampling import read_keep_list
 from renalkit.readers.tables import parse_table
+from renalkit.usecases.cascade_experiment import CascadeExperiment, is_cascade
 from renalkit.usecases.ceus_settings import ceus_settings
 from renalkit.usecases.compare import PRESETS
 from renalkit.usecases.experiment import Experiment, jobs_of
@@ -232,9 +233,14 @@ def test_experiments_in_the_documentation_are_valid(tmp_path: Path) -> None:
     for _, _, content in layouts:
         (tmp_path / "layouts.toml").write_text(content, encoding="utf-8")
         assert Presets.load(tmp_path / "layouts.toml").layouts
+    scans = [b for b in experiments if is_cascade(tomllib.loads(b[2]))]
+    assert scans
     for page, _, content in experiments:
-        experiment = parse_settings(Experiment, tomllib.loads(content))
-        assert jobs_of(experiment), page
+        tables = tomllib.loads(content)
+        if is_cascade(tables):
+            assert parse_settings(CascadeExperiment, tables).digest
+        else:
+            assert jobs_of(parse_settings(Experiment, tables)), page
 
 
 def test_stored_experiments_are_valid() -> None:

@@ -99,6 +99,15 @@ class RunFolder:
         return self.path / "cohort.json"
 
     @property
+    def holds_scans(self) -> bool:
+        """Whether it is a run with CT scans; no where its settings are missing or damaged."""
+        if not self.experiment_json.exists():
+            return False
+        found = read_json(self.experiment_json)
+        settings = found.get("settings") if isinstance(found, dict) else None
+        return isinstance(settings, dict) and "cascade" in settings
+
+    @property
     def metrics(self) -> Path:
         return self.path / "metrics.json"
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import pi
+from math import pi, prod
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 from scipy import ndimage
 
 from renalkit.domain.scan import BoxMm, LabelArray
@@ -37,6 +37,20 @@ CENTRE_HU, HALF_WIDTH_HU = 50.0, 250.0
 AIR_HU = -1024.0
 HALF = 0.5
 """Probability from which a voxel counts. Fixed, so that nothing is tuned on test data."""
+
+
+def strides(levels: int, flat: int = 0) -> tuple[tuple[int, int, int], ...]:
+    """Steps (z, y, x) between levels, the first `flat` of which keep slices.
+
+    >>> strides(3, 1)
+    ((1, 2, 2), (2, 2, 2))
+    """
+    return tuple((1, 2, 2) if k < flat else (2, 2, 2) for k in range(levels - 1))
+
+
+def kernels(levels: int, flat: int = 0) -> tuple[tuple[int, int, int], ...]:
+    """Convolutions (z, y, x) of the levels, the first `flat` of which stay within slices."""
+    return tuple((1, 3, 3) if k < flat else (3, 3, 3) for k in range(levels))
 
 
 class KidneyParams(Params):
@@ -79,6 +93,14 @@ class MassParams(Params):
     least_mm: float = Field(
         default=3.0, ge=0, description="a part smaller than a ball of this diameter is no mass"
     )
+
+    @model_validator(mode="after")
+    def _a_patch_can_be_halved(self) -> MassParams:
+        steps = strides(len(self.channels), self.flat_levels)
+        whole = [prod(step[axis] for step in steps) for axis in range(3)]
+        if any(n < m or n % m for n, m in zip(self.patch, whole, strict=True)):
+            raise ValueError(f"patch {self.patch}: expected multiples of {tuple(whole)}")
+        return self
 
 
 class LesionParams(Params):
@@ -256,20 +278,6 @@ def build_lesion(params: LesionParams, n_classes: int) -> VolumeResNet:
             dropout=params.dropout,
         )
     )
-
-
-def strides(levels: int, flat: int = 0) -> tuple[tuple[int, int, int], ...]:
-    """Steps (z, y, x) between levels, the first `flat` of which keep slices.
-
-    >>> strides(3, 1)
-    ((1, 2, 2), (2, 2, 2))
-    """
-    return tuple((1, 2, 2) if k < flat else (2, 2, 2) for k in range(levels - 1))
-
-
-def kernels(levels: int, flat: int = 0) -> tuple[tuple[int, int, int], ...]:
-    """Convolutions (z, y, x) of the levels, the first `flat` of which stay within slices."""
-    return tuple((1, 3, 3) if k < flat else (3, 3, 3) for k in range(levels))
 
 
 def search_boxes(

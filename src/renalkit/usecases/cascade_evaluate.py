@@ -26,7 +26,6 @@ from renalkit.metrics.kits import CLASSES
 from renalkit.store.cohorts import table_text
 from renalkit.store.files import read_json, write_json, write_text
 from renalkit.store.runs import RunFolder, amending_manifest
-from renalkit.usecases.cascade_experiment import is_cascade
 from renalkit.usecases.characteristics import write_characteristics
 from renalkit.usecases.differences import adjust_for_several, paired_rows
 from renalkit.usecases.folds import spread
@@ -94,13 +93,6 @@ def evaluate_scans(
         write_text(folder.path / "scan_lesions.csv", _lesions_csv(found))
         write_text(folder.path / "scan_marks.csv", _marks_csv(found))
     return metrics
-
-
-def is_scan_run(folder: RunFolder) -> bool:
-    """Whether a run is about CT scans, by its settings."""
-    if not folder.experiment_json.exists():
-        return False
-    return is_cascade(read_json(folder.experiment_json).get("settings") or {})
 
 
 def main_figures(metrics: Json) -> dict[str, dict[str, Json]]:

@@ -149,7 +149,7 @@ def read_cascade(path: Path, overrides: Sequence[str] = ()) -> CascadeExperiment
 
 def stored_cascade(folder: RunFolder) -> CascadeExperiment | None:
     """The experiment of a run; None where the run is no cascade's."""
-    settings = read_json(folder.experiment_json)["settings"]
-    if not is_cascade(settings):
+    if not folder.holds_scans:
         return None
+    settings = read_json(folder.experiment_json)["settings"]
     return parse_settings(CascadeExperiment, settings).found_from(folder.path.resolve())

@@ -39,7 +39,7 @@ from renalkit.store.files import read_json, write_json, write_text
 from renalkit.store.runs import RunFolder, amending_manifest
 from renalkit.store.splits import load_split
 from renalkit.usecases.call_figures import call_figures
-from renalkit.usecases.cascade_evaluate import KIND, evaluate_scans, is_scan_run, main_figures
+from renalkit.usecases.cascade_evaluate import KIND, evaluate_scans, main_figures
 from renalkit.usecases.characteristics import write_characteristics
 from renalkit.usecases.clinical_coefficients import write_coefficients
 from renalkit.usecases.clinical_model import fit_clinical
@@ -305,7 +305,7 @@ def evaluate_run(
     A run with CT scans: `evaluate_scans`.
     """
     folder = RunFolder(path)
-    if is_scan_run(folder):
+    if folder.holds_scans:
         if outlines is not None:
             raise ConfigError(["--outlines: of a run with CT scans there are none"])
         return evaluate_scans(path, progress, cohort_path)

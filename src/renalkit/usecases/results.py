@@ -126,8 +126,7 @@ def stored_experiment(folder: RunFolder) -> Experiment:
 
 def refuse_scans(folder: RunFolder) -> None:
     """StoreError for a run with CT scans, whose settings and figures are other ones."""
-    path = folder.experiment_json
-    if path.exists() and "cascade" in (read_json(path).get("settings") or {}):
+    if folder.holds_scans:
         raise StoreError(
             "a run with CT scans",
             where=folder.path.name,

@@ -28,7 +28,7 @@ from renalkit.store.predictions import load_predictions
 from renalkit.store.runs import MANIFEST, FoldFolder, RunFolder, check_manifest
 from renalkit.store.scans import SCANS, load_scan, saved_scans
 from renalkit.store.splits import load_split
-from renalkit.usecases.cascade_evaluate import evaluate_scans, is_scan_run
+from renalkit.usecases.cascade_evaluate import evaluate_scans
 from renalkit.usecases.cascade_experiment import CascadeExperiment, stored_cascade
 from renalkit.usecases.clinical_model import stored_clinical_job
 from renalkit.usecases.differences import comparisons_of
@@ -91,7 +91,7 @@ def verify_run(path: Path, progress: Progress, cohort_path: Path | None = None) 
     be read at all.
     """
     folder, account = RunFolder(path), _Account()
-    scans = stored_cascade(folder) if is_scan_run(folder) else None
+    scans = stored_cascade(folder)
     experiment = scans or stored_experiment(folder)
     cohort, _ = load_data(experiment, cohort_path)
     progress.stage("verify", 4)

@@ -142,6 +142,7 @@ def test_networks_of_the_cpu_profile_stay_small() -> None:
         {"kidney": {"channels": [8]}},
         {"mass": {"members": 0}},
         {"mass": {"overlap": 1.0}},
+        {"mass": {"patch": [96, 96, 90]}},
         {"lesion": {"depth": 34}},
         {"boxes": "guess"},
     ],
