@@ -282,6 +282,10 @@ class LabelMap:
 
 KIDNEY, TUMOUR, CYST = 1, 2, 3
 
+AIR_HU = -1024
+WINDOW_HU = (-200.0, 300.0)
+"""Least and most that networks see, in training and use, and that pictures show."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volume(Clip):

@@ -26,7 +26,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from renalkit.domain.volume import CYST, KIDNEY, TUMOUR
+from renalkit.domain.volume import AIR_HU, CYST, KIDNEY, TUMOUR, WINDOW_HU
 from renalkit.errors import ConfigError, Reason, TrainingFailed
 from renalkit.learn.outputs import VolumeBatch
 from renalkit.learn.volume_options import VolumeRanges
@@ -34,8 +34,6 @@ from renalkit.learn.volume_options import VolumeRanges
 Triple = tuple[int, int, int]
 Floats = npt.NDArray[np.float64]
 
-AIR_HU = -1024
-WINDOW_HU = (-200.0, 300.0)
 _PLACE, _CHANGE, _ORDER = 0, 1, 2
 """Purpose of a generator, so that no two purposes share one."""
 

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from scipy import ndimage
 
 from renalkit.domain.scan import BoxMm, LabelArray
-from renalkit.domain.volume import CYST, KIDNEY, TUMOUR, VolumeGrid
+from renalkit.domain.volume import CYST, KIDNEY, TUMOUR, WINDOW_HU, VolumeGrid
 from renalkit.systems._contract import Card, Claim, OpenChoice, Params
 from renalkit.transforms.components import kept, numbered
 from renalkit.transforms.volumes import upright_grid
@@ -32,9 +32,6 @@ Floats = npt.NDArray[np.floating[Any]]
 Spacing = Annotated[float, Field(gt=0.2, le=20)]
 Channels = Annotated[tuple[int, ...], Field(min_length=2, max_length=6)]
 
-CENTRE_HU, HALF_WIDTH_HU = 50.0, 250.0
-"""Of the window -200 to 300 HU that networks see."""
-AIR_HU = -1024.0
 HALF = 0.5
 """Probability from which a voxel counts. Fixed, so that nothing is tuned on test data."""
 
@@ -232,7 +229,8 @@ CASCADES = (Cascade(CARD.name, CARD, CascadeParams),)
 
 def windowed(hu: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """HU as networks see them: -200 to 300 HU as -1 to 1."""
-    return np.clip((hu.astype(np.float32) - CENTRE_HU) / HALF_WIDTH_HU, -1, 1)
+    low, high = WINDOW_HU
+    return np.clip((hu.astype(np.float32) - (low + high) / 2) / ((high - low) / 2), -1, 1)
 
 
 def build_kidney(params: KidneyParams) -> VolumeUNet:
@@ -300,12 +298,19 @@ def search_boxes(
 
 
 def _grown(box: tuple[slice, ...], grid: VolumeGrid, scan: VolumeGrid, margin_mm: float) -> BoxMm:
-    ends = [(part.start - 0.5, part.stop - 0.5) for part in box]
-    corners = grid.to_lps([(z, y, x) for z in ends[0] for y in ends[1] for x in ends[2]])
+    low, high = part_box(grid, box)
     outer = scan.corners_mm
-    low = np.maximum(corners.min(axis=0) - margin_mm, outer.min(axis=0))
-    high = np.minimum(corners.max(axis=0) + margin_mm, outer.max(axis=0))
-    return box_of(low, high)
+    return box_of(
+        np.maximum(np.asarray(low) - margin_mm, outer.min(axis=0)),
+        np.minimum(np.asarray(high) + margin_mm, outer.max(axis=0)),
+    )
+
+
+def part_box(grid: VolumeGrid, part: tuple[slice, ...]) -> BoxMm:
+    """The box in mm around the voxels of a part of a grid's array."""
+    ends = [(s.start - 0.5, s.stop - 0.5) for s in part]
+    corners = grid.to_lps([(z, y, x) for z in ends[0] for y in ends[1] for x in ends[2]])
+    return box_of(corners.min(axis=0), corners.max(axis=0))
 
 
 def box_of(low: Floats, high: Floats) -> BoxMm:

@@ -29,7 +29,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from renalkit.domain.image import PixelStack
-from renalkit.domain.volume import CYST, KIDNEY, TUMOUR, VolumeGrid
+from renalkit.domain.volume import AIR_HU, CYST, KIDNEY, TUMOUR, VolumeGrid
 from renalkit.transforms.volumes import nearest, resampled, working_grid
 
 Bools = npt.NDArray[np.bool_]
@@ -41,7 +41,7 @@ GRID_MM = (2.5, 2.0, 2.0)
 AML_BELOW_HU, CYSTIC_BELOW_HU = -20.0, 20.0
 """Class of a mass by its mean."""
 
-_AIR_HU, _BODY_HU, _BONE_HU = -1024.0, -300.0, 350.0
+_BODY_HU, _BONE_HU = -300.0, 350.0
 _HIGHEST_HU, _LOWEST_HU, _STEP_HU = 220, 100, 10
 _LATERAL_MM = (25.0, 110.0)
 _KIDNEY_ML = (30.0, 600.0)
@@ -76,7 +76,7 @@ def hu_masses(pixels: PixelStack, grid: VolumeGrid) -> tuple[Bytes, Bytes, tuple
     """Labels (Z,Y,X) 0 neither, 1 kidney, 2 tumour, 3 cyst, the number of each mass, and the masses
     by number. pixels: (Z,Y,X) HU of a contrast phase on `grid`."""
     work = working_grid(grid, GRID_MM)
-    hu = np.stack(list(resampled(pixels, grid, work, fill=_AIR_HU)))
+    hu = np.stack(list(resampled(pixels, grid, work, fill=AIR_HU)))
     smooth = np.asarray(ndimage.gaussian_filter(hu, 0.8), np.float32)
     labels, numbers = np.zeros(hu.shape, np.uint8), np.zeros(hu.shape, np.uint8)
     kidneys = [found for side in (-1, 1) if (found := _kidney(smooth, side)) is not None]

@@ -17,11 +17,10 @@ from scipy import ndimage, special
 from renalkit.domain.prediction import SystemRef
 from renalkit.domain.sample import SampleKey
 from renalkit.domain.scan import BoxMm, FoundLesion, FoundScan, LabelArray
-from renalkit.domain.volume import KIDNEY, TUMOUR, Volume, VolumeGrid
+from renalkit.domain.volume import AIR_HU, KIDNEY, TUMOUR, Volume, VolumeGrid
 from renalkit.metrics.volume_lesions import connected_instances
 from renalkit.runtime.sliding import Score, SlideOptions, plan_tiles, slide, whole
 from renalkit.systems.ct_cascade import (
-    AIR_HU,
     CascadeParams,
     KidneyParams,
     LesionParams,
@@ -31,6 +30,7 @@ from renalkit.systems.ct_cascade import (
     index_box,
     lesion_cube,
     named,
+    part_box,
     search_boxes,
     windowed,
 )
@@ -75,9 +75,14 @@ def find_masses(volume: Volume, stages: Stages, params: CascadeParams, spoken: S
 
 def coarse(volume: Volume, params: KidneyParams) -> tuple[npt.NDArray[np.int16], VolumeGrid]:
     """The whole scan as stage 1 sees it, (K,J,I) HU, and its grid."""
-    step = params.spacing_mm
-    grid = working_grid(volume.grid, (step, step, step))
+    grid = coarse_grid(volume.grid, params)
     return on_grid(volume, grid), grid
+
+
+def coarse_grid(scan: VolumeGrid, params: KidneyParams) -> VolumeGrid:
+    """The grid stage 1 sees a scan on."""
+    step = params.spacing_mm
+    return working_grid(scan, (step, step, step))
 
 
 def on_grid(volume: Volume, grid: VolumeGrid) -> npt.NDArray[np.int16]:
@@ -94,9 +99,15 @@ def on_grid(volume: Volume, grid: VolumeGrid) -> npt.NDArray[np.int16]:
 
 def kidney_boxes(volume: Volume, score: Score, params: KidneyParams) -> tuple[BoxMm, ...]:
     """Where masses are looked for; none where no kidney is found."""
-    hu, grid = coarse(volume, params)
+    return boxes_on(volume.grid, coarse(volume, params)[0], score, params)
+
+
+def boxes_on(
+    scan: VolumeGrid, hu: npt.NDArray[np.int16], score: Score, params: KidneyParams
+) -> tuple[BoxMm, ...]:
+    """The same from what `coarse` made of the scan."""
     found = kidney_probability(hu, score, params)
-    return search_boxes(found, grid, volume.grid, params)
+    return search_boxes(found, coarse_grid(scan, params), scan, params)
 
 
 def kidney_probability(
@@ -195,17 +206,10 @@ class _Canvas:
         )
 
 
-def lesion_box(grid: VolumeGrid, part: tuple[slice, ...]) -> BoxMm:
-    """The box in mm around the voxels of a part of a grid's array."""
-    ends = [(s.start - 0.5, s.stop - 0.5) for s in part]
-    corners = grid.to_lps([(z, y, x) for z in ends[0] for y in ends[1] for x in ends[2]])
-    return box_of(corners.min(axis=0), corners.max(axis=0))
-
-
 def lesion_scores(
     volume: Volume, part: tuple[slice, ...], name: Classify, params: LesionParams
 ) -> tuple[float, ...]:
     """Probability of each class for the mass in a part of the scan's array."""
-    cube = windowed(on_grid(volume, lesion_cube(lesion_box(volume.grid, part), params)))
+    cube = windowed(on_grid(volume, lesion_cube(part_box(volume.grid, part), params)))
     logits = np.asarray(name(cube[None, None])[0], np.float64)
     return tuple(float(p) for p in special.softmax(logits))

@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+from scipy import ndimage, special
 
 from renalkit.domain.cohort import Cohort
 from renalkit.domain.prediction import SystemRef
 from renalkit.domain.sample import SampleKey
 from renalkit.domain.scan import BoxMm
 from renalkit.domain.splits import Fold, Split
-from renalkit.domain.volume import TUMOUR, VolumeGrid
+from renalkit.domain.volume import TUMOUR, Volume, VolumeGrid
 from renalkit.errors import InputRefused, Locked, Reason
 from renalkit.learn.outputs import Net
 from renalkit.learn.patches import CropPlan, HeldVolume, LesionCrops, Patches, PatchPlan
@@ -38,11 +38,13 @@ from renalkit.store.files import locked, sha256_bytes, write_json
 from renalkit.store.runs import FoldFolder, RunFolder
 from renalkit.store.scans import save_scan
 from renalkit.systems.ct_cascade import (
+    HALF,
     CascadeParams,
     build_kidney,
     build_lesion,
     build_mass,
     lesion_cube,
+    part_box,
     search_boxes,
 )
 from renalkit.transforms.volumes import nearest, working_grid
@@ -50,11 +52,11 @@ from renalkit.usecases.cascade_experiment import CascadeExperiment
 from renalkit.usecases.cascade_scan import (
     Spoken,
     Stages,
+    boxes_on,
     coarse,
+    coarse_grid,
     find_masses,
-    kidney_boxes,
     kidney_probability,
-    lesion_box,
     mass_probability,
     on_grid,
 )
@@ -173,6 +175,11 @@ class _Fold:
     def _studies(self) -> dict[str, Any]:
         return {study.key: study for study in self.training.cohort.studies}
 
+    def _volume(self, key: SampleKey) -> Volume:
+        volume = self._studies[key.study].clips[key.clip]
+        assert isinstance(volume, Volume)
+        return volume
+
     def _truth(self, key: SampleKey) -> ScanTruth:
         return scan_truth(self._studies[key.study], key.clip)
 
@@ -201,7 +208,7 @@ class _Fold:
         def validate(net: Net) -> dict[str, float]:
             score = volume_scorer(net)
             dice = [
-                _dice(kidney_probability(held[k].hu, score, params) >= 0.5, held[k].labels > 0)
+                _dice(kidney_probability(held[k].hu, score, params) >= HALF, held[k].labels > 0)
                 for k in self._part("validation")
             ]
             return {"dice": float(np.mean(dice))}
@@ -238,18 +245,18 @@ class _Fold:
         With 'inner', those a network found that never saw the patient; where it found none, those
         of the reference.
         """
-        keys = (*self._part("train"), *self._part("validation"))
-        drawn = {k: self._reference_boxes(k) for k in keys}
         if self.params.boxes == "reference_jittered":
-            return drawn
+            keys = (*self._part("train"), *self._part("validation"))
+            return {key: self._reference_boxes(key) for key in keys}
         found: dict[SampleKey, tuple[BoxMm, ...]] = {}
         for name, learnt, asked in self._inner():
             self._kidney(name, learnt)
             net = self._load(name, lambda: build_kidney(self.params.kidney))
             score = volume_scorer(net)
             for key in asked:
-                boxes = kidney_boxes(self._truth(key).volume, score, self.params.kidney)
-                found[key] = boxes or drawn[key]
+                scan, hu = self._volume(key).grid, self._coarse[key].hu
+                boxes = boxes_on(scan, hu, score, self.params.kidney)
+                found[key] = boxes or self._reference_boxes(key)
         return found
 
     def _inner(self) -> Iterator[tuple[str, tuple[SampleKey, ...], tuple[SampleKey, ...]]]:
@@ -274,8 +281,7 @@ class _Fold:
     def _reference_boxes(self, key: SampleKey) -> tuple[BoxMm, ...]:
         """Around the drawn kidneys, shifted at random."""
         truth = self._truth(key)
-        step = self.params.kidney.spacing_mm
-        grid = working_grid(truth.volume.grid, (step, step, step))
+        grid = coarse_grid(truth.volume.grid, self.params.kidney)
         kidneys = np.stack(list(nearest(truth.labels, truth.volume.grid, grid))) > 0
         boxes = search_boxes(
             kidneys.astype(np.float64), grid, truth.volume.grid, self.params.kidney
@@ -305,7 +311,7 @@ class _Fold:
             for key in self._part("validation"):
                 found = [mass_probability(v.hu, (score,), params)[0] for v in held[key]]
                 for channel, out, least in ((0, kidney, 1), (1, mass, TUMOUR)):
-                    said = np.concatenate([(p[channel] >= 0.5).ravel() for p in found])
+                    said = np.concatenate([(p[channel] >= HALF).ravel() for p in found])
                     out.append(
                         _dice(said, np.concatenate([v.labels.ravel() for v in held[key]]) >= least)
                     )
@@ -384,7 +390,7 @@ class _Fold:
             for number, label in truth.classes.items():
                 if label not in place:
                     continue
-                cube = lesion_cube(lesion_box(truth.volume.grid, parts[number - 1]), params, around)
+                cube = lesion_cube(part_box(truth.volume.grid, parts[number - 1]), params, around)
                 name = f"{key.text}.{number}"
                 crops.append(_held(name, on_grid(truth.volume, cube), truth, cube))
                 labels.append(place[label])
@@ -424,7 +430,7 @@ class _Fold:
         self.progress.stage(f"{self.words}: tested scans", len(keys))
         started = time.monotonic()
         for key in keys:
-            volume = self._truth(key).volume
+            volume = self._volume(key)
             spoken = Spoken(key, ref, self.fold.index, classes)
             save_scan(self.path / SCANS, find_masses(volume, stages, params, spoken))
             self.progress.advance()
@@ -491,9 +497,7 @@ def _dice(said: npt.NDArray[np.bool_], known: npt.NDArray[np.bool_]) -> float:
 
 def _named_rightly(logits: Floats, known: npt.NDArray[np.int64]) -> dict[str, float]:
     """Mean log-likelihood of the true class, each class alike, and the share named rightly."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    true = logs[np.arange(len(known)), known]
+    true = special.log_softmax(logits, axis=1)[np.arange(len(known)), known]
     per_class = [float(true[known == k].mean()) for k in np.unique(known)]
     right = float((logits.argmax(axis=1) == known).mean())
     return {"log_likelihood": float(np.mean(per_class)), "accuracy": right}

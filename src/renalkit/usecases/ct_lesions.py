@@ -22,7 +22,16 @@ import numpy.typing as npt
 
 from renalkit.domain.geometry import SpacingMm
 from renalkit.domain.study import Study
-from renalkit.domain.volume import CYST, TUMOUR, LabelMap, Phase, PhaseSource, Volume, VolumeGrid
+from renalkit.domain.volume import (
+    CYST,
+    TUMOUR,
+    WINDOW_HU,
+    LabelMap,
+    Phase,
+    PhaseSource,
+    Volume,
+    VolumeGrid,
+)
 from renalkit.errors import ConfigError, InputRefused, Reason
 from renalkit.readers.contract import (
     FileReport,
@@ -57,7 +66,7 @@ from renalkit.readers.pseudonyms import KEY_BYTES, Pseudonyms
 from renalkit.readers.walk import walk_files
 from renalkit.store.cohorts import COHORT, load_cohort
 from renalkit.store.files import make_folder, write_json, write_text
-from renalkit.usecases.lesion_pictures import WINDOW_HU, lesion_tiles
+from renalkit.usecases.lesion_pictures import lesion_tiles
 from renalkit.usecases.lesion_table import Json, LabelledScan, check_place, measured, table_json
 from renalkit.usecases.progress import Progress
 from renalkit.writers.lesion_page import Place, lesions_csv, lesions_html

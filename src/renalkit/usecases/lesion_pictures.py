@@ -7,13 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from renalkit.domain.geometry import MaskRLE
-from renalkit.domain.volume import Phase, Volume
+from renalkit.domain.volume import WINDOW_HU, Phase, Volume
 from renalkit.metrics.volume_lesions import LesionMeasures
 from renalkit.usecases.lesion_table import UNKNOWN_PHASE, MeasuredScan
 from renalkit.writers.overlays import Tile
 from renalkit.writers.wording import number
 
-WINDOW_HU = (-200.0, 300.0)
 FIELD_MM = 160.0
 """Side of what is shown around a lesion."""
 
