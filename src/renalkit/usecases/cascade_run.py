@@ -73,11 +73,13 @@ def train_cascade(request: RunRequest, progress: Progress) -> dict[str, Any]:
 
 def _train(request: RunRequest, training: CascadeTraining, progress: Progress) -> dict[str, Any]:
     with other_processes(request) as helpers:
-        done = [f.index for f in training.split.folds if train_cascade_fold(training, f, progress)]
+        trained = [train_cascade_fold(training, f, progress) for f in training.split.folds]
         for child in helpers:
             child.wait()
     failed = [c.returncode for c in helpers if c.returncode not in (0, Exit.OK)]
     whole = training.experiment.stages[-1] == "lesion"
+    # A fold that a helper held is done once the helper ended well.
+    done = bool(helpers) or all(trained)
     finished = [
         f.index for f in training.split.folds if training.fold(f.index).finished(training.digest(f))
     ]
@@ -86,8 +88,7 @@ def _train(request: RunRequest, training: CascadeTraining, progress: Progress) -
         "folder": str(training.folder.path),
         "finished": {training.experiment.label: finished},
         "stages": list(training.experiment.stages),
-        "complete": not failed
-        and (len(finished) == len(training.split.folds) if whole else bool(done) or not helpers),
+        "complete": not failed and (len(finished) == len(training.split.folds) if whole else done),
     }
 
 

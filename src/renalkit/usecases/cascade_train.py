@@ -117,8 +117,8 @@ def used_scans(cohort: Cohort, experiment: CascadeExperiment) -> tuple[SampleKey
 
 
 def train_cascade_fold(training: CascadeTraining, fold: Fold, progress: Progress) -> bool:
-    """Train what is asked for of one fold and, with all stages, keep what they find on its tested
-    scans; True when the fold is finished.
+    """Train the stages asked for of one fold and, with all of them, keep what they find on its
+    tested scans; True when that is done.
 
     A finished fold is left alone. A fold another process holds is left to it (False).
     """
@@ -130,9 +130,10 @@ def train_cascade_fold(training: CascadeTraining, fold: Fold, progress: Progress
             if folder.finished(training.digest(fold)):
                 return True
             words = f"fold {fold.index + 1} of {len(training.split.folds)}"
-            return _Fold(training, fold, progress, words).train()
+            _Fold(training, fold, progress, words).train()
     except Locked:
         return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ class _Fold:
     def path(self) -> Path:
         return self.training.fold(self.fold.index).path
 
-    def train(self) -> bool:
+    def train(self) -> None:
         """Every stage asked for, then the tested scans once all are there."""
         stages = self.training.experiment.stages
         weights = {"kidney": self._kidney("kidney", self._part("train"))}
@@ -163,7 +164,6 @@ class _Fold:
         if "lesion" in stages:
             weights["lesion"] = self._lesion()
             self._test(weights)
-        return "lesion" in stages
 
     # ---- scans of a part
 
