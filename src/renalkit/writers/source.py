@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from renalkit.writers.figures import Course
@@ -183,14 +183,20 @@ def why_none(system: Json, kind: str) -> str:
     return "this system gives no mask" if kind == "segmentation" else "this system gives no class"
 
 
+OVER_IMAGES = "patient, mean over images"
+"""Unit of a mean over images whose interval samples patients."""
+
+
 def measured(system: Json, metric: str) -> Estimate | None:
     """The figure of a system that answers a published claim, None when it does not exist.
 
-    Segmentation: mean over frames. Classification: patients. Time: mean over folds.
+    Segmentation: mean over images, with patients as the sampled unit. Classification: patients.
+    Time: mean over folds.
     """
     segmentation, classification = system.get("segmentation"), system.get("classification")
     if segmentation and metric in segmentation["pooled"]:
-        return Estimate.of(segmentation["pooled"][metric])
+        found = Estimate.of(segmentation["pooled"][metric])
+        return replace(found, unit=OVER_IMAGES) if found.unit == "patient" else found
     patient = classification["patient"] if classification else None
     if patient and patient.get(metric) is not None:
         return Estimate.of(patient[metric])

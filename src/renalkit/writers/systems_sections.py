@@ -189,17 +189,12 @@ def _claims_table(name: str, card: Json, systems: Sequence[Json]) -> Table:
                     *shown_first, str(s.get("label", "")), Cell(NOT_AVAILABLE, note=why), "", ""
                 )
             else:
-                unit = (
-                    e.unit
-                    if e.unit != "patient" or claim.get("task") != "segmentation"
-                    else "image, by patient"
-                )
                 digits_cell: Any = (
                     e
                     if claim["metric"] != "seconds_per_image"
                     else Cell(number(e.value), note=_TIME_NOTE)
                 )
-                table.add(*shown_first, str(s["label"]), digits_cell, count(e.n), unit)
+                table.add(*shown_first, str(s["label"]), digits_cell, count(e.n), e.unit)
             shown_first = ("", "", "", "")
     return table.build(
         "Published: as printed, without interval where the paper gives none. Measured: pooled, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from renalkit.writers.source import ReportSource
+from renalkit.writers.source import ReportSource, measured
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,17 @@ def test_folds_are_named_after_what_each_alone_tests(names: list[str], words: li
 def test_places_follow_the_systems_of_the_run_and_strangers_come_last() -> None:
     source = ReportSource("run", {"systems": [{"label": "b"}, {"label": "a"}]})
     assert [source.place(label) for label in ("b", "a", "c")] == [0, 1, 2]
+
+
+def test_a_mean_over_images_is_not_called_a_mean_over_patients() -> None:
+    dice = {"value": 0.7, "low": 0.6, "high": 0.8, "level": 0.95, "n": 9, "method": "bootstrap"}
+    auc = {**dice, "unit": "patient"}
+    system = {
+        "segmentation": {"pooled": {"dice": {**dice, "unit": "patient"}}},
+        "classification": {"patient": {"auc": auc}},
+    }
+    of_dice, of_auc = measured(system, "dice"), measured(system, "auc")
+    assert of_dice is not None
+    assert of_dice.unit == "patient, mean over images"
+    assert of_auc is not None
+    assert of_auc.unit == "patient"
