@@ -24,7 +24,14 @@ from renalkit.learn.nets.volume_unet import VolumeUNet, VolumeUNetPlan
 from renalkit.learn.outputs import FeatureNet, Net
 from renalkit.learn.prepared import CHANNELS
 from renalkit.runtime.abilities import Precision
-from renalkit.runtime.engines import BACKENDS, EngineOptions, open_engine, write_openvino
+from renalkit.runtime.engines import (
+    BACKENDS,
+    Arrays,
+    Backend,
+    EngineOptions,
+    open_engine,
+    write_openvino,
+)
 from renalkit.runtime.parity import compare
 from renalkit.runtime.quantise import write_int8
 from renalkit.systems import get_system
@@ -182,12 +189,28 @@ def test_openvino_files_and_8_bits(tmp_path: Path) -> None:
     kinds = {node.op_type for node in onnx.load(str(tmp_path / "model-int8.onnx")).graph.node}
     assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
     # Read as any ONNX file: whether the processor is quick at it does not matter here.
-    eight = open_engine(
-        tmp_path / "model-int8.onnx", EngineOptions(backend="onnxruntime", threads=1)
-    )
-    moved = compare(expected, eight.run(given))
+    moved = compare(expected, _in(tmp_path / "model-int8.onnx", "onnxruntime", given))
     assert moved.score is not None
     assert 0 < moved.score < 0.05
+
+
+def test_both_engines_read_an_8_bit_network_of_two_branches(tmp_path: Path) -> None:
+    """Its attention multiplies arrays of three axes, its activations have both signs."""
+    shape = shape_of("mufnet-2022")
+    net = settled("mufnet-2022", shape, **SMALL)
+    write_onnx(deployed(net), shape, 0, tmp_path / "model.onnx")
+    given = given_for(shape, 4)
+    expected = reference_results(net, given, all_heads=False)
+    write_int8(tmp_path / "model.onnx", tmp_path / "int8.onnx", given_for(shape, 16, seed=6))
+    for backend in BACKENDS:
+        moved = compare(expected, _in(tmp_path / "int8.onnx", backend, given))
+        assert moved.score is not None
+        assert 0 < moved.score < 0.05
+
+
+def _in(path: Path, backend: Backend, given: dict[str, np.ndarray]) -> Arrays:
+    """What an engine answers; 8-bit numbers are not asked for, the file has them."""
+    return open_engine(path, EngineOptions(backend=backend, threads=1)).run(given)
 
 
 def test_members_together_are_the_mean_of_their_probabilities() -> None:
