@@ -156,22 +156,30 @@ def cohort(
 @app.command()
 def ct(
     out: OutFolder,
-    patients: Patients = 4,
+    patients: Annotated[
+        int | None,
+        typer.Option("-n", "--patients", help="Number of patients; 4, or all --shapes."),
+    ] = None,
     seed: Seed = 0,
-    normal_share: NormalShare = 0.1,
+    normal_share: Annotated[
+        float | None, typer.Option(help="Share of patients without a mass; 0.1 if not set.")
+    ] = None,
     fault: CtFaults = None,
     phases: Annotated[
         str,
         typer.Option(help="non-contrast, corticomedullary, nephrographic, excretory; by commas."),
     ] = "nephrographic",
-    matrix: Annotated[int, typer.Option(help="Rows and columns, 64 to 1024.")] = 512,
+    matrix: Annotated[
+        int | None, typer.Option(help="Rows and columns, 64 to 1024; 512 if not set.")
+    ] = None,
     slice_mm: Annotated[
         float | None,
         typer.Option(help="Distance of slices in mm, 0.4 to 10; drawn if not set."),
     ] = None,
     kidneys: Annotated[
-        str, typer.Option(help="drawn, both, left_only, right_only or horseshoe.")
-    ] = "drawn",
+        str | None,
+        typer.Option(help="drawn (if not set), both, left_only, right_only or horseshoe."),
+    ] = None,
     aml_share: Annotated[
         float, typer.Option(help="Share of AML among the tumours, 0 to 0.94.")
     ] = 0.1,
@@ -188,21 +196,68 @@ def ct(
             metavar="LEAST,MOST", help="Diameters of cysts in mm, 2 to 90; as in KiTS if not set."
         ),
     ] = None,
+    shapes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Masks (NIfTI: 1 kidney, 2 tumour, 3 cyst) whose shapes the scans have, on their "
+            "grid; a file or a folder such as KiTS."
+        ),
+    ] = None,
+    spacing: Annotated[
+        str | None, typer.Option(metavar="Z,Y,X", help="Bring --shapes to voxels of so many mm.")
+    ] = None,
+    around: Annotated[
+        str | None,
+        typer.Option(
+            metavar="Z,Y,X", help="Body added on each side of --shapes in mm, each 0 to 300."
+        ),
+    ] = None,
     workers: Workers = 0,
     as_json: AsJson = False,
 ) -> None:
     """Abdominal CT series with renal masses, cysts and look-alikes."""
-    from renalkit.usecases.phantom_plans import People, ct_plan
+    from renalkit.usecases.phantom_plans import People, ct_plan, only_drawn, only_painted
 
-    people = People(patients, seed, normal_share=normal_share, faults=fault or ())
-    plan = ct_plan(
-        people,
-        phases=[phase.strip() for phase in phases.split(",")],
-        matrix=matrix,
-        slice_mm=slice_mm,
-        kidneys=kidneys,
-        aml_share=aml_share,
-        tumour_mm=tumour_mm,
-        cyst_mm=cyst_mm,
-    )
+    wanted = [phase.strip() for phase in phases.split(",")]
+    drawn = {
+        "normal-share": normal_share,
+        "matrix": matrix,
+        "slice-mm": slice_mm,
+        "kidneys": kidneys,
+        "tumour-mm": tumour_mm,
+        "cyst-mm": cyst_mm,
+    }
+    if shapes is not None:
+        from renalkit.usecases.phantom_plans import painted_plan
+        from renalkit.usecases.phantom_shapes import find_masks
+
+        only_drawn(drawn)
+        files = find_masks(shapes)
+        people = People(len(files) if patients is None else patients, seed, faults=fault or ())
+        plan = painted_plan(
+            people,
+            files,
+            phases=wanted,
+            spacing=spacing,
+            around=around,
+            aml_share=aml_share,
+        )
+    else:
+        only_painted({"spacing": spacing, "around": around})
+        people = People(
+            4 if patients is None else patients,
+            seed,
+            normal_share=0.1 if normal_share is None else normal_share,
+            faults=fault or (),
+        )
+        plan = ct_plan(
+            people,
+            phases=wanted,
+            matrix=512 if matrix is None else matrix,
+            slice_mm=slice_mm,
+            kidneys=kidneys or "drawn",
+            aml_share=aml_share,
+            tumour_mm=tumour_mm,
+            cyst_mm=cyst_mm,
+        )
     _make(plan, out, workers, as_json)

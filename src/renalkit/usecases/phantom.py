@@ -42,6 +42,7 @@ from renalkit.store.files import (
 )
 from renalkit.usecases.phantom_case import plan_settings
 from renalkit.usecases.phantom_plans import PhantomPlan
+from renalkit.usecases.phantom_shapes import check_masks
 from renalkit.usecases.phantom_studies import record_of, write_patient
 from renalkit.usecases.phantom_tables import (
     join_tables,
@@ -80,6 +81,7 @@ def make_phantom(
 
     Raises:
         InputRefused: the folder holds something else.
+        ConfigError: masks that cannot be painted into, all of them.
         StoreError: the disk refused, or a process was killed; call again to go on.
         Locked: another process makes this cohort.
     """
@@ -92,6 +94,8 @@ def make_phantom(
             # Another process may have ended its work a moment ago.
             found = _existing(folder, settings)
             if found is None:
+                if plan.shapes is not None:
+                    check_masks(plan.shapes, progress)
                 cohort = _begin(partial, settings)
                 _write_all(plan, cohort, progress, workers or os.cpu_count() or 1)
                 found = _finish(plan, cohort, settings)

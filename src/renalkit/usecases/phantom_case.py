@@ -26,6 +26,10 @@ def plan_settings(plan: PhantomPlan) -> dict[str, Any]:
         del found[name]
     if plan.pairs is None or plan.margin == PAIR_MARGIN:
         del found["margin"]  # as it was before it could be chosen
+    if plan.shapes is None:
+        del found["shapes"]
+    else:  # where the masks lie decides nothing
+        found["shapes"]["files"] = [file.sha256 for file in plan.shapes.files]
     return json.loads(json.dumps(found))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NoReturn, TypeVar, cast, get_args
 
@@ -21,13 +21,32 @@ Made = TypeVar("Made")
 _PICTURE_FAULTS = ("duplicates", "label_noise", "leaking_calipers")
 _STILL_FAULTS = ("wrong_units", *_PICTURE_FAULTS)
 _CLIP_FAULTS = ("missing_frames", *_STILL_FAULTS)
-_CT_FAULTS = ("missing_frames", "tilt", "wrong_units", "duplicates", "label_noise")
+_PAINTED_FAULTS = ("missing_frames", "wrong_units", "duplicates", "label_noise")
+_CT_FAULTS = ("tilt", *_PAINTED_FAULTS)
 
 _MOST_TIMES = 6500
 """Frame times of up to ten characters each, in an element of at most 64 KiB."""
 
 JPEG_QUALITY = 90
 """Of ultrasound."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaskFile:
+    """A label volume that gives a scan its shapes."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShapePlan:
+    """Masks to paint scans into, one per patient. spacing_mm: (z, y, x) they are brought to first,
+    None for their own. around_mm: (z, y, x) added on each side, in whole voxels."""
+
+    files: tuple[MaskFile, ...]
+    spacing_mm: tuple[float, float, float] | None = None
+    around_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +57,8 @@ class PhantomPlan:
     pictures: PNG with masks instead of DICOM, for kind us. size: side of a B-mode picture in px.
     ceus: of the clips. pairs: number of cropped frame pairs instead of a clip, or None; margin:
     around the mass in these, as a share of its box.
-    ct: of the scans. jpeg_quality: None for uncompressed ultrasound.
+    ct: of the scans. shapes: masks the scans are painted into, None to draw them.
+    jpeg_quality: None for uncompressed ultrasound.
     """
 
     kind: Kind
@@ -50,6 +70,7 @@ class PhantomPlan:
     margin: float = PAIR_MARGIN
     ct: CtPlan = field(default_factory=CtPlan)
     jpeg_quality: int | None = JPEG_QUALITY
+    shapes: ShapePlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +164,7 @@ def ct_plan(
     if slice_mm is not None:
         problems.outside("slice-mm", slice_mm, 0.4, 10.0)
     problems.unknown("kidneys", kidneys, get_args(KidneyPlan))
-    for phase in phases:
-        problems.unknown("phases", phase, tuple(Phase))
-    if len(set(phases)) != len(phases):
-        problems.append("--phases: a phase is named twice")
+    problems.phases(phases)
     problems.outside("aml-share", aml_share, 0.0, 0.94)
     tumours = problems.range_mm("tumour-mm", tumour_mm, 3.0, 130.0)
     cysts = problems.range_mm("cyst-mm", cyst_mm, 2.0, 90.0)
@@ -164,6 +182,57 @@ def ct_plan(
         kidneys=cast("KidneyPlan", kidneys),
     )
     return PhantomPlan("ct", patients, ct=scan)
+
+
+def only_drawn(options: Mapping[str, Any]) -> None:
+    """Refuse options (by name, None where not given) that masks decide.
+
+    Raises:
+        ConfigError: with each that was given.
+    """
+    words = "--{}: the masks of --shapes decide that; leave it out"
+    _refuse_given(options, words)
+
+
+def only_painted(options: Mapping[str, Any]) -> None:
+    """Refuse options that only belong to --shapes.
+
+    Raises:
+        ConfigError: with each that was given.
+    """
+    _refuse_given(options, "--{}: only of --shapes; give masks, or leave it out")
+
+
+def _refuse_given(options: Mapping[str, Any], words: str) -> None:
+    problems = [words.format(name) for name, value in options.items() if value is not None]
+    if problems:
+        raise ConfigError(problems, where="phantom")
+
+
+def painted_plan(
+    people: People,
+    files: Sequence[MaskFile],
+    *,
+    phases: Sequence[str],
+    spacing: str | None = None,
+    around: str | None = None,
+    aml_share: float = 0.1,
+) -> PhantomPlan:
+    """CT scans painted into masks, the first `people.patients` of the files. phases: by name.
+    spacing, around: 'Z,Y,X' in mm, or None."""
+    problems = _Problems()
+    problems.phases(phases)
+    problems.outside("aml-share", aml_share, 0.0, 0.94)
+    steps = problems.three_mm("spacing", spacing, 0.4, 10.0)
+    wider = problems.three_mm("around", around, 0.0, 300.0) or (0.0, 0.0, 0.0)
+    if people.patients > len(files):
+        problems.append(f"--patients: {people.patients}, but there are {len(files)} masks")
+    patients = problems.patients(people, _PAINTED_FAULTS)
+    if problems or patients is None:
+        problems.refuse()
+    scan = CtPlan(aml_share=aml_share, phases=tuple(Phase(phase) for phase in phases))
+    shapes = ShapePlan(tuple(files[: people.patients]), steps, wider)
+    return PhantomPlan("ct", patients, ct=scan, shapes=shapes)
 
 
 class _Problems(list[str]):
@@ -191,6 +260,27 @@ class _Problems(list[str]):
         if low <= least <= most <= high:
             return least, most
         self.append(f"--{option}: {text} does not rise within {low:g} to {high:g} mm")
+        return None
+
+    def phases(self, phases: Sequence[str]) -> None:
+        for phase in phases:
+            self.unknown("phases", phase, tuple(Phase))
+        if len(set(phases)) != len(phases):
+            self.append("--phases: a phase is named twice")
+
+    def three_mm(
+        self, option: str, text: str | None, low: float, high: float
+    ) -> tuple[float, float, float] | None:
+        """(z, y, x) in mm of 'Z,Y,X'; None where nothing is given or it is refused."""
+        if text is None:
+            return None
+        try:
+            found = [float(part) for part in text.split(",")]
+        except ValueError:
+            found = []
+        if len(found) == 3 and all(low <= value <= high for value in found):
+            return found[0], found[1], found[2]
+        self.append(f"--{option}: {text!r}, expected Z,Y,X in mm, each within {low:g} to {high:g}")
         return None
 
     def unknown(self, option: str, value: str, known: Sequence[str]) -> None:

@@ -242,7 +242,7 @@ def draw_case(plan: CtPlan, seed: int) -> CtCase:
         ConfigError: slices x spacing do not cover the kidneys and masses.
     """
     streams = np.random.default_rng([seed, 0xC7]).spawn(6)
-    body = _draw_body(streams[0])
+    body = draw_body(streams[0])
     kidneys, isthmus = _draw_kidneys(plan, body, streams[1])
     lesions = _draw_lesions(plan, body, kidneys, streams[2])
     distractors = _draw_distractors(plan, body, kidneys, lesions, streams[3])
@@ -268,7 +268,8 @@ def draw_case(plan: CtPlan, seed: int) -> CtCase:
     )
 
 
-def _draw_body(rng: np.random.Generator) -> Body:
+def draw_body(rng: np.random.Generator) -> Body:
+    """A trunk; every number follows from the generator."""
     width = float(np.clip(rng.normal(142.0, 8.0), 126.0, 160.0))
     depth = float(np.clip(0.69 * width + rng.normal(0.0, 3.0), 88.0, 112.0))
     fat = float(np.clip(math.exp(rng.normal(2.7, 0.4)), 7.0, 34.0))

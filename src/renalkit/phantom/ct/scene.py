@@ -6,7 +6,7 @@ is a table of HU by name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -35,7 +35,7 @@ from renalkit.phantom.ct.shapes import (
 from renalkit.phantom.ct.torso import Torso, lung_level, strand_cover, torso, warped
 
 KIDNEY, TUMOUR, CYST = 1, 2, 3
-_FASCIA_MM, _CAPSULE_MM = 1.2, 2.0
+FASCIA_MM, CAPSULE_MM = 1.2, 2.0
 _PYRAMID_COS = 0.932
 _CORTEX_FROM = 0.77
 _LUNG_FROM_MM = 60.0
@@ -86,18 +86,14 @@ def anatomy(case: CtCase, grid: Grid) -> Anatomy:
 def slab(plan: Anatomy, grid: Grid) -> Slab:
     """Everything on the slices of a grid."""
     case = plan.case
-    cavity = warped(plan.section.cavity, grid, case.body, 0.0)
-    out = Slab(grid, cavity, np.zeros(grid.shape, np.uint8), np.zeros(grid.shape, np.uint8))
-    _strands(out, plan.section)
-    _lungs(out, case)
-    for part in plan.soft:
-        _part(out, part)
-    for kidney in case.kidneys:
-        _perirenal_fat(out, kidney, case.body.perirenal_mm)
-    for part in plan.hard:
-        _part(out, part)
+
+    def fat(out: Slab) -> None:
+        for kidney in case.kidneys:
+            _perirenal_fat(out, kidney, case.body.perirenal_mm)
+
+    out = surroundings(plan, grid, fat)
     for kidney in case.kidneys:  # the muscle beside it never quite touches the kidney
-        _around(out, kidney, _CAPSULE_MM, "fat")
+        _around(out, kidney, CAPSULE_MM, "fat")
     if case.isthmus_mm:
         _isthmus(out, case.isthmus_mm)
     for kidney in case.kidneys:
@@ -106,6 +102,21 @@ def slab(plan: Anatomy, grid: Grid) -> Slab:
         _distractor(out, distractor)
     for lesion in case.lesions:
         _lesion(out, lesion)
+    return out
+
+
+def surroundings(plan: Anatomy, grid: Grid, fat: Callable[[Slab], None]) -> Slab:
+    """All but the kidneys and what is in them; `fat` paints what keeps the organs off them."""
+    case = plan.case
+    cavity = warped(plan.section.cavity, grid, case.body, 0.0)
+    out = Slab(grid, cavity, np.zeros(grid.shape, np.uint8), np.zeros(grid.shape, np.uint8))
+    _strands(out, plan.section)
+    _lungs(out, case)
+    for part in plan.soft:
+        paint_part(out, part)
+    fat(out)
+    for part in plan.hard:
+        paint_part(out, part)
     return out
 
 
@@ -148,7 +159,7 @@ def _levels(grid: Grid, shape: Ellipsoid | Tube | Cylinder) -> Iterator[Level]:
     return (level for level in found if level is not None)
 
 
-def _part(out: Slab, part: Part) -> None:
+def paint_part(out: Slab, part: Part) -> None:
     levels = list(_levels(out.grid, part.shape))
 
     def clip(cover: Field, box: Box) -> Field:
@@ -201,17 +212,20 @@ def _lungs(out: Slab, case: CtCase) -> None:
 
 
 def _perirenal_fat(out: Slab, kidney: Kidney, width_mm: float) -> None:
+    level = _grown(out.grid, kidney, width_mm + FASCIA_MM)
+    if level is not None:
+        paint_renal_fat(out, level, kidney.seed)
+
+
+def paint_renal_fat(out: Slab, level: Level, seed: int) -> None:
     """Fat crossed by septa inside a wavy fascia; it keeps liver, spleen and bowel off."""
-    level = _grown(out.grid, kidney, width_mm + _FASCIA_MM)
-    if level is None:
-        return
     grid, cavity = out.grid.cut(level.box), out.cavity[level.box]
-    wave = texture(grid, 24.0, kidney.seed + 1, terms=6) * np.float32(2.2 / level.unit_mm)
+    wave = texture(grid, 24.0, seed + 1, terms=6) * np.float32(2.2 / level.unit_mm)
     level = replace(level, level=level.level + wave)
     out.paint(level.box, np.minimum(level.cover(), cavity), "fascia")
-    cover = np.minimum(level.cover(_FASCIA_MM), cavity)
+    cover = np.minimum(level.cover(FASCIA_MM), cavity)
     out.paint(level.box, cover, "fat")
-    sheets = np.abs(texture(grid, 11.0, kidney.seed + 2, terms=8))
+    sheets = np.abs(texture(grid, 11.0, seed + 2, terms=8))
     sheets = np.clip(np.float32(0.7) - np.float32(6.0) * sheets, 0.0, 1.0)
     out.paint(level.box, np.multiply(sheets, cover, out=sheets), "strand")
 
@@ -243,7 +257,7 @@ def _label(out: Slab, box: Box, where: npt.NDArray[np.bool_], value: int) -> Non
 
 def _kidney(out: Slab, kidney: Kidney, vessels: Sequence[Part]) -> None:
     for part in vessels:
-        _part(out, part)
+        paint_part(out, part)
     x, y, z = (1.2 * half for half in kidney.hull.half_extent_mm)
     box = out.grid.box(kidney.hull.centre_mm, (x, y, z))
     if box is None:
@@ -379,20 +393,29 @@ def _lesion(out: Slab, lesion: Lesion) -> None:
     if found is None:
         return
     box, cover = found
+    inside: Field | None = None
+    if lesion.lesion_class == "cystic":
+        level, slope = lesion_grid_level(out.grid.cut(box), lesion)
+        inside = Level(box, level, slope, lesion.diameter_mm / 2).cover(lesion.wall_mm)
+    paint_lesion(out, lesion, box, (cover, inside))
+    where = cover >= 0.5
+    out.instances[box][where] = lesion.number
+    _label(out, box, where, TUMOUR if lesion.label == "tumour" else CYST)
+
+
+def paint_lesion(out: Slab, lesion: Lesion, box: Box, covers: tuple[Field, Field | None]) -> None:
+    """Paint a mass; covers: by the mass, and by what a cystic one's wall encloses."""
+    cover, inside = covers
     grid = out.grid.cut(box)
     name = f"lesion {lesion.number}"
-    radius_mm = lesion.diameter_mm / 2
-    grain = _unevenness(grid, lesion)
-    if lesion.lesion_class == "cystic":
+    if inside is not None:
         out.paint(box, cover, f"{name} wall")
-        level, slope = lesion_grid_level(grid, lesion)
-        inside = Level(box, level, slope, radius_mm).cover(lesion.wall_mm)
         np.minimum(inside, cover, out=inside)
         out.paint(box, inside, name)
         for septum in lesion.septa:
             out.paint(box, _sheet(grid, septum, lesion.body.centre_mm) * inside, f"{name} wall")
     else:
-        out.paint(box, cover, name, grain)
+        out.paint(box, cover, name, _unevenness(grid, lesion))
     parts = [(core, f"{name} core") for core in lesion.cores]
     parts += [(lesion.nodule, f"{name} nodule")] if lesion.nodule is not None else []
     parts += [(speck, "stone") for speck in lesion.calcifications]
@@ -409,9 +432,6 @@ def _lesion(out: Slab, lesion: Lesion) -> None:
                 found_part = replace(found_part, level=found_part.level + frayed)
         part_cover = found_part.cover(softness=softness)
         out.paint(found_part.box, part_cover * _within(cover, box, found_part.box), tissue)
-    where = cover >= 0.5
-    out.instances[box][where] = lesion.number
-    _label(out, box, where, TUMOUR if lesion.label == "tumour" else CYST)
 
 
 def _unevenness(grid: Grid, lesion: Lesion) -> Field | None:

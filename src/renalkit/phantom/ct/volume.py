@@ -20,7 +20,7 @@ number of slabs nor on the other phases rendered.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -137,6 +137,7 @@ class CtVolume:
     hu: (Z, Y, X) int16 by phase. labels: 0, 1 kidney, 2 tumour, 3 cyst; instances: lesion number,
     both (Z, Y, X) uint8. spacing_mm: (z, y, x). origin_lps_mm: (x, y, z) of voxel (0, 0, 0).
     direction: unit LPS vectors of increasing column, row and slice. lesions: truth in their order.
+    given: the grid of the masks it was painted into, None for a drawn one.
     """
 
     hu: dict[Phase, npt.NDArray[np.int16]]
@@ -146,10 +147,13 @@ class CtVolume:
     origin_lps_mm: Vector
     direction: tuple[Vector, Vector, Vector]
     lesions: tuple[LesionTruth, ...]
+    given: VolumeGrid | None = None
 
     @property
     def affine_lps_mm(self) -> tuple[tuple[float, float, float, float], ...]:
         """Voxel index (z, y, x, 1) -> LPS mm."""
+        if self.given is not None:
+            return self.given.affine_lps_mm
         dz, dy, dx = self.spacing_mm
         x, y, z = self.origin_lps_mm
         return (
@@ -203,12 +207,55 @@ def render_phases(case: CtCase, phases: Sequence[Phase] | None = None) -> CtVolu
     Raises:
         ConfigError: no phase asked for, or one twice.
     """
-    wanted = tuple(case.phases if phases is None else phases)
-    if not wanted or len(set(wanted)) != len(wanted):
-        raise ConfigError([f"phases is {wanted}, expected one or more different phases"])
     dz, dy, dx = case.spacing_mm
     grid = Grid.regular(case.origin_lps_mm, (dx, dy, dz), case.shape)
     common = anatomy(case, grid)
+
+    def cut(here: slice) -> Slab:
+        return slab(common, grid.cut((here, slice(None), slice(None))))
+
+    drawn = rendered(common, case.phases if phases is None else phases, cut)
+    lesions = tuple(
+        _truth(case, one, int(drawn.counts[one.number]), drawn.sums_of(one.number))
+        for one in case.lesions
+    )
+    return CtVolume(
+        hu=drawn.hu,
+        labels=drawn.labels,
+        instances=drawn.instances,
+        spacing_mm=case.spacing_mm,
+        origin_lps_mm=case.origin_lps_mm,
+        direction=((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
+        lesions=lesions,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rendered:
+    """The arrays of a `CtVolume`, and by lesion number the voxels and, by phase, the sum of their
+    HU before noise and shading."""
+
+    hu: dict[Phase, npt.NDArray[np.int16]]
+    labels: npt.NDArray[np.uint8]
+    instances: npt.NDArray[np.uint8]
+    counts: npt.NDArray[np.int64]
+    sums: dict[Phase, npt.NDArray[np.float64]]
+
+    def sums_of(self, number: int) -> dict[Phase, float]:
+        """Of one lesion."""
+        return {phase: sums[number] for phase, sums in self.sums.items()}
+
+
+def rendered(common: Anatomy, phases: Sequence[Phase], cut: Callable[[slice], Slab]) -> Rendered:
+    """Render what `cut` gives for ranges of slices.
+
+    Raises:
+        ConfigError: no phase asked for, or one twice.
+    """
+    wanted = tuple(phases)
+    if not wanted or len(set(wanted)) != len(wanted):
+        raise ConfigError([f"phases is {wanted}, expected one or more different phases"])
+    case = common.case
     tables = {phase: tissue_hu(case, phase) for phase in wanted}
     sections = {phase: _section_hu(common, table) for phase, table in tables.items()}
     hu = {phase: np.empty(case.shape, np.int16) for phase in wanted}
@@ -219,7 +266,7 @@ def render_phases(case: CtCase, phases: Sequence[Phase] | None = None) -> CtVolu
     depth = max(1, _SLAB_VOXELS // math.prod(case.shape[1:]))
     for first in range(0, case.shape[0], depth):
         here = slice(first, min(first + depth, case.shape[0]))
-        part = slab(common, grid.cut((here, slice(None), slice(None))))
+        part = cut(here)
         labels[here], instances[here] = part.labels, part.instances
         marked = part.instances > 0
         numbers = part.instances[marked]
@@ -228,19 +275,7 @@ def render_phases(case: CtCase, phases: Sequence[Phase] | None = None) -> CtVolu
             clean = _composed(part, case, sections[phase], tables[phase], phase)
             sums[phase] += np.bincount(numbers, clean[marked], minlength=bins)
             _scanned(clean, case, common, phase, first, hu[phase][here])
-    lesions = tuple(
-        _truth(case, one, int(counts[one.number]), {p: sums[p][one.number] for p in wanted})
-        for one in case.lesions
-    )
-    return CtVolume(
-        hu=hu,
-        labels=labels,
-        instances=instances,
-        spacing_mm=case.spacing_mm,
-        origin_lps_mm=case.origin_lps_mm,
-        direction=((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
-        lesions=lesions,
-    )
+    return Rendered(hu, labels, instances, counts, sums)
 
 
 def parenchyma_hu(case: CtCase, phase: Phase) -> float:
