@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +45,10 @@ from renalkit.store.files import (
 from renalkit.store.runs import MANIFEST, check_manifest
 
 Json = dict[str, Any]
-KIND = "renalkit model package"
+Spec = TypeVar("Spec", bound=Settings)
+KIND, CASCADE_KIND = "renalkit model package", "renalkit cascade package"
+LOOKS_AT = {KIND: "ultrasound pictures", CASCADE_KIND: "CT scans"}
+"""What packages of each kind are given."""
 SCHEMA = 1
 SPEC, CARD, PARITY = "spec.json", "card.json", "parity.json"
 GOLDEN, PATIENTS = "golden.safetensors", "patients.json"
@@ -164,55 +167,22 @@ class ModelPackage:
 
     def _prove(self, engines: Iterable[Engine], options: EngineOptions) -> None:
         """The golden pair through every engine, once per processor, engine version and mode."""
-        known = None
-        if options.cache is not None:
-            key = "\n".join(
-                (
-                    self.digest,
-                    this_processor().model,
-                    engine_version(options.backend or installed()[0]),
-                    options.precision.value,
-                )
-            )
-            known = options.cache / f"proof-{sha256_bytes(key.encode())[:32]}.json"
-            # The reference mode is proven at every loading: it costs one small batch.
-            if options.precision is not Precision.FP32 and known.exists():
-                return
-        given, wanted = self.golden()
-        proofs: list[Parity] = []
-        for member, engine, expected in zip(self.spec.members, engines, wanted, strict=True):
-            proof = compare(expected, engine.run(given))
-            proof.require(options.precision, where=f"{self.spec.name}, {member.folder}")
-            proofs.append(proof)
-        if known is not None and options.precision is not Precision.FP32:
-            make_folder(known.parent)
-            write_json(
-                known,
-                {
-                    "package": self.digest,
-                    "processor": this_processor().model,
-                    "engine": engine_version(options.backend or installed()[0]),
-                    "mode": options.precision.value,
-                    "allowed": ALLOWED[options.precision].plain,
-                    "members": [proof.plain for proof in proofs],
-                },
-            )
+
+        def proofs() -> Iterator[Parity]:
+            given, wanted = self.golden()
+            for member, engine, expected in zip(self.spec.members, engines, wanted, strict=True):
+                proof = compare(expected, engine.run(given))
+                proof.require(options.precision, where=f"{self.spec.name}, {member.folder}")
+                yield proof
+
+        prove_once(self.digest, options, proofs())
 
     def known(self, member: MemberSpec) -> tuple[KnownPatients, ...]:
         """Whom a member has seen, and whom the weights it started from.
 
         Raises ModelRefused: not written in a way that can be read.
         """
-        try:
-            stored = read_json(self.path / PATIENTS)["members"][member.folder]
-            return tuple(KnownPatients.parse(item) for item in stored)
-        except (KeyError, TypeError) as error:
-            raise ModelRefused(
-                "no readable list of the patients it has seen",
-                where=f"{self.path.name}/{PATIENTS}",
-                expected="keyed hashes per member",
-                remedy=REMEDY,
-            ) from error
+        return known_in(self.path, member.folder)
 
     def seen(self, patients: Iterable[str]) -> frozenset[str]:
         """Those of the pseudonyms whose patients trained or validated a member.
@@ -225,7 +195,7 @@ class ModelPackage:
 
 
 def is_package(path: Path) -> bool:
-    """Whether a folder says of itself that it is a model package."""
+    """Whether a folder says of itself that it is a model package, of whatever kind."""
     spec = path / SPEC
     return spec.is_file() and (path / MANIFEST).is_file()
 
@@ -234,8 +204,29 @@ def load_package(path: Path) -> ModelPackage:
     """A package after every file was hashed anew. `ModelPackage.engines` then proves the networks.
 
     Raises:
-        ModelRefused: no package, a changed, missing or foreign file, or settings of another
-            version.
+        ModelRefused: no package, one of another kind, a changed, missing or foreign file, or
+            settings of another version.
+    """
+    spec, card, digest = opened(path, PackageSpec, KIND)
+    return ModelPackage(path, spec, card, digest)
+
+
+def kind_of(path: Path) -> str | None:
+    """What a package says it is; None where it is none, or its settings cannot be read."""
+    if not is_package(path):
+        return None
+    try:
+        found = read_json(path / SPEC)
+    except InputRefused:
+        return None
+    return str(found.get("kind")) if isinstance(found, dict) else None
+
+
+def opened(path: Path, of: type[Spec], kind: str) -> tuple[Spec, Json, str]:
+    """Settings, card and digest of a package of this kind, every file hashed anew.
+
+    Raises:
+        ModelRefused: see `load_package`.
     """
     if not is_package(path):
         raise ModelRefused(
@@ -255,18 +246,74 @@ def load_package(path: Path) -> ModelPackage:
             expected=f"the files of {MANIFEST}",
             remedy=REMEDY,
         )
+    there = kind_of(path)
+    if there in LOOKS_AT and there != kind:
+        raise ModelRefused(
+            f"a package that looks at {LOOKS_AT[there]}",
+            where=path.name,
+            expected=f"one that looks at {LOOKS_AT[kind]}",
+            remedy="'renalkit predict' takes either; elsewhere give a package of the other kind",
+        )
     try:
-        spec = PackageSpec.model_validate(read_json(path / SPEC))
+        spec = of.model_validate(read_json(path / SPEC))
         card = parse_json((path / CARD).read_bytes(), where=CARD)
     except (OSError, InputRefused, ValidationError) as error:
         first = " ".join(str(error).split())[:200]
         raise ModelRefused(
             f"settings that cannot be read ({first})",
             where=path.name,
-            expected=f"{KIND}, schema {SCHEMA}",
+            expected=f"{kind}, schema {SCHEMA}",
             remedy="use the version of renalkit it was made with, or export the model again",
         ) from error
-    return ModelPackage(path, spec, card, sha256_file(path / MANIFEST))
+    return spec, card, sha256_file(path / MANIFEST)
+
+
+def known_in(path: Path, member: str) -> tuple[KnownPatients, ...]:
+    """Whom a member of a package has seen, and whom the weights it started from.
+
+    Raises ModelRefused: not written in a way that can be read.
+    """
+    try:
+        stored = read_json(path / PATIENTS)["members"][member]
+        return tuple(KnownPatients.parse(item) for item in stored)
+    except (KeyError, TypeError) as error:
+        raise ModelRefused(
+            "no readable list of the patients it has seen",
+            where=f"{path.name}/{PATIENTS}",
+            expected="keyed hashes per member",
+            remedy=REMEDY,
+        ) from error
+
+
+def prove_once(digest: str, options: EngineOptions, proofs: Iterable[Parity]) -> None:
+    """Go through the proofs of a package, which raise where one fails; with a cache folder those
+    of a fast mode once per processor and engine version only.
+
+    digest: of the package.
+    """
+    # The reference mode is proven at every loading: it costs one small batch.
+    if options.cache is None or options.precision is Precision.FP32:
+        for _ in proofs:
+            pass
+        return
+    engine = engine_version(options.backend or installed()[0])
+    key = "\n".join((digest, this_processor().model, engine, options.precision.value))
+    known = options.cache / f"proof-{sha256_bytes(key.encode())[:32]}.json"
+    if known.exists():
+        return
+    found = [proof.plain for proof in proofs]
+    make_folder(known.parent)
+    write_json(
+        known,
+        {
+            "package": digest,
+            "processor": this_processor().model,
+            "engine": engine,
+            "mode": options.precision.value,
+            "allowed": ALLOWED[options.precision].plain,
+            "members": found,
+        },
+    )
 
 
 # ---- scoring ----------------------------------------------------------------------------------
