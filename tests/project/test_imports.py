@@ -62,6 +62,7 @@ VERBS = (
     *("drift", "readers"),
     # Prediction from a package.
     *("predict", "package_model", "ceus_outliner"),
+    *("cascade_predict", "cascade_package_model"),
 )
 
 

@@ -60,6 +60,34 @@ class Spoken:
     classes: tuple[str, ...]
 
 
+def mean_mask(networks: Sequence[Score]) -> Score:
+    """Networks that draw masks as one, by their mean probability; one stays as it is."""
+    if len(networks) == 1:
+        return networks[0]
+
+    def score(image: Floats) -> Floats:
+        said = [special.expit(network(image).astype(np.float64)) for network in networks]
+        return special.logit(np.clip(np.mean(said, axis=0), _LEAST, 1 - _LEAST)).astype(np.float32)
+
+    return score
+
+
+def mean_name(networks: Sequence[Classify]) -> Classify:
+    """Networks that name masses as one, by their mean probability; one stays as it is."""
+    if len(networks) == 1:
+        return networks[0]
+
+    def score(cubes: Floats) -> npt.NDArray[np.float64]:
+        said = [special.softmax(network(cubes).astype(np.float64), axis=1) for network in networks]
+        return np.log(np.clip(np.mean(said, axis=0), _LEAST, 1))
+
+    return score
+
+
+_LEAST = 1e-12
+"""Probabilities are kept so far from 0 and 1 that their logits are finite."""
+
+
 def find_masses(volume: Volume, stages: Stages, params: CascadeParams, spoken: Spoken) -> FoundScan:
     """Kidneys, masses and their classes on a scan.
 
@@ -114,11 +142,16 @@ def kidney_probability(
     hu: npt.NDArray[np.int16], score: Score, params: KidneyParams
 ) -> npt.NDArray[np.float64]:
     """(K,J,I) of kidney or mass, from the whole coarse scan (K,J,I) at once."""
+    logits = score(kidney_image(hu, params))[0, 0]
+    return special.expit(logits[tuple(slice(n) for n in hu.shape)].astype(np.float64))
+
+
+def kidney_image(hu: npt.NDArray[np.int16], params: KidneyParams) -> Floats:
+    """The coarse scan (K,J,I) as stage 1 is given it: (1,1,k,j,i), with air up to the
+    next multiple of what it halves to."""
     deep = 2 ** (len(params.channels) - 1)
     ends = [(0, -n % deep) for n in hu.shape]
-    image = np.pad(windowed(hu), ends, constant_values=-1.0)[None, None]
-    logits = score(image)[0, 0]
-    return special.expit(logits[tuple(slice(n) for n in hu.shape)].astype(np.float64))
+    return np.pad(windowed(hu), ends, constant_values=-1.0)[None, None]
 
 
 def mass_probability(

@@ -101,3 +101,68 @@ def _least(values: list[float | None]) -> str:
 def _most(values: list[float | None]) -> str:
     known = [v for v in values if v is not None]
     return f"{max(known):.1e}" if known else ""
+
+
+def cascade_readme(spec: Json, card: Json, parity: Json) -> str:
+    """The package of a CT cascade in Markdown."""
+    authors, on = card["authors"], parity["compared_on"]
+    phases = ", ".join(spec["phases"]) or "not stated"
+    lines = [
+        f"# {spec['name']} {spec['version']}",
+        "",
+        str(spec["notice"]),
+        "",
+        f"**Intended use.** {authors['intended_use'].strip()}",
+        "",
+        f"**Limitations.** {authors['limitations'].strip()}",
+        "",
+    ]
+    if authors.get("out_of_scope", "").strip():
+        lines += [f"**Out of scope.** {authors['out_of_scope'].strip()}", ""]
+    lines += [
+        "## What it is",
+        "",
+        f"{card['model']['title']}. It looks at CT scans (contrast phases it was trained on: "
+        f"{phases}) and answers: where kidneys and masses are; {' or '.join(spec['classes'])}.",
+        "",
+        card["package"]["words"],
+        "",
+        "    renalkit predict PACKAGE SCAN -o RESULTS",
+        "",
+        "needs renalkit with the extra `runtime` and no torch. SCAN: DICOM CT series, NIfTI in HU,",
+        "a folder or a zip archive of them.",
+        "",
+        "## Files",
+        "",
+        "| file | content |",
+        "| --- | --- |",
+        "| `spec.json` | settings of the stages, classes, contrast phases |",
+        "| `card.json` | model card: data, training, performance, cautions |",
+        "| `fold-K/kidney/model.onnx` | stage 1: the whole coarse scan, any size |",
+        "| `fold-K/mass-M/model.onnx` | stage 2: patches |",
+        "| `fold-K/lesion/model.onnx` | stage 3: a cube around a mass |",
+        "| `fold-K/*/weights.safetensors` | the weights as trained |",
+        "| `golden.safetensors` | a simulated scan and the trained results |",
+        "| `parity.json` | exported networks beside the trained ones |",
+        "| `patients.json` | keyed hashes of the patients the networks have seen |",
+        "| `MANIFEST.sha256` | digest of every file; checked at each loading |",
+        "",
+        "## Exported beside trained",
+        "",
+        f"Each network on {on['what']}; {on['scans']} {on['scans_what']}. {on['note']}".strip(),
+        "",
+        "| engine | mode | largest difference | Dice of masks | change of score "
+        "| tested scans: Dice of kidney and mass | of mass |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for form in parity["forms"]:
+        rows, scans = form["networks"], form["scans"]
+        lines.append(
+            f"| {form['engine']} | {form['mode']} "
+            f"| {max(max(n['difference'].values()) for n in rows):.1e} "
+            f"| {_least([n['dice'] for n in rows])} "
+            f"| {_most([n['score'] for n in rows])} "
+            f"| {_least([scan['dice_kidney_and_mass'] for scan in scans])} "
+            f"| {_least([scan['dice_mass'] for scan in scans])} |"
+        )
+    return "\n".join([*lines, ""])

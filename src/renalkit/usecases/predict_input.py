@@ -44,6 +44,7 @@ from renalkit.usecases.ingest_labels import StudyLabels
 from renalkit.usecases.ingest_layouts import Sources, foreign_files, pair_layout
 from renalkit.usecases.models import Model
 
+PICTURES = "pictures, DICOM files or videos"
 _NOBODY = bytes(KEY_BYTES)
 """Keys are made of the user's own file names, which results state anyway: nothing to hide."""
 
@@ -81,19 +82,21 @@ class Offered:
 
 
 @contextmanager
-def offered(source: Path) -> Generator[Offered]:
+def offered(source: Path, expected: str = PICTURES) -> Generator[Offered]:
     """The files of a file, folder or zip archive, for as long as the context lasts.
+
+    expected: what is looked for, for messages.
 
     Raises:
         InputRefused: nothing to read, or an archive that cannot be taken out.
     """
     if source.is_file() and is_archive(source):
         with unpacked(source) as archive:
-            yield _offered(_top(archive.folder), source.name, archive.refused)
+            yield _offered(_top(archive.folder), source.name, archive.refused, expected)
     elif source.is_file():
         yield Offered(source.parent, (source,), ())
     else:
-        yield _offered(source, source.name, ())
+        yield _offered(source, source.name, (), expected)
 
 
 def _top(folder: Path) -> Path:
@@ -103,13 +106,11 @@ def _top(folder: Path) -> Path:
     return folder
 
 
-def _offered(folder: Path, name: str, refused: tuple[FileReport, ...]) -> Offered:
+def _offered(folder: Path, name: str, refused: tuple[FileReport, ...], expected: str) -> Offered:
     walked = list(walk_files(folder))
     left = (*refused, *(w for w in walked if isinstance(w, FileReport)))
     if not walked and not refused:
-        raise InputRefused(
-            Reason.EMPTY, "no file", where=name, expected="pictures, DICOM files or videos"
-        )
+        raise InputRefused(Reason.EMPTY, "no file", where=name, expected=expected)
     return Offered(folder, tuple(w for w in walked if isinstance(w, Path)), left)
 
 

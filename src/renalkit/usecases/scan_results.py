@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -61,12 +61,14 @@ class ScanFiles:
 class ResultOptions:
     """name: what the scan is called in table and page; in DICOM it is not named. classes: in the
     order of the scores. labelmap: see `ct_segmentation`. written: time of the DICOM objects, now
-    when not set; with it, the same call gives the same bytes."""
+    when not set; with it, the same call gives the same bytes. notes: what is to be known of the
+    scan, for the table."""
 
     name: str
     classes: Sequence[str] = ()
     labelmap: bool = False
     written: datetime | None = field(default=None)
+    notes: Sequence[str] = ()
 
 
 def write_scan_results(
@@ -83,7 +85,9 @@ def write_scan_results(
             not there any more; what the writers of DICOM refuse.
         StoreError: the disk refused.
     """
-    whole = measured(found_scan(found, (scan.volume, *scan.phases), options.classes, options.name))
+    volumes = (scan.volume, *scan.phases)
+    labelled = found_scan(found, volumes, options.classes, options.name)
+    whole = measured(replace(labelled, notes=options.notes))
     table = table_json([whole.as_json()])
     tiles = lesion_tiles(whole)
     pictures = {(options.name, n): tile for n, tile in tiles.items()}
