@@ -37,7 +37,8 @@ from renalkit.readers.contract import Limits, Outcome
 from renalkit.readers.folder_table import Columns
 from renalkit.store import predictions
 from renalkit.systems import SYSTEMS
-from renalkit.systems._contract import Claim, System
+from renalkit.systems._contract import Card, Claim, System
+from renalkit.systems.ct_cascade import CASCADES, Cascade
 from renalkit.usecases.compare import PRESETS
 from renalkit.usecases.experiment import Experiment, SystemSettings
 from renalkit.writers.dicom_out import codes as dicom_code_list
@@ -369,13 +370,44 @@ def _system(system: System[Any]) -> str:
         parts.append("Answers from one modality where the other is missing, and says so.")
     if system.features:
         parts.append("Numbers beside the picture, such as perfusion figures, can be given to it.")
+    return "\n\n".join([*parts, "### Parameters", _settings(params), *_of_card(card)])
+
+
+def cascades() -> str:
+    """One section per system of several networks on CT scans."""
+    return "\n\n".join(_cascade(c) for c in CASCADES)
+
+
+def _cascade(cascade: Cascade) -> str:
+    card = cascade.card
+    stages = cascade.stages
+    matched(list(stages), words.STAGES, "STAGES")
+    parts = [
+        f"## `{cascade.name}`: {card.title}",
+        card.summary,
+        f"Looks at: CT scans. Named by `cascade` in an experiment, in place of `[[systems]]`. "
+        f"Reference: {card.reference}",
+        "### Parameters",
+        "`[params]`: of all stages.",
+        _settings(cascade.params_type),
+    ]
+    for name, stage in stages.items():
+        parts += [f"`[params.{name}]`: {words.STAGES[name]}.", _settings(stage)]
+    return "\n\n".join([*parts, *_of_card(card)])
+
+
+def _settings(params: Any) -> str:
     rows = [
         [_code(k.name), k.kind, _code(k.default), params.model_fields[k.name].description or ""]
         for k in keys_of(params)
     ]
-    parts += ["### Parameters", table(["key", "values", "default", "meaning"], rows)]
+    return table(["key", "values", "default", "meaning"], rows)
+
+
+def _of_card(card: Card) -> list[str]:
+    """Sizes of networks, published figures, and what the paper leaves open."""
     sizes = [[what, f"{count:,}"] for what, count in card.parameters.items()]
-    parts += ["### Size", table(["network", "trainable parameters"], sizes)]
+    parts = ["### Size", table(["network", "trainable parameters"], sizes)]
     if card.claims:
         head = ["task", "figure", "published", "unit and n", "where"]
         parts += ["### Published figures", table(head, [_claim(c) for c in card.claims])]
@@ -386,7 +418,7 @@ def _system(system: System[Any]) -> str:
         ]
         head = ["point", "the paper", "here", "key"]
         parts += ["### What the paper leaves open", table(head, choices)]
-    return "\n\n".join(parts)
+    return parts
 
 
 def _claim(claim: Claim) -> list[str]:
@@ -449,6 +481,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "presets": presets,
     "reasons": reasons,
     "systems": systems,
+    "cascades": cascades,
 }
 
 

@@ -398,3 +398,9 @@ EXPERIMENT = {
     "[systems].modalities": "what it looks at where it can choose: `B`, `CEUS` or both",
     "[systems].features": "facts of the study given to it as numbers; `perfusion`: figures of the contrast curves, compared with the cortex where there is one",
 }
+
+STAGES = {
+    "kidney": "kidneys with everything in them, on the whole scan",
+    "mass": "kidney and masses inside the boxes, by several networks",
+    "lesion": "the class of a mass, from a cube around it",
+}

@@ -55,7 +55,9 @@ class KidneyParams(Params):
 
     spacing_mm: Spacing = Field(default=4.0, description="of the even grid the scan is seen on")
     channels: Channels = Field(default=(16, 32, 64, 128), description="per level of the 3-D U-Net")
-    norm: Literal["instance", "batch"] = "instance"
+    norm: Literal["instance", "batch"] = Field(
+        default="instance", description="normalisation of the network"
+    )
     margin_mm: float = Field(
         default=15.0, ge=0, le=100, description="around each kidney, for the search of masses"
     )
@@ -81,12 +83,14 @@ class MassParams(Params):
         le=3,
         description="levels, finest first, that convolve and halve within slices only: thick ones",
     )
-    norm: Literal["instance", "batch"] = "instance"
+    norm: Literal["instance", "batch"] = Field(
+        default="instance", description="normalisation of the networks"
+    )
     members: int = Field(default=5, ge=1, le=20, description="networks, each from its own seed")
     overlap: float = Field(
         default=0.5, ge=0, le=0.9, description="least share that neighbouring tiles have in common"
     )
-    deep_supervision: bool = True
+    deep_supervision: bool = Field(default=True, description="a loss at the coarser levels too")
     least_mm: float = Field(
         default=3.0, ge=0, description="a part smaller than a ball of this diameter is no mass"
     )
@@ -211,7 +215,11 @@ CARD = Card(
         OpenChoice("5 mm", "how it is measured is not said", "equivalent diameter; others offered"),
         OpenChoice("unit", "series or patients is not said", "intervals over patients"),
     ),
-    parameters={},
+    parameters={
+        "kidney (3-D U-Net)": 1_401_153,
+        "mass (3-D U-Net, each member)": 16_544_552,
+        "lesion (3-D ResNet-18 at half width, 3 classes)": 8_288_547,
+    },
 )
 
 
@@ -222,6 +230,12 @@ class Cascade:
     name: str
     card: Card
     params_type: type[CascadeParams]
+
+    @property
+    def stages(self) -> dict[str, type[Params]]:
+        """The settings of each stage by its name, in order."""
+        found = {name: f.annotation for name, f in self.params_type.model_fields.items()}
+        return {n: t for n, t in found.items() if isinstance(t, type) and issubclass(t, Params)}
 
 
 CASCADES = (Cascade(CARD.name, CARD, CascadeParams),)

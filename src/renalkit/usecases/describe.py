@@ -18,6 +18,8 @@ from renalkit.readers.codecs import available_codecs
 from renalkit.store.files import write_text
 from renalkit.store.runs import machine_facts, package_versions
 from renalkit.systems import SYSTEMS
+from renalkit.systems._contract import Params
+from renalkit.systems.ct_cascade import CASCADES
 from renalkit.writers.pdf import page_pdf
 
 
@@ -36,8 +38,24 @@ def describe() -> dict[str, Any]:
             }
             for s in SYSTEMS
         ],
+        "cascades": [
+            {
+                "name": c.name,
+                "takes": "CT scans",
+                "card": asdict(c.card),
+                "parameters": _settings(c.params_type, tuple(c.stages)),
+                "stages": {name: _settings(stage) for name, stage in c.stages.items()},
+            }
+            for c in CASCADES
+        ],
         "codecs": [asdict(c) for c in available_codecs()],
     }
+
+
+def _settings(params: type[Params], without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The keys of settings as JSON schema has them; stages are told apart."""
+    found: dict[str, Any] = params.model_json_schema()["properties"]
+    return {name: value for name, value in found.items() if name not in without}
 
 
 def describe_words(found: dict[str, Any]) -> str:
@@ -47,6 +65,9 @@ def describe_words(found: dict[str, Any]) -> str:
     lines += ["", "Systems"]
     for item in found["systems"]:
         lines.append(f"  {item['name']:16}{item['card']['title']}  [{', '.join(item['tasks'])}]")
+    for item in found["cascades"]:
+        stages = ", ".join(item["stages"])
+        lines.append(f"  {item['name']:16}{item['card']['title']}  [CT scans: {stages}]")
     lines += ["", "Codecs"]
     for codec in found["codecs"]:
         state = "yes" if codec["available"] else f"no, install {codec['package']}"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from renalkit.domain.volume import CYST, KIDNEY, TUMOUR, VolumeGrid, affine_of
 from renalkit.systems.ct_cascade import (
+    CARD,
     CascadeParams,
     KidneyParams,
     LesionParams,
@@ -119,6 +121,18 @@ def test_the_cube_lies_about_the_mass(around: float) -> None:
         assert cube.spacing_mm == pytest.approx((edge / 20,) * 3)
         middle = (np.asarray(box[0]) + box[1]) / 2
         np.testing.assert_allclose(cube.corners_mm.mean(axis=0), middle, atol=1e-9)
+
+
+def test_networks_have_the_sizes_the_card_states() -> None:
+    with torch.device("meta"):
+        built = (
+            build_kidney(KidneyParams()),
+            build_mass(MassParams()),
+            build_lesion(LesionParams(), 3),
+        )
+    counted = [sum(p.numel() for p in net.parameters() if p.requires_grad) for net in built]
+    assert counted == list(CARD.parameters.values())
+    assert [name.split()[0] for name in CARD.parameters] == ["kidney", "mass", "lesion"]
 
 
 def test_networks_of_the_cpu_profile_stay_small() -> None:

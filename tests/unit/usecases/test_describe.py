@@ -1,4 +1,4 @@
-"""What `doctor` says when the computer answers late."""
+"""What `info` lists, and what `doctor` says when the computer answers late."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from renalkit.usecases.describe import diagnose
+from renalkit.systems.ct_cascade import CASCADES, CascadeParams
+from renalkit.usecases.describe import describe, describe_words, diagnose
 
 
 def test_a_check_that_takes_too_long_fails_with_words(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,3 +21,18 @@ def test_a_check_that_takes_too_long_fails_with_words(monkeypatch: pytest.Monkey
     assert not found["ok"]
     assert set(words) == {"torch", "decoder"}
     assert all("did not start" in w for w in words.values())
+
+
+def test_the_cascade_is_listed_with_the_settings_of_its_three_stages() -> None:
+    found = describe()
+    (cascade,) = found["cascades"]
+    assert cascade["name"] == "ct-cascade"
+    assert cascade["card"]["claims"]
+    assert list(cascade["stages"]) == list(CASCADES[0].stages) == ["kidney", "mass", "lesion"]
+    told = {*cascade["parameters"], *cascade["stages"]}
+    assert told == set(CascadeParams.model_fields)
+    for name, keys in cascade["stages"].items():
+        assert set(keys) == set(CASCADES[0].stages[name].model_fields)
+        assert all(key.get("description") for key in keys.values())
+    line = next(one for one in describe_words(found).splitlines() if "ct-cascade" in one)
+    assert line.endswith("[CT scans: kidney, mass, lesion]")
