@@ -60,7 +60,7 @@ from renalkit.runtime.package import (
     SPEC,
     WEIGHTS,
 )
-from renalkit.runtime.parity import ALLOWED, compare
+from renalkit.runtime.parity import ALLOWED_VOLUMES, compare
 from renalkit.store.files import (
     TMP_PREFIX,
     make_folder,
@@ -96,6 +96,7 @@ from renalkit.usecases.export import VERSION
 from renalkit.usecases.export_cascade_card import cascade_card
 from renalkit.usecases.export_words import cascade_readme, licence_text
 from renalkit.usecases.progress import Progress
+from renalkit.writers.wording import plural
 
 Json = dict[str, Any]
 Floats = npt.NDArray[np.float32]
@@ -295,7 +296,10 @@ class _Making:
             for form in forms:
                 engine = open_engine(folder / form.file, form.options)
                 one = compare(expected, engine.run({"image": image}))
-                problems = [f"fold {fold}, {name}: {w}" for w in one.problems(form.precision)]
+                problems = [
+                    f"fold {fold}, {name}: {w}"
+                    for w in one.problems(form.precision, ALLOWED_VOLUMES)
+                ]
                 _refuse(problems, form)
                 found[form].append({"fold": fold, "network": name} | one.plain)
             self.progress.advance()
@@ -457,7 +461,7 @@ def _parity(
                 "engine": form.backend,
                 "mode": form.precision.value,
                 "file": form.file,
-                "allowed": ALLOWED[form.precision].plain | {"scan_dice": SAME},
+                "allowed": ALLOWED_VOLUMES[form.precision].plain | {"scan_dice": SAME},
                 "networks": list(rows),
                 "scans": list(scans.get(form, ())),
             }
@@ -468,10 +472,10 @@ def _parity(
 
 def cascade_export_words(found: Json) -> str:
     """Where the package is and how exact it is, for a terminal."""
-    on, folds = found["compared"], found["folds"]
+    on, folds = found["compared"], plural(len(found["folds"]), "fold")
     lines = [
-        f"Model package: {found['package']} ({found['networks']} networks of {len(folds)} folds)",
-        f"Compared on {on['what']} and on {on['scans']} tested scans",
+        f"Model package: {found['package']} ({found['networks']} networks of {folds})",
+        f"Compared on {on['what']} and on {plural(on['scans'], 'tested scan')}",
     ]
     if on["note"]:
         lines.append(f"  {on['note']}")
