@@ -249,6 +249,7 @@ class _Answers:
     options: ScanOptions
     output: Path
     scans: list[Json] = field(default_factory=list[Json])
+    measured_only: list[Json] = field(default_factory=list[Json])
 
     def give(self, progress: Progress) -> None:
         """Look at everything."""
@@ -323,8 +324,15 @@ class _Answers:
         """One scan, with the phases of it on the same voxels."""
         phase = scan.volume.phase
         if not self.model.looks_at(phase) and not self.options.any_phase:
-            # Where a phase the system knows lies on the same voxels, this one is measured there.
-            if not any(self.model.looks_at(o.volume.phase) for o in beside if o.study):
+            if any(self.model.looks_at(o.volume.phase) for o in beside if o.study):
+                self.measured_only.append(
+                    {
+                        "scan": scan.name,
+                        "phase": None if phase is None else phase.value,
+                        "words": "never trained on this phase; measured beside one on its voxels",
+                    }
+                )
+            else:
                 self.reader.refuse(scan, self._other_phase(phase))
             return
         try:
@@ -411,6 +419,7 @@ class _Answers:
             "classes": list(model.classes),
             "trained_phases": list(model.phases),
             "scans": self.scans,
+            "measured_only": self.measured_only,
             "files": [
                 {
                     "file": name(r.path),
@@ -458,5 +467,7 @@ def cascade_words(found: Json) -> str:
             lines.append("  no kidney was found, so no mass was looked for")
         lines += [f"  {note}" for note in scan["notes"]]
         lines.append(f"  results in {scan['folder']}")
+    for other in found["measured_only"]:
+        lines.append(f"{other['scan']} ({other['phase']}): {other['words']}")
     lines += [f"refused {r['file']}: {r['words']}" for r in found["refused"]]
     return "\n".join(lines)

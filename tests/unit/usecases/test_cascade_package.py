@@ -221,6 +221,7 @@ def test_a_package_finds_what_the_run_finds_and_needs_no_torch(
     (scan,), (same,) = found["scans"], wanted["scans"]
     assert scan["scan"] == same["scan"] == "nephrographic"
     assert scan["phases_beside"] == ["corticomedullary"]
+    assert [other["scan"] for other in found["measured_only"]] == ["corticomedullary"]
     assert len(scan["lesions"]) == len(same["lesions"]) > 0
     for row, other in zip(scan["lesions"], same["lesions"], strict=True):
         assert row["probability"] == pytest.approx(other["probability"], abs=1e-3)
