@@ -9,12 +9,13 @@ overlap), over the whole scan, and inside our boxes, which are given to it: what
 engine. Every side is a process of its own; loading libraries and opening networks is not timed, and
 stands among the facts.
 
-The networks are those of the first fold of a run of `ct-cascade` (`--run`). Without one they have
-the size of P5's profile for CPUs, but batch normalisation and drawn weights, those on the shortest
-way through set by hand so that they mark voxels of certain HU; what they cost does not depend on
-what they say. Parity: the engine's logits of a tile beside PyTorch's, how much Dice with the truth
-ours lose to the whole scan, and of networks set by hand our labels beside MONAI's in the same boxes;
-what trained networks say changes with the places of tiles, which are even here.
+The networks are those of the first fold of a run of `ct-cascade` or of its package (`--run`).
+Without one they have the size of P5's profile for CPUs, but batch normalisation and drawn weights,
+those on the shortest way through set by hand so that they mark voxels of certain HU; what they cost
+does not depend on what they say. Parity: the engine's logits of a tile beside PyTorch's, how much
+Dice with the truth ours lose to the whole scan, and of networks set by hand our labels beside
+MONAI's in the same boxes; what trained networks say changes with the places of tiles, which are
+even here.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ from renalkit.domain.volume import KIDNEY, TUMOUR, Phase, Volume, VolumeGrid, af
 from renalkit.phantom.ct.anatomy import CtPlan, draw_case
 from renalkit.phantom.ct.volume import render
 from renalkit.runtime.abilities import Precision, this_processor
+from renalkit.runtime.cascade_package import load_cascade_package
 from renalkit.runtime.engines import EngineOptions, open_engine, write_openvino
+from renalkit.runtime.package import is_package
 from renalkit.runtime.parity import ALLOWED, compare
 from renalkit.runtime.sliding import mask_scorer, plan_tiles
 from renalkit.store.runs import RunFolder
@@ -136,7 +139,13 @@ def prepare(found: book.Book, place: Path) -> Path:
 
 
 def given(run: Path) -> tuple[CascadeParams, dict[str, Path]]:
-    """The networks of the first fold of a run."""
+    """The networks of the first fold of a run, or of a package."""
+    if is_package(run):
+        package = load_cascade_package(run)
+        first = package.spec.folds[0]
+        names = [name for name in first.networks if name != "lesion"]
+        weights = {n: run / first.folder / n / "weights.safetensors" for n in names}
+        return CascadeParams.model_validate(package.spec.params), weights
     folder = RunFolder(run)
     experiment = stored_cascade(folder)
     if experiment is None:
@@ -393,7 +402,9 @@ def facts(found: book.Book, task: Task, boxes: list[Any]) -> None:
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--run", type=Path, help="run of ct-cascade whose networks are measured")
+    parser.add_argument(
+        "--run", type=Path, help="run or package of ct-cascade whose networks are measured"
+    )
 
 
 if __name__ == "__main__":
