@@ -18,8 +18,8 @@ from renalkit.readers.codecs import available_codecs
 from renalkit.store.files import write_text
 from renalkit.store.runs import machine_facts, package_versions
 from renalkit.systems import SYSTEMS
+from renalkit.systems._cascade import CASCADES
 from renalkit.systems._contract import Params
-from renalkit.systems.ct_cascade import CASCADES
 from renalkit.writers.pdf import page_pdf
 
 
