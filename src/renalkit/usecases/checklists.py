@@ -10,7 +10,7 @@ from renalkit.store.files import write_text
 from renalkit.store.runs import RunFolder, amending_manifest
 from renalkit.usecases.report import read_source
 from renalkit.usecases.reporting import make_reporting
-from renalkit.usecases.results import Json, refuse_scans
+from renalkit.usecases.results import Json
 from renalkit.writers.checklist import Form, Line, State, counts, counts_words, filled
 from renalkit.writers.checklists_section import FORMS, NO_COMPLIANCE, checklists, checklists_csv
 from renalkit.writers.markdown import document_md
@@ -42,7 +42,6 @@ def fill_checklists(request: ChecklistRequest) -> Json:
             [f"--output: '{request.output.name}' ends in none of {', '.join(SUFFIXES)}"]
         )
     run = RunFolder(request.run)
-    refuse_scans(run)
     source = read_source(run, None, pictures=False)
     made = make_reporting(run, source)
     if request.output is not None:

@@ -17,12 +17,12 @@ from renalkit.store.files import write_json, write_text
 from renalkit.store.runs import RunFolder, amending_manifest
 from renalkit.usecases.report import read_source
 from renalkit.usecases.reporting import CardWords, make_reporting, read_reporting
-from renalkit.usecases.results import Json, refuse_scans
-from renalkit.writers import data_words, figure_words, training_words
-from renalkit.writers.checklist import Say
+from renalkit.usecases.results import Json
+from renalkit.writers import data_words, figure_words, scan_words, training_words
 from renalkit.writers.markdown import document_md
 from renalkit.writers.model_card import card_document
 from renalkit.writers.report import NOT_A_DEVICE, render_document
+from renalkit.writers.scan_words import Say, spoken
 from renalkit.writers.source import ReportSource
 
 SCHEMA = 1
@@ -33,6 +33,8 @@ NEEDED = {
 SUFFIXES = (".md", ".html", ".json")
 Stored = Mapping[str, Any]
 _CURVES = ("roc", "rocs")
+_SCANS = "kidneys and masses on CT scans"
+_FROC = "froc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,6 @@ def card_for(run: RunFolder, system: str | None) -> Json:
 
     Raises as `write_card`.
     """
-    refuse_scans(run)
     source = read_source(run, None, pictures=False)
     label = _label(source, system)
     make_reporting(run, source)
@@ -92,6 +93,13 @@ def _label(source: ReportSource, wanted: str | None) -> str:
     if label not in labels:
         raise ConfigError([f"--system: no '{label}' in this run; there are {', '.join(labels)}"])
     system = next(s for s in source.systems if s["label"] == label)
+    if source.scans and system["system"] not in source.cards:
+        raise ModelRefused(
+            "a rule that learns nothing, or a system that is not installed",
+            where=label,
+            expected="a trained system",
+            remedy="name one with --system",
+        )
     if not system["folds"]:
         raise ModelRefused(
             "no finished fold of this system",
@@ -119,7 +127,7 @@ def card_of(source: ReportSource, label: str, said: CardWords) -> Json:
     """The card of a system as a plain object; `source` is that of the whole run."""
     one = only(source, label)
     system = one.systems[0]
-    job = one.jobs.get(label, {})
+    job = _asked_of_stages(one, system) if one.scans else one.jobs.get(label, {})
     published = one.cards.get(str(system["system"]), {})
     return {
         "schema": SCHEMA,
@@ -132,7 +140,7 @@ def card_of(source: ReportSource, label: str, said: CardWords) -> Json:
             "title": published.get("title"),
             "summary": published.get("summary"),
             "reference": published.get("reference"),
-            "task": system["task"],
+            "task": _SCANS if one.scans else system["task"],
             "classes": list(one.classes),
             "positive": one.positive,
             "parameters": (system.get("complexity") or {}).get("parameters"),
@@ -159,13 +167,15 @@ def card_of(source: ReportSource, label: str, said: CardWords) -> Json:
         },
         "performance": {
             "segmentation": system.get("segmentation"),
+            "lesions": _without_points(system.get("lesions")),
+            "coverage": system.get("coverage"),
             "classification": _without_curves(system.get("classification")),
             "calibration": _calibration(one),
             "published": published.get("claims", []),
             "words": _said(one, _FIGURES),
         },
         "subgroups": _subgroups(one),
-        "cautions": figure_words.cautions(one),
+        "cautions": (scan_words if one.scans else figure_words).cautions(one),
         "provenance": {
             "run": one.name,
             "settings_digest": one.settings_digest,
@@ -212,7 +222,7 @@ _FIGURES = (
 
 
 def _said(source: ReportSource, sentences: Sequence[Say]) -> list[str]:
-    return [words for say in sentences if (words := say(source))]
+    return [words for say in sentences if (words := spoken(source, say))]
 
 
 def only(source: ReportSource, label: str) -> ReportSource:
@@ -244,6 +254,27 @@ def only(source: ReportSource, label: str) -> ReportSource:
 def _without_path(params: Stored | None) -> Json | None:
     """Parameters without the place of a file, which may name people or machines."""
     return None if params is None else {k: v for k, v in params.items() if k != "init_weights"}
+
+
+def _asked_of_stages(source: ReportSource, system: Stored) -> Json:
+    """What the networks of a cascade were asked for; nothing of a system that learns nothing."""
+    if system["system"] not in source.cards:
+        return {}
+    settings = source.settings
+    asked = {k: settings.get(k) for k in ("params", "train", "augment")}
+    used = {k: settings.get(k) for k in ("phases", "stages", "batch", "patches")}
+    return asked | {"input": used}
+
+
+def _without_points(found: Stored | None) -> Json | None:
+    """Figures of lesions without the points of free-response curves, which the run keeps."""
+    if found is None:
+        return None
+    criteria = {
+        name: {k: v for k, v in one.items() if k != _FROC}
+        for name, one in found["criteria"].items()
+    }
+    return {**found, "criteria": criteria}
 
 
 def _without_curves(found: Stored | None) -> Json | None:

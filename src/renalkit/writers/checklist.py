@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from renalkit.writers.scan_words import Say, spoken
 from renalkit.writers.source import ReportSource
 from renalkit.writers.wording import plural
 
@@ -30,9 +31,6 @@ class Answer:
 
     words: str = ""
     whole: bool = False
-
-
-Say = Callable[[ReportSource], str]
 
 
 def whole(*sentences: Say) -> Callable[[ReportSource], Answer]:
@@ -58,7 +56,7 @@ def nothing(source: ReportSource) -> Answer:
 
 
 def _joined(source: ReportSource, sentences: Sequence[Say]) -> str:
-    return " ".join(words for say in sentences if (words := say(source)))
+    return " ".join(words for say in sentences if (words := spoken(source, say)))
 
 
 @dataclass(frozen=True, slots=True)

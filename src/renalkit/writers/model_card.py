@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from renalkit.writers.document import (
     Block,
@@ -15,8 +16,17 @@ from renalkit.writers.document import (
     Table,
     TableBuilder,
 )
-from renalkit.writers.source import Json, metric_name
-from renalkit.writers.wording import EN_DASH, Estimate, count, listed, number, plain, plural
+from renalkit.writers.source import Json, estimate, metric_name
+from renalkit.writers.wording import (
+    EN_DASH,
+    Estimate,
+    count,
+    finite,
+    listed,
+    number,
+    plain,
+    plural,
+)
 
 NUMBER = "number"
 _OUTLINES = ("dice", "iou", "hd95", "assd", "nsd")
@@ -34,12 +44,14 @@ _GROUPED = ("auc", "accuracy", "dice")
 def card_document(card: Json) -> Document:
     """The card as a document: use and limits first, then what they rest on."""
     model, provenance = card["model"], card["provenance"]
+    scans = bool(card["performance"].get("lesions"))
+    folds, performance = (_scan_folds, _scan_performance) if scans else (_folds, _performance)
     sections = (
         _use(card),
         Section("model", "The model", (*_paragraphs(model["words"]), *_model_parts(card))),
         Section("data", "Data", _paragraphs(card["data"]["words"])),
-        Section("training", "Training", (*_paragraphs(card["training"]["words"]), _folds(card))),
-        Section("performance", "Performance", _performance(card)),
+        Section("training", "Training", (*_paragraphs(card["training"]["words"]), folds(card))),
+        Section("performance", "Performance", performance(card)),
         Section("subgroups", "Subgroups", _subgroups(card)),
         Section("provenance", "Provenance", (_provenance(card), _weights(card))),
     )
@@ -96,10 +108,22 @@ def _model_parts(card: Json) -> list[Block]:
         table = TableBuilder(
             "params", "Parameters.", (Column("Parameter", code=True), Column("Value", code=True))
         )
-        for name, value in model["params"].items():
-            table.add(str(name), str(value))
-        blocks.append(Folded(plural(len(model["params"]), "parameter"), (table.build(),)))
+        params = _flat(model["params"])
+        for name, value in params.items():
+            table.add(name, str(value))
+        blocks.append(Folded(plural(len(params), "parameter"), (table.build(),)))
     return blocks
+
+
+def _flat(params: Json) -> dict[str, Any]:
+    """Parameters of stages by their dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in params.items():
+        inner = _flat(value) if isinstance(value, Mapping) else None
+        found |= (
+            {str(name): value} if inner is None else {f"{name}.{k}": v for k, v in inner.items()}
+        )
+    return found
 
 
 def _folds(card: Json) -> Table:
@@ -165,6 +189,62 @@ def _performance(card: Json) -> tuple[Block, ...]:
     thresholds = (classification or {}).get("thresholds") or []
     if thresholds:
         blocks.append(_thresholds(thresholds))
+    return tuple(blocks)
+
+
+def _scan_folds(card: Json) -> Table:
+    table = TableBuilder(
+        "training",
+        "Training of each fold.",
+        (
+            Column("Fold", NUMBER),
+            Column("Training (h)", NUMBER),
+            Column("Seconds per tested scan", NUMBER),
+        ),
+    )
+    for f in card["training"]["folds"]:
+        hours = finite(f.get("train_seconds"))
+        table.add(
+            count(f["fold"]),
+            number(None if hours is None else hours / 3600, 1),
+            number(finite(f.get("seconds_per_scan")), 1),
+        )
+    return table.build("All stages together, as far as recorded.")
+
+
+def _scan_performance(card: Json) -> tuple[Block, ...]:
+    found = card["performance"]
+    table = TableBuilder(
+        "performance",
+        "Figures on tested patients.",
+        (
+            Column("Measure"),
+            Column("Figure", NUMBER),
+            Column("n", NUMBER),
+            Column("Unit"),
+            Column("Interval by"),
+        ),
+    )
+    for one in found["segmentation"]["classes"]:
+        _row(table, f"Dice, {one['name']}", Estimate.of(one["dice"]))
+        _row(table, f"Surface Dice, {one['name']}", Estimate.of(one["surface_dice"]))
+    for name, one in found["lesions"]["criteria"].items():
+        large = one["large"]
+        sized = f"from {number(large['from_mm'], 0)} mm on"
+        for key, words, part in (
+            ("recall", "Lesions found", one),
+            ("recall", f"Lesions found, {sized}", large),
+            ("precision", "Marks that are lesions", one),
+            ("false_per_picture", "False marks per scan", one),
+            ("accuracy_found", f"Named rightly, of found {sized}", large),
+            ("accuracy_all", f"Named rightly, of all {sized}", large),
+        ):
+            _row(table, f"{words} ({name})", estimate(part, key))
+    blocks: list[Block] = [*_paragraphs(found["words"])]
+    size = found["lesions"]["size"]
+    blocks.append(
+        table.build(f"Pooled over the tested parts of the folds; size: {size} of the reference.")
+    )
     return tuple(blocks)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from renalkit.writers import (
+    checklists_section,
     comparisons_section,
     patients_sections,
     reproduction_section,
@@ -72,6 +73,7 @@ def sections(source: ReportSource) -> list[Section]:
         _pictures(source),
         comparisons_section.comparisons(source),
         _training(source),
+        checklists_section.checklists(source),
         systems_sections.configuration(source),
     )
     return [section for section in made if section is not None]

@@ -23,12 +23,10 @@ from renalkit.store.cohorts import load_cohort
 from renalkit.store.runs import RunFolder, save_record, write_manifest
 from renalkit.store.scans import load_scan, save_scan, saved_scans
 from renalkit.usecases.cascade_evaluate import evaluate_scans
-from renalkit.usecases.checklists import ChecklistRequest, fill_checklists
 from renalkit.usecases.evaluate import evaluate_run, metrics_words
-from renalkit.usecases.model_card import card_for
 from renalkit.usecases.progress import Silent
 from renalkit.usecases.results import read_results
-from renalkit.usecases.scan_cases import scan_case
+from renalkit.usecases.scan_cases import read_scans, scan_case
 from renalkit.usecases.scan_lesions import Size
 from renalkit.usecases.scan_truth import scan_truth
 from renalkit.usecases.verify import verify_run
@@ -262,10 +260,13 @@ def test_the_commands_know_such_a_run(made: tuple[Path, dict[str, Any]]) -> None
     assert evaluate_run(path, Silent()) == metrics
     words = metrics_words(metrics)
     assert "Dice, kidney and mass       1.000" in words
-    for refuses in (
-        lambda: read_results(path, Silent()),
-        lambda: fill_checklists(ChecklistRequest(path)),
-        lambda: card_for(RunFolder(path), None),
-    ):
-        with pytest.raises(StoreError, match="a run with CT scans"):
-            refuses()
+    with pytest.raises(StoreError, match="a run with CT scans"):
+        read_results(path, Silent())
+
+
+def test_the_system_of_the_run_comes_first_whatever_its_name(tmp_path: Path) -> None:
+    """The first is compared with the others, and the one a card is written of."""
+    cohort = ct_cohort(4, replace(PLAN, matrix=64))
+    run = scan_run(tmp_path, cohort, (("z-mine", None), ("a-other", None), ("m-other", None)))
+    found = read_scans(run.path, Silent())
+    assert [one.label for one in found.systems] == ["z-mine", "a-other", "m-other"]

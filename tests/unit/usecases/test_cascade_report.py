@@ -24,7 +24,7 @@ from scanning import PLAN, ct_cohort, scan_run
 SECTIONS = (
     *("Summary", "The paper", "The cohort", "Patients", "Checks", "Kidneys and masses drawn"),
     *("Lesions found", "Lesions named", "Pictures", "Paired comparisons", "Training"),
-    "Configuration and provenance",
+    *("Reporting checklists", "Configuration and provenance"),
 )
 
 
