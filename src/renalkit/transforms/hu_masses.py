@@ -14,6 +14,9 @@ mm, lightly smoothed:
    survives an opening of 3 mm (6 or 10 mm where it hangs together with more), of at least 0.3 ml,
    and at least 0.3 round: its volume as a share of the ball that reaches as far from its centre.
 
+A volume of one slice is searched in its plane: a part is as large as the ball of its area, and its
+roundness is its area as a share of the disc that reaches as far.
+
 Needs contrast: without it kidneys are as bright as muscle, and nothing is found.
 """
 
@@ -45,6 +48,9 @@ _BODY_HU, _BONE_HU = -300.0, 350.0
 _HIGHEST_HU, _LOWEST_HU, _STEP_HU = 220, 100, 10
 _LATERAL_MM = (25.0, 110.0)
 _KIDNEY_ML = (30.0, 600.0)
+_SECTION_ML = 6.0
+"""Least ball of equal area of a kidney cut once, near its pole too."""
+
 _BELOW_MEDIAN_HU = 25.0
 _OPENED_MM, _CLOSED_MM, _RIM_MM = 3.0, 6.0, 3.0
 _OPENINGS_MM = (_OPENED_MM, 6.0, 10.0)
@@ -75,7 +81,9 @@ class HuMass:
 def hu_masses(pixels: PixelStack, grid: VolumeGrid) -> tuple[Bytes, Bytes, tuple[HuMass, ...]]:
     """Labels (Z,Y,X) 0 neither, 1 kidney, 2 tumour, 3 cyst, the number of each mass, and the masses
     by number. pixels: (Z,Y,X) HU of a contrast phase on `grid`."""
-    work = working_grid(grid, GRID_MM)
+    # One slice has no neighbours to be evened with: it keeps its own place.
+    thick = grid.spacing_mm[0] if grid.shape[0] == 1 else GRID_MM[0]
+    work = working_grid(grid, (thick, *GRID_MM[1:]))
     hu = np.stack(list(resampled(pixels, grid, work, fill=AIR_HU)))
     smooth = np.asarray(ndimage.gaussian_filter(hu, 0.8), np.float32)
     labels, numbers = np.zeros(hu.shape, np.uint8), np.zeros(hu.shape, np.uint8)
@@ -111,12 +119,13 @@ def _kidney(hu: Floats, side: int) -> tuple[Box, Bools] | None:
     columns = slice(0, int(middle)) if side < 0 else slice(int(middle) + 1, hu.shape[2])
     box = (slice(0, hu.shape[0]), slice(max(0, int(half - 12)), hu.shape[1]), columns)
     part = hu[box]
+    least = _SECTION_ML if len(hu) == 1 else _KIDNEY_ML[0]
     for threshold in range(_HIGHEST_HU, _LOWEST_HU - 1, -_STEP_HU):
         bright = (part >= threshold) & (part < _BONE_HU)
-        if _ml(bright) < _KIDNEY_ML[0]:
+        if _ml(bright) < least:
             continue
-        for mask in _parts(np.asarray(ndimage.binary_opening(bright, iterations=2), np.bool_)):
-            if _ml(mask) < _KIDNEY_ML[0]:
+        for mask in _parts(_without_threads(bright)):
+            if _ml(mask) < least:
                 break
             if _ml(mask) > _KIDNEY_ML[1]:
                 continue
@@ -125,6 +134,14 @@ def _kidney(hu: Floats, side: int) -> tuple[Box, Bools] | None:
             if _LATERAL_MM[0] <= lateral <= _LATERAL_MM[1] and y + box[1].start > half:
                 return _placed(box, _grown(part, mask), hu.shape)
     return None
+
+
+def _without_threads(mask: Bools) -> Bools:
+    """What survives an opening of two voxels, within the plane where there is one slice only."""
+    cross = np.asarray(ndimage.generate_binary_structure(3, 1), np.bool_)
+    if mask.shape[0] == 1:
+        cross = cross[1:2]
+    return np.asarray(ndimage.binary_opening(mask, cross, iterations=2), np.bool_)
 
 
 def _grown(hu: Floats, seed: Bools) -> Bools:
@@ -209,7 +226,14 @@ def _voxel_mm3() -> float:
 
 
 def _ml(mask: Bools) -> float:
+    """Volume; in one slice that of the ball of equal area."""
+    if mask.shape[0] == 1:
+        return 4 / 3 * pi * (_mm2(mask) / pi) ** 1.5 / 1000
     return float(mask.sum()) * _voxel_mm3() / 1000
+
+
+def _mm2(mask: Bools) -> float:
+    return float(mask.sum()) * GRID_MM[1] * GRID_MM[2]
 
 
 def _distance(mask: Bools) -> npt.NDArray[np.float64]:
@@ -237,7 +261,12 @@ def _middle(line: Bools) -> float:
 
 
 def _roundness(mask: Bools) -> float:
-    """Volume as a share of the ball around the centre that reaches the furthest voxel; 0 to 1."""
+    """Volume as a share of the ball around the centre that reaches the furthest voxel; in one slice
+    area as a share of the disc; 0 to 1."""
     at = np.argwhere(mask) * np.asarray(GRID_MM)
-    reach = float(np.linalg.norm(at - at.mean(axis=0), axis=1).max()) + _voxel_mm3() ** (1 / 3) / 2
+    furthest = float(np.linalg.norm(at - at.mean(axis=0), axis=1).max())
+    if mask.shape[0] == 1:
+        reach = furthest + (GRID_MM[1] * GRID_MM[2]) ** (1 / 2) / 2
+        return min(1.0, _mm2(mask) / (pi * reach**2))
+    reach = furthest + _voxel_mm3() ** (1 / 3) / 2
     return min(1.0, float(mask.sum()) * _voxel_mm3() / (4 / 3 * pi * reach**3))

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from renalkit.domain.volume import CYST, KIDNEY, TUMOUR, VolumeGrid, affine_of
+from renalkit.readers.contract import ReadOptions
+from renalkit.readers.ct_pictures import read_ct_picture, read_picture_labels
+from renalkit.readers.decode_worker import DecodeWorker
 from renalkit.transforms.hu_masses import hu_masses
+from renalkit.transforms.volumes import cut
+
+DATA = Path(os.environ.get("RENALKIT_DATA", Path(__file__).parents[4] / "shared" / "data"))
+REAL = DATA / "kits19_ct_slices"
 
 GRID = VolumeGrid(
     (40, 75, 100),
@@ -63,3 +74,38 @@ def test_without_contrast_nothing_is_found(kidney_hu: int) -> None:
     assert masses == ()
     assert not labels.any()
     assert not numbers.any()
+
+
+@pytest.mark.parametrize("k", [17, 20, 24])
+@pytest.mark.parametrize("thickness_mm", [1.0, 5.0])
+def test_one_slice_is_searched_in_its_plane(k: int, thickness_mm: float) -> None:
+    """Kidneys of a slice are found whatever its thickness, and on its own pixels."""
+    hu, drawn = scene(165)
+    one = cut(GRID, (slice(k, k + 1), slice(0, 75), slice(0, 100)))
+    affine = np.asarray(one.affine_lps_mm).copy()
+    affine[2, 0] = thickness_mm
+    labels, numbers, masses = hu_masses(hu[k : k + 1], VolumeGrid(one.shape, affine_of(affine)))
+    truth = drawn[k : k + 1]
+    assert labels.shape == numbers.shape == truth.shape
+    both = 2 * int(((labels > 0) & (truth > 0)).sum())
+    assert both / int((labels > 0).sum() + (truth > 0).sum()) > 0.8
+    assert all(0.3 <= m.roundness <= 1 for m in masses)
+
+
+@pytest.mark.skipif(
+    not REAL.is_dir(), reason="NO REAL CT SLICES (set RENALKIT_DATA): thresholds are NOT tested"
+)
+def test_kidneys_are_found_on_a_real_slice() -> None:
+    """Its pictures have no known window: 0 to 255 HU is taken, and black for fat."""
+    with (REAL / "manifest.csv").open() as file:
+        row = next(r for r in csv.DictReader(file) if r["case_id"] == "case_00136")
+    spacing, options = (float(row["spacing_y_mm"]), float(row["spacing_x_mm"])), ReadOptions()
+    with DecodeWorker(options.limits) as worker:
+        volume = read_ct_picture(REAL / row["image"], (0.0, 255.0), spacing, options, worker)
+        truth = read_picture_labels(REAL / row["mask"], options, worker)
+    hu = np.asarray(volume.pixels).copy()
+    hu[hu <= 0] = -100
+    labels, _, _ = hu_masses(hu, volume.grid)
+    assert labels.shape == truth.shape == (1, 512, 512)
+    both = 2 * int(((labels > 0) & (truth > 0)).sum())
+    assert both / int((labels > 0).sum() + (truth > 0).sum()) > 0.7
