@@ -3,14 +3,16 @@
 import csv
 import json
 import os
+import sys
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 
+from renalkit.cli import main
 from renalkit.domain.volume import VolumeGrid, affine_of
-from renalkit.errors import ConfigError, InputRefused
+from renalkit.errors import ConfigError, Exit, InputRefused
 from renalkit.usecases.ct_lesions import LesionsRequest, run_lesions
 from renalkit.usecases.phantom import make_phantom
 from renalkit.usecases.phantom_case import plan_settings
@@ -233,6 +235,32 @@ def test_options_of_drawn_scans_and_of_masks_do_not_mix():
         only_painted({"spacing": None, "around": "1,1,1"})
     only_drawn({"matrix": None})
     only_painted({"spacing": None})
+
+
+def command(monkeypatch, *words):
+    """Exit code of a command."""
+    monkeypatch.setattr(sys, "argv", ["renalkit", "phantom", "ct", *map(str, words)])
+    with pytest.raises(SystemExit) as left:
+        main()
+    return left.value.code
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    """All masks unless a number is given; options that do not belong are refused."""
+    source, out = tmp_path / "masks", tmp_path / "out"
+    for name in ("a", "b"):
+        write_nifti(source / f"{name}.nii.gz", masks(), grid_of())
+    given = ("--shapes", source, "--workers", "1", "-o", out)
+    assert command(monkeypatch, *given, "--matrix", "512", "--kidneys", "both") == Exit.USAGE
+    told = capsys.readouterr().err
+    assert "--matrix: the masks of --shapes decide that" in told
+    assert "--kidneys: the masks" in told
+    assert command(monkeypatch, "-o", out, "--around", "1,1,1") == Exit.USAGE
+    assert command(monkeypatch, "--shapes", tmp_path / "no", "-o", out) == Exit.REFUSED
+    assert not out.exists()
+    assert command(monkeypatch, *given, "--spacing", "8,6,6", "--json") == Exit.OK
+    found = json.loads(capsys.readouterr().out)
+    assert (found["n_patients"], found["n_slices"]) == (2, 2 * SHAPE[0])
 
 
 @pytest.mark.skipif(
