@@ -1,100 +1,55 @@
-"""What does a package of a CT cascade say of what it is, who made it and how good it is?"""
+"""What does the card of a package of a CT cascade say beyond that of its run: which networks it
+holds, and what the run's figures say of them."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
-
-from renalkit.errors import ConfigError
-from renalkit.store.files import read_json
-from renalkit.store.splits import load_split
-from renalkit.systems.ct_cascade import CARD
-from renalkit.usecases.cascade_evaluate import main_figures
 from renalkit.usecases.cascade_model import TrainedCascade
-from renalkit.usecases.model_card import NEEDED
-from renalkit.usecases.report import read_source
-from renalkit.usecases.reporting import read_reporting
-from renalkit.writers.report import NOT_A_DEVICE
-
-Json = dict[str, Any]
-SCHEMA = 1
+from renalkit.usecases.model_card import card_for
+from renalkit.usecases.results import Json
+from renalkit.writers.wording import plural
 
 
 def cascade_card(trained: TrainedCascade) -> Json:
-    """The card of a trained cascade as a plain object.
+    """The card of a trained cascade, with the networks of the package. Single lesions, which stand
+    under pseudonyms, stay with the run.
 
-    Raises:
-        ConfigError: its authors have not said what it is for and what its limits are.
-        StoreError: no figures yet, or a damaged run.
+    Raises as `card_for`.
     """
-    run, label = trained.run, trained.experiment.label
-    source = read_source(run, None, pictures=False)
-    said = read_reporting(run).card
-    problems = [
-        f"card.{key}: empty; write {asks}, below [card]. There is no package without it"
-        for key, asks in NEEDED.items()
-        if not getattr(said, key).strip()
-    ]
-    if problems:
-        raise ConfigError(problems, where=run.reporting.name)
-    metrics = read_json(run.metrics)
-    experiment = trained.experiment
-    folds = load_split(run.folds).folds
-    return {
-        "schema": SCHEMA,
-        "kind": "model card",
-        "notice": NOT_A_DEVICE,
-        "authors": said.model_dump(mode="json"),
-        "model": {
-            "label": label,
-            "system": experiment.cascade,
-            "title": CARD.title,
-            "summary": CARD.summary,
-            "reference": CARD.reference,
-            "classes": list(trained.classes),
-            "params": experiment.params.model_dump(mode="json"),
-            "open_choices": [asdict(choice) for choice in CARD.open_choices],
-        },
+    card = card_for(trained.run, trained.experiment.label)
+    words = folds_words(trained)
+    figures: Json = card["performance"]
+    return card | {
+        "performance": figures | {"lesions": _without_lesions(figures["lesions"])},
         "weights": [{"fold": k, "networks": dict(names)} for k, names in trained.networks.items()],
-        "data": {
-            "cohort": metrics["cohort"],
-            "phases": [phase.value for phase in experiment.phases],
-            "folds": [
-                {"fold": f.index, "trained": len(f.train), "validated": len(f.validation)}
-                for f in folds
-                if f.index in trained.networks
-            ],
-        },
-        "training": {
-            "options": experiment.train.model_dump(mode="json"),
-            "augment": experiment.plain["augment"],
-        },
-        "performance": {
-            "figures": main_figures(metrics).get(label, {}),
-            "published": [asdict(claim) for claim in CARD.claims],
-        },
-        "package": {"folds": list(trained.folds), "words": folds_words(trained)},
-        "cautions": [folds_words(trained)],
-        "provenance": {
-            "run": source.name,
-            "settings_digest": source.settings_digest,
-            "cohort_digest": metrics["cohort_digest"],
-            "split_digest": metrics["split_digest"],
-        },
+        "package": {"folds": list(trained.folds), "words": words},
+        "cautions": [*card["cautions"], words],
+    }
+
+
+def _without_lesions(found: Json | None) -> Json | None:
+    """Figures of lesions without the list of those that were missed."""
+    if found is None:
+        return None
+    criteria: dict[str, Json] = found["criteria"]
+    return found | {
+        "criteria": {
+            name: {k: v for k, v in one.items() if k != "missed"} for name, one in criteria.items()
+        }
     }
 
 
 def folds_words(trained: TrainedCascade) -> str:
     """Which networks the package holds, and what the figures say of them."""
     there = len(trained.folds)
+    masses = plural(trained.experiment.params.mass.members, "mass network")
     figures = (
         "The figures are over all folds of the run, each scan looked at by the one fold that was "
         "trained without its patient."
     )
     if there == 1:
         return (
-            f"The cascade of fold {trained.folds[0]} alone: kidney network, "
-            f"{trained.experiment.params.mass.members} mass networks, class network. {figures}"
+            f"The cascade of fold {trained.folds[0]} alone: a kidney network, {masses}, a class "
+            f"network. {figures}"
         )
     return (
         f"The cascades of {there} folds as one: at each stage the mean probability of the networks "

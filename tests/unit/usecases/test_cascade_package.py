@@ -66,6 +66,10 @@ main()
 """
 
 
+def called(*words: object) -> Any:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return cascade_run(tmp_path_factory.mktemp("cascade"))
@@ -74,7 +78,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 @pytest.fixture(scope="module")
 def exported(run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Both folds."""
-    return export_cascade(CascadeExport(run.path, tmp_path_factory.mktemp("models")), Silent())
+    made = called("export", run.path, "-o", tmp_path_factory.mktemp("models"), "--json")
+    assert made.exit_code == 0, made.output
+    return json.loads(made.stdout)
+
+
+@pytest.fixture
+def graphs(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs are those of the package, since translating takes seconds: weights decide them."""
+
+    def copied(form: object, shape: object, n: int, path: Path) -> None:
+        shutil.copy(package / path.parent.parent.name / path.parent.name / path.name, path)
+
+    monkeypatch.setattr("renalkit.usecases.export_cascade.write_onnx", copied)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +153,11 @@ def test_a_package_is_whole_and_says_what_it_is(
         assert list(fold.networks) == ["kidney", "mass-0", "lesion"]
         assert fold.networks == read_json(run.fold(LABEL, fold.fold).done)["networks"]
     assert "tested on no scan" in found.card["package"]["words"]
-    assert found.card["performance"]["figures"]
+    assert found.card["performance"]["segmentation"]["classes"]
+    lesions = found.card["performance"]["lesions"]
+    assert found.card["model"]["label"] == LABEL
+    assert all("missed" not in one for one in lesions["criteria"].values())
+    assert any("tested on no scan" in words for words in found.card["cautions"])
     page = (package / "README.md").read_text()
     for words in ("Research use only", "Simulated.", "nephrographic", "| openvino | fp32 |"):
         assert words in page
@@ -514,22 +534,14 @@ def test_runs_that_cannot_be_exported_are_refused(run: RunFolder, tmp_path: Path
     assert not list((tmp_path / "models").rglob("*.onnx"))
 
 
-def test_what_a_fold_finds_must_be_what_the_run_stored(
-    run: RunFolder, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Here the settings changed after the scans were stored. Graphs are those of the package: only
-    weights decide them."""
+@pytest.mark.usefixtures("graphs")
+def test_what_a_fold_finds_must_be_what_the_run_stored(run: RunFolder, tmp_path: Path) -> None:
+    """Here the settings changed after the scans were stored."""
     shutil.copytree(run.path.parents[1], tmp_path / "copy")
     other = RunFolder(tmp_path / "copy" / "runs" / "ct")
     settings = read_json(other.experiment_json)
     settings["settings"]["params"]["mass"]["least_mm"] = 300.0
     write_json(other.experiment_json, settings)
-    monkeypatch.setattr(
-        "renalkit.usecases.export_cascade.write_onnx",
-        lambda form, shape, n, path: shutil.copy(
-            package / path.parent.parent.name / path.parent.name / path.name, path
-        ),
-    )
     with pytest.raises(ModelRefused, match="other labels than the run stored"):
         export_cascade(CascadeExport(other.fold(LABEL, 0).path, tmp_path / "models"), Silent())
     elsewhere = CascadeExport(other.path, tmp_path / "models", cohort=tmp_path)
@@ -541,11 +553,8 @@ def test_what_a_fold_finds_must_be_what_the_run_stored(
 # ---- the command line --------------------------------------------------------------------------
 
 
-def called(*words: object) -> Any:
-    return CliRunner().invoke(app, [str(word) for word in words])
-
-
-def test_from_run_to_results_on_the_command_line(
+@pytest.mark.usefixtures("graphs")
+def test_one_fold_from_run_to_results_on_the_command_line(
     run: RunFolder, nifti: Path, tmp_path: Path
 ) -> None:
     fold = run.fold(LABEL, 1)
