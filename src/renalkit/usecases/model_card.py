@@ -100,7 +100,7 @@ def _label(source: ReportSource, wanted: str | None) -> str:
             expected="a trained system",
             remedy="name one with --system",
         )
-    if not system["folds"]:
+    if not system["folds"] or (source.scans and not system["scans"]):
         raise ModelRefused(
             "no finished fold of this system",
             where=label,
@@ -167,8 +167,7 @@ def card_of(source: ReportSource, label: str, said: CardWords) -> Json:
         },
         "performance": {
             "segmentation": system.get("segmentation"),
-            "lesions": _without_points(system.get("lesions")),
-            "coverage": system.get("coverage"),
+            **(_of_scans(system) if one.scans else {}),
             "classification": _without_curves(system.get("classification")),
             "calibration": _calibration(one),
             "published": published.get("claims", []),
@@ -266,15 +265,15 @@ def _asked_of_stages(source: ReportSource, system: Stored) -> Json:
     return asked | {"input": used}
 
 
-def _without_points(found: Stored | None) -> Json | None:
-    """Figures of lesions without the points of free-response curves, which the run keeps."""
-    if found is None:
-        return None
+def _of_scans(system: Stored) -> Json:
+    """Figures of lesions without the points of free-response curves, which the run keeps, and how
+    much was searched."""
+    lesions = system["lesions"]
     criteria = {
         name: {k: v for k, v in one.items() if k != _FROC}
-        for name, one in found["criteria"].items()
+        for name, one in lesions["criteria"].items()
     }
-    return {**found, "criteria": criteria}
+    return {"lesions": {**lesions, "criteria": criteria}, "coverage": system["coverage"]}
 
 
 def _without_curves(found: Stored | None) -> Json | None:

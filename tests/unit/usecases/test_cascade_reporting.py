@@ -173,3 +173,17 @@ def test_a_rule_that_learns_nothing_has_no_card(run: RunFolder) -> None:
     assert (
         "One system trained and tested on CT scans, beside one other." in said("claim", source)["6"]
     )
+
+
+def test_a_run_without_tested_scans_has_open_figures_and_no_card(run: RunFolder) -> None:
+    run.reporting.write_text('[card]\nintended_use = "Teaching."\nlimitations = "Phantoms."\n')
+    metrics = json.loads(run.metrics.read_text())
+    none = {"scans": 0, "patients": 0, "segmentation": None, "lesions": None, "coverage": None}
+    for system in metrics["systems"]:
+        system |= none
+    run.metrics.write_text(json.dumps(metrics))
+    source = read_source(run, None, pictures=False)
+    states = {line.item.number: line.state for line in filled(FORMS["claim"], source)}
+    assert {states[n] for n in ("21", "28", "37", "38", "39")} == {State.OPEN}
+    with pytest.raises(ModelRefused, match="no finished fold"):
+        write_card(CardRequest(run.path))
