@@ -312,7 +312,7 @@ EXPERIMENT = {
     "waive": "guards of `cohort check` that may stand, by id; the report prints them",
     "workers": "processes that prepare pictures; 0 works in the main process",
     "split.plan": "how patients are divided, see above",
-    "split.folds": "number of folds; inner folds of a hold-out",
+    "split.folds": "number of folds; inner folds of a hold-out, where 1 trains one model",
     "split.repeats": "repetitions of `repeated-kfold`",
     "split.test_share": "part of all patients that a hold-out tests",
     "split.validation_share": "part of the untested patients that validates",

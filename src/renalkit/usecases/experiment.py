@@ -48,7 +48,7 @@ class SplitSettings(Settings):
     """
 
     plan: Plan = Plan.KFOLD
-    folds: Annotated[int, Field(ge=2, le=50)] = 5
+    folds: Annotated[int, Field(ge=1, le=50)] = 5
     repeats: Annotated[int, Field(ge=1, le=50)] = 1
     test_share: Annotated[float, Field(gt=0, lt=0.9)] = 0.2
     validation_share: Annotated[float, Field(gt=0, lt=0.9)] = 0.2

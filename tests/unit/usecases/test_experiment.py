@@ -154,3 +154,10 @@ def test_varying_a_run_folder_is_refused(tmp_path: Path) -> None:
     request = CompareRequest(tmp_path, ("params.width=1,2",), None, None, tmp_path)
     with pytest.raises(ConfigError, match="need an experiment file"):
         run_compare(request, Silent())
+
+
+def test_a_holdout_may_train_one_model(tmp_path: Path) -> None:
+    changes = ["split.plan=holdout", "split.folds=1"]
+    assert read_experiment(_written(tmp_path), changes).split.folds == 1
+    with pytest.raises(ConfigError, match="folds"):
+        read_experiment(_written(tmp_path), ["split.folds=0"])
