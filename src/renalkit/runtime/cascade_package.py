@@ -35,7 +35,7 @@ from renalkit.runtime.package import (
     opened,
     prove_once,
 )
-from renalkit.runtime.parity import ALLOWED_VOLUMES, Parity, compare
+from renalkit.runtime.parity import Parity, compare
 
 Json = dict[str, Any]
 Stage = Literal["kidney", "mass", "lesion"]
@@ -142,8 +142,7 @@ class CascadePackage:
             }
             for fold in self.spec.folds
         )
-        proofs = self._proofs(found, chosen.precision)
-        prove_once((self.digest, ALLOWED_VOLUMES), chosen, proofs)
+        prove_once(self.digest, chosen, self._proofs(found, chosen.precision))
         return found
 
     def _proofs(self, engines: Iterable[FoldEngines], precision: Precision) -> Iterator[Parity]:
@@ -161,7 +160,7 @@ class CascadePackage:
                         expected=RESULT[stage_of(name)],
                         remedy=REMEDY,
                     ) from error
-                proof.require(precision, ALLOWED_VOLUMES, where=f"{self.spec.name}, {where}")
+                proof.require(precision, where=f"{self.spec.name}, {where}")
                 yield proof
 
     def golden(self) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, Found]]:

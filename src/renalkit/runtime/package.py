@@ -33,7 +33,7 @@ from renalkit.runtime.engines import (
     open_engine,
 )
 from renalkit.runtime.known_patients import KnownPatients
-from renalkit.runtime.parity import ALLOWED, Parity, Tolerance, compare
+from renalkit.runtime.parity import ALLOWED, Parity, compare
 from renalkit.store.files import (
     make_folder,
     parse_json,
@@ -175,7 +175,7 @@ class ModelPackage:
                 proof.require(options.precision, where=f"{self.spec.name}, {member.folder}")
                 yield proof
 
-        prove_once((self.digest, ALLOWED), options, proofs())
+        prove_once(self.digest, options, proofs())
 
     def known(self, member: MemberSpec) -> tuple[KnownPatients, ...]:
         """Whom a member has seen, and whom the weights it started from.
@@ -285,17 +285,12 @@ def known_in(path: Path, member: str) -> tuple[KnownPatients, ...]:
         ) from error
 
 
-def prove_once(
-    package: tuple[str, Mapping[Precision, Tolerance]],
-    options: EngineOptions,
-    proofs: Iterable[Parity],
-) -> None:
+def prove_once(digest: str, options: EngineOptions, proofs: Iterable[Parity]) -> None:
     """Go through the proofs of a package, which raise where one fails; with a cache folder those
     of a fast mode once per processor and engine version only.
 
-    package: its digest, and what is allowed in each mode.
+    digest: of the package.
     """
-    digest, allowed = package
     # The reference mode is proven at every loading: it costs one small batch.
     if options.cache is None or options.precision is Precision.FP32:
         for _ in proofs:
@@ -315,7 +310,7 @@ def prove_once(
             "processor": this_processor().model,
             "engine": engine,
             "mode": options.precision.value,
-            "allowed": allowed[options.precision].plain,
+            "allowed": ALLOWED[options.precision].plain,
             "members": found,
         },
     )

@@ -42,14 +42,6 @@ ALLOWED: Mapping[Precision, Tolerance] = {
 }
 
 
-ALLOWED_VOLUMES: Mapping[Precision, Tolerance] = {
-    Precision.FP32: ALLOWED[Precision.FP32],
-    Precision.BF16: Tolerance(difference=None, dice=0.98, score=0.05, auc=0.002),
-}
-"""Of networks on CT volumes: in bf16 their masks agree to about 0.99, and what they find together
-is compared on whole scans."""
-
-
 @dataclass(frozen=True, slots=True)
 class Parity:
     """How far two sets of results are apart.
@@ -72,11 +64,9 @@ class Parity:
         """As JSON values."""
         return asdict(self)
 
-    def problems(
-        self, precision: Precision, tolerances: Mapping[Precision, Tolerance] = ALLOWED
-    ) -> list[str]:
+    def problems(self, precision: Precision) -> list[str]:
         """What is beyond the tolerance of a mode."""
-        allowed = tolerances[precision]
+        allowed = ALLOWED[precision]
         found: list[str] = []
         if allowed.difference is not None:
             found += [
@@ -91,15 +81,9 @@ class Parity:
             found.append(f"a class score moves by {self.score:.3g} (allowed {allowed.score:g})")
         return found
 
-    def require(
-        self,
-        precision: Precision,
-        tolerances: Mapping[Precision, Tolerance] = ALLOWED,
-        *,
-        where: str,
-    ) -> None:
+    def require(self, precision: Precision, *, where: str) -> None:
         """Raises ModelRefused beyond the tolerance of the mode."""
-        found = self.problems(precision, tolerances)
+        found = self.problems(precision)
         if found:
             raise ModelRefused(
                 "; ".join(found),

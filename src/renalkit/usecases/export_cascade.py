@@ -60,7 +60,7 @@ from renalkit.runtime.package import (
     SPEC,
     WEIGHTS,
 )
-from renalkit.runtime.parity import ALLOWED_VOLUMES, compare
+from renalkit.runtime.parity import ALLOWED, compare
 from renalkit.store.files import (
     TMP_PREFIX,
     make_folder,
@@ -101,7 +101,7 @@ from renalkit.writers.wording import plural
 Json = dict[str, Any]
 Floats = npt.NDArray[np.float32]
 FORMATS = ("onnx", "openvino")
-SAME = 0.95
+SAME = 0.99
 """Least Dice of labels beside those the run stored. Not that of single networks: one voxel of
 stage 1 at the very threshold may move a box, and all tiles in it."""
 
@@ -296,10 +296,7 @@ class _Making:
             for form in forms:
                 engine = open_engine(folder / form.file, form.options)
                 one = compare(expected, engine.run({"image": image}))
-                problems = [
-                    f"fold {fold}, {name}: {w}"
-                    for w in one.problems(form.precision, ALLOWED_VOLUMES)
-                ]
+                problems = [f"fold {fold}, {name}: {w}" for w in one.problems(form.precision)]
                 _refuse(problems, form)
                 found[form].append({"fold": fold, "network": name} | one.plain)
             self.progress.advance()
@@ -461,7 +458,7 @@ def _parity(
                 "engine": form.backend,
                 "mode": form.precision.value,
                 "file": form.file,
-                "allowed": ALLOWED_VOLUMES[form.precision].plain | {"scan_dice": SAME},
+                "allowed": ALLOWED[form.precision].plain | {"scan_dice": SAME},
                 "networks": list(rows),
                 "scans": list(scans.get(form, ())),
             }

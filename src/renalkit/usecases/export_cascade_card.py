@@ -10,31 +10,16 @@ from renalkit.writers.wording import plural
 
 
 def cascade_card(trained: TrainedCascade) -> Json:
-    """The card of a trained cascade, with the networks of the package. Single lesions, which stand
-    under pseudonyms, stay with the run.
+    """The card of a trained cascade, with the networks of the package.
 
     Raises as `card_for`.
     """
     card = card_for(trained.run, trained.experiment.label)
     words = folds_words(trained)
-    figures: Json = card["performance"]
     return card | {
-        "performance": figures | {"lesions": _without_lesions(figures["lesions"])},
         "weights": [{"fold": k, "networks": dict(names)} for k, names in trained.networks.items()],
         "package": {"folds": list(trained.folds), "words": words},
         "cautions": [*card["cautions"], words],
-    }
-
-
-def _without_lesions(found: Json | None) -> Json | None:
-    """Figures of lesions without the list of those that were missed."""
-    if found is None:
-        return None
-    criteria: dict[str, Json] = found["criteria"]
-    return found | {
-        "criteria": {
-            name: {k: v for k, v in one.items() if k != "missed"} for name, one in criteria.items()
-        }
     }
 
 

@@ -34,7 +34,7 @@ SUFFIXES = (".md", ".html", ".json")
 Stored = Mapping[str, Any]
 _CURVES = ("roc", "rocs")
 _SCANS = "kidneys and masses on CT scans"
-_FROC = "froc"
+_KEPT_BY_RUN = ("froc", "missed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,11 +266,11 @@ def _asked_of_stages(source: ReportSource, system: Stored) -> Json:
 
 
 def _of_scans(system: Stored) -> Json:
-    """Figures of lesions without the points of free-response curves, which the run keeps, and how
-    much was searched."""
+    """Figures of lesions, and how much was searched; without the points of free-response curves and
+    the list of missed lesions, which the run keeps."""
     lesions = system["lesions"]
     criteria = {
-        name: {k: v for k, v in one.items() if k != _FROC}
+        name: {k: v for k, v in one.items() if k not in _KEPT_BY_RUN}
         for name, one in lesions["criteria"].items()
     }
     return {"lesions": {**lesions, "criteria": criteria}, "coverage": system["coverage"]}
