@@ -13,14 +13,13 @@ scores.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import book
-from drawn import do, package, renalkit, write_pictures
+from drawn import do, package, renalkit, said, write_pictures
 
 SYSTEM, SIZE, SCORES_APART = "resnet18", 128, 1e-4
 COMMANDS = ("ingest", "run", "predict", "report")
@@ -38,10 +37,6 @@ image = (small.astype(np.float32) / 255)[None, None]
 powers = np.exp(logits - logits.max())
 print((powers / powers.sum()).tolist())
 """
-
-
-def said(words: list[str]) -> str:
-    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
 def peak_mib(words: list[str]) -> float:

@@ -26,6 +26,11 @@ def do(*words: object) -> None:
         raise RuntimeError(f"renalkit {' '.join(map(str, words))}:\n{done.stderr}")
 
 
+def said(words: Sequence[str]) -> str:
+    """What a program prints. Raises CalledProcessError where it fails."""
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+
+
 def picture(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Speckle with a bright disc, and the disc as a mask; (size, size) uint8 each."""
     small = rng.rayleigh(60, (size // 2, size // 2)).astype(np.float32)
