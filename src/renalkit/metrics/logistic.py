@@ -277,7 +277,9 @@ class FactModel:
     def probabilities(self, rows: Sequence[Facts]) -> Floats:
         """Probability of every class (n, C) for new rows."""
         design = design_of(rows, self.columns)
-        raw = special.expit(self.coefficients[:, :1] + self.coefficients[:, 1:] @ design.T)
+        # Not a matrix product: its sums are ordered by how many rows come together.
+        products = self.coefficients[:, None, 1:] * design
+        raw = special.expit(self.coefficients[:, :1] + products.sum(axis=2))
         if self.n_classes == 2:
             return np.stack([1 - raw[0], raw[0]], axis=1)
         return (raw / raw.sum(axis=0)).T
