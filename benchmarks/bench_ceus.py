@@ -72,7 +72,7 @@ def ours(given: book.Json) -> book.Json:
     path, frame, mask = task(Path(given["folder"]) / f"p{given['n']}")
     steps: dict[str, float] = {}
     with DecodeWorker() as worker:
-        clock = Steps(steps, worker)
+        clock = _Steps(steps, worker)
         clock.stage("reading the header")
         cine = read_cine(path, path.name, worker, keep_pixels=False)
         settings = ceus_settings(None, [f"dynamic_range_db={DR_DB}"])
@@ -96,7 +96,7 @@ def ours(given: book.Json) -> book.Json:
     }
 
 
-class Steps:
+class _Steps:
     """Processor time per stage, of this process and of the decoding one."""
 
     def __init__(self, steps: dict[str, float], worker: DecodeWorker) -> None:

@@ -72,6 +72,7 @@ class Stages:
     def advance(self, steps: int = 1, words: str = "") -> None:
         """Nothing to draw."""
 
+    @contextmanager
     def aside(self, name: str) -> Generator[None]:
         """Count what is done within under another name."""
         self._end()
@@ -102,7 +103,7 @@ def shares(given: book.Json) -> book.Json:
     clock, plain = Stages(), predict.scored
 
     def apart(model: Any, samples: Any) -> Iterator[Any]:
-        with contextmanager(clock.aside)("preparing and scoring frames"):
+        with clock.aside("preparing and scoring frames"):
             found = list(plain(model, samples))
         yield from found
 

@@ -34,6 +34,7 @@ from renalkit.runtime.package import (
     known_in,
     opened,
     prove_once,
+    require_mode,
 )
 from renalkit.runtime.parity import Parity, compare
 
@@ -127,13 +128,7 @@ class CascadePackage:
                 be read, or results that differ from the golden pair beyond the tolerance.
         """
         chosen = options or EngineOptions()
-        if chosen.precision is not Precision.FP32 and chosen.precision not in self.spec.fast:
-            raise ModelRefused(
-                f"mode {chosen.precision.value}, which this package was not made with",
-                where=self.spec.name,
-                expected=", ".join(("fp32", *(mode.value for mode in self.spec.fast))),
-                remedy=f"export it with --fast {chosen.precision.value} on a machine that has it",
-            )
+        require_mode(chosen.precision, self.spec.fast, where=self.spec.name)
         file = network_file(chosen, native="openvino" in self.spec.formats)
         found = tuple(
             {

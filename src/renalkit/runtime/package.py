@@ -9,7 +9,7 @@ it: JSON, safetensors and model graphs only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -137,13 +137,7 @@ class ModelPackage:
                 be read, or results that differ from the golden pair beyond the tolerance.
         """
         chosen = options or EngineOptions()
-        if chosen.precision is not Precision.FP32 and chosen.precision not in self.spec.fast:
-            raise ModelRefused(
-                f"mode {chosen.precision.value}, which this package was not made with",
-                where=self.spec.name,
-                expected=", ".join(("fp32", *(mode.value for mode in self.spec.fast))),
-                remedy=f"export it with --fast {chosen.precision.value} on a machine that has it",
-            )
+        require_mode(chosen.precision, self.spec.fast, where=self.spec.name)
         found = tuple(open_engine(self.model_file(m, chosen), chosen) for m in self.spec.members)
         self._prove(found, chosen)
         return found
@@ -266,6 +260,18 @@ def opened(path: Path, of: type[Spec], kind: str) -> tuple[Spec, Json, str]:
             remedy="use the version of renalkit it was made with, or export the model again",
         ) from error
     return spec, card, sha256_file(path / MANIFEST)
+
+
+def require_mode(mode: Precision, fast: Sequence[Precision], *, where: str) -> None:
+    """Raises ModelRefused for a mode beside fp32 that a package was not made with (`fast`)."""
+    if mode is Precision.FP32 or mode in fast:
+        return
+    raise ModelRefused(
+        f"mode {mode.value}, which this package was not made with",
+        where=where,
+        expected=", ".join(("fp32", *(known.value for known in fast))),
+        remedy=f"export it with --fast {mode.value} on a machine that has it",
+    )
 
 
 def known_in(path: Path, member: str) -> tuple[KnownPatients, ...]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,28 +166,15 @@ def export_system(request: ExportRequest, progress: Progress) -> Json:
         StoreError: the run has no figures yet, or the disk refused.
     """
     source = _source(request.system)
-    for mode in request.fast:
-        this_processor().require(mode)
-    if not installed():
-        raise MissingExtra("no engine to compare with is installed", remedy=REMEDY)
+    require_engines(request.fast)
     card = card_for(source.run, source.job.label)
     version = request.version or sha256_bytes("\n".join(source.digests).encode())[:12]
     target = request.output / source.job.label / version
-    if target.exists():
-        raise ConfigError(
-            [f"--version {version}: {target.name} exists in {target.parent.name}; choose another"]
-        )
-    make_folder(target.parent)
-    whole = Path(tempfile.mkdtemp(prefix=TMP_PREFIX, dir=target.parent))
-    try:
-        whole.chmod(0o755)
+    with new_package(target) as whole:
         spec = _fill(request, source, card, version, whole, progress)
         write_manifest(whole)
         progress.stage("loading the package as its user will")
         load_package(whole).engines()
-        move_folder(whole, target)
-    finally:
-        shutil.rmtree(whole, ignore_errors=True)
     parity = read_json(target / PARITY)
     return {
         "schema": SCHEMA,
@@ -199,6 +187,36 @@ def export_system(request: ExportRequest, progress: Progress) -> Json:
         "compared": parity["compared_on"],
         "parity": parity["forms"],
     }
+
+
+def require_engines(modes: Sequence[Precision]) -> None:
+    """Raises MissingExtra without an engine to compare with, ModelRefused for a mode this processor
+    has no instructions for."""
+    for mode in modes:
+        this_processor().require(mode)
+    if not installed():
+        raise MissingExtra("no engine to compare with is installed", remedy=REMEDY)
+
+
+@contextmanager
+def new_package(target: Path) -> Generator[Path]:
+    """A folder to fill that becomes `target` when the block ends well; otherwise nothing is left.
+
+    Raises ConfigError where a package of this version exists.
+    """
+    version, place = target.name, target.parent
+    if target.exists():
+        raise ConfigError(
+            [f"--version {version}: {version} exists in {place.name}; choose another"]
+        )
+    make_folder(place)
+    whole = Path(tempfile.mkdtemp(prefix=TMP_PREFIX, dir=place))
+    try:
+        whole.chmod(0o755)
+        yield whole
+        move_folder(whole, target)
+    finally:
+        shutil.rmtree(whole, ignore_errors=True)
 
 
 # ---- what is exported -------------------------------------------------------------------------

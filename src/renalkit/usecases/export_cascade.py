@@ -7,8 +7,6 @@ part, and what it finds is compared with what the run stored of them.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +23,7 @@ from renalkit.domain.image import Mode, Source
 from renalkit.domain.scan import FoundScan
 from renalkit.domain.splits import Fold
 from renalkit.domain.volume import KIDNEY, TUMOUR, Phase, Volume
-from renalkit.errors import ConfigError, MissingExtra, ModelRefused
+from renalkit.errors import ConfigError, ModelRefused
 from renalkit.learn.export import OPSET, VolumeShape, deployed, reference_results, write_onnx
 from renalkit.phantom.ct.anatomy import CtPlan, draw_case
 from renalkit.phantom.ct.volume import render
@@ -38,7 +36,6 @@ from renalkit.runtime.cascade_package import (
     thinned,
 )
 from renalkit.runtime.engines import (
-    REMEDY,
     Backend,
     Engine,
     EngineOptions,
@@ -62,9 +59,7 @@ from renalkit.runtime.package import (
 )
 from renalkit.runtime.parity import ALLOWED, compare
 from renalkit.store.files import (
-    TMP_PREFIX,
     make_folder,
-    move_folder,
     read_json,
     write_bytes,
     write_json,
@@ -92,7 +87,7 @@ from renalkit.usecases.cascade_scan import (
     kidney_image,
     on_grid,
 )
-from renalkit.usecases.export import VERSION
+from renalkit.usecases.export import VERSION, new_package, require_engines
 from renalkit.usecases.export_cascade_card import cascade_card
 from renalkit.usecases.export_words import cascade_readme, licence_text
 from renalkit.usecases.progress import Progress
@@ -154,28 +149,15 @@ def export_cascade(request: CascadeExport, progress: Progress) -> Json:
         StoreError: the run has no figures yet, or the disk refused.
     """
     trained = trained_cascade(request.run)
-    for mode in request.fast:
-        this_processor().require(mode)
-    if not installed():
-        raise MissingExtra("no engine to compare with is installed", remedy=REMEDY)
+    require_engines(request.fast)
     card = cascade_card(trained)
     version = request.version or trained.weights_sha256[:12]
     target = request.output / trained.experiment.label / version
-    if target.exists():
-        raise ConfigError(
-            [f"--version {version}: {target.name} exists in {target.parent.name}; choose another"]
-        )
-    make_folder(target.parent)
-    whole = Path(tempfile.mkdtemp(prefix=TMP_PREFIX, dir=target.parent))
-    try:
-        whole.chmod(0o755)
+    with new_package(target) as whole:
         _Making(request, trained, whole, progress).fill(card, version)
         write_manifest(whole)
         progress.stage("loading the package as its user will")
         load_cascade_package(whole).engines()
-        move_folder(whole, target)
-    finally:
-        shutil.rmtree(whole, ignore_errors=True)
     spec, parity = read_json(target / SPEC), read_json(target / PARITY)
     return {
         "schema": SCHEMA,

@@ -19,12 +19,9 @@ def licence_text(card: Json) -> str:
     return "\n".join([*lines, *(["", f"Contact: {contact}"] if contact else []), ""])
 
 
-def readme(spec: Json, card: Json, parity: Json) -> str:
-    """The package in Markdown."""
+def _opening(spec: Json, card: Json) -> list[str]:
+    """Name, notice, and what the authors say it is and is not for."""
     authors = card["authors"]
-    job = spec["job"]
-    members = len(spec["members"])
-    on = parity["compared_on"]
     lines = [
         f"# {spec['name']} {spec['version']}",
         "",
@@ -37,7 +34,16 @@ def readme(spec: Json, card: Json, parity: Json) -> str:
     ]
     if authors.get("out_of_scope", "").strip():
         lines += [f"**Out of scope.** {authors['out_of_scope'].strip()}", ""]
-    lines += [
+    return lines
+
+
+def readme(spec: Json, card: Json, parity: Json) -> str:
+    """The package in Markdown."""
+    job = spec["job"]
+    members = len(spec["members"])
+    on = parity["compared_on"]
+    lines = [
+        *_opening(spec, card),
         "## What it is",
         "",
         f"{card['model']['title'] or job['system']}. {members} network"
@@ -105,21 +111,10 @@ def _most(values: list[float | None]) -> str:
 
 def cascade_readme(spec: Json, card: Json, parity: Json) -> str:
     """The package of a CT cascade in Markdown."""
-    authors, on = card["authors"], parity["compared_on"]
+    on = parity["compared_on"]
     phases = ", ".join(spec["phases"]) or "not stated"
     lines = [
-        f"# {spec['name']} {spec['version']}",
-        "",
-        str(spec["notice"]),
-        "",
-        f"**Intended use.** {authors['intended_use'].strip()}",
-        "",
-        f"**Limitations.** {authors['limitations'].strip()}",
-        "",
-    ]
-    if authors.get("out_of_scope", "").strip():
-        lines += [f"**Out of scope.** {authors['out_of_scope'].strip()}", ""]
-    lines += [
+        *_opening(spec, card),
         "## What it is",
         "",
         f"{card['model']['title']}. It looks at CT scans (contrast phases it was trained on: "
