@@ -360,6 +360,7 @@ EXPERIMENT = {
     "train.batchnorm": "with several devices: normalise each share by itself, or the whole batch (CUDA)",
     "train.frames_per_patient": "at most so many frames of a patient per epoch, drawn anew; 0 is all",
     "train.taken_rate": "learning rate of layers taken from an earlier model, as a share of lr; 0 leaves them as they are",
+    "train.taken_heads": "take the class layers too, of an earlier model that tells the same classes apart; their thresholds always learn at lr",
     "train.threads": "torch threads; 0 is all cores",
     "train.loader_threads": "threads that augment",
     "train.channels_last": "memory order that is faster on most processors",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,12 @@ class ClassTask:
         """As JSON values; without `ordered` where it is not, as earlier versions wrote it."""
         found: dict[str, Any] = {"classes": list(self.classes), "positive": self.positive}
         return found | ({"ordered": True} if self.ordered else {})
+
+    @classmethod
+    def parse(cls, plain: Mapping[str, Any]) -> ClassTask:
+        """From the values of `plain`."""
+        ordered = plain.get("ordered") is True
+        return cls(tuple(plain["classes"]), plain.get("positive"), ordered)
 
     @property
     def positive_index(self) -> int | None:

@@ -19,7 +19,12 @@ Device = Literal["cpu", "cuda", "auto"]
 ClassWeights = Literal["none", "inverse"]
 BatchNorm = Literal["device", "synced"]
 
-SINCE: dict[str, Any] = {"batchnorm": "device", "frames_per_patient": 0, "taken_rate": 1.0}
+SINCE: dict[str, Any] = {
+    "batchnorm": "device",
+    "frames_per_patient": 0,
+    "taken_rate": 1.0,
+    "taken_heads": False,
+}
 """Settings younger than runs that exist, with the value of those runs."""
 
 
@@ -72,6 +77,7 @@ class TrainOptions:
     batchnorm: BatchNorm = "device"
     frames_per_patient: int = 0
     taken_rate: float = 1.0
+    taken_heads: bool = False
 
     def __post_init__(self) -> None:
         positive = ("epochs", "batch_size", "lr", "patience", "min_epochs", "devices")

@@ -15,6 +15,10 @@ from renalkit.learn.pretrained import read_weights
 
 CLASS_HEADS = ("fc.", "classifier.", "branches.", "classification.fc.")
 """Names of the layers that give class logits: they answer the question of the earlier run."""
+LEVELS = (".bias", ".cuts")
+"""Ends of the names of their thresholds: another cohort has other shares of the classes."""
+BESIDE = ".beside"
+"""End of the names of their weights on numbers beside the picture."""
 NUMBERS = "numbers."
 """Names of the branch for numbers beside the picture."""
 NUMBER_STATISTICS = ("numbers.mean", "numbers.spread")
@@ -27,8 +31,8 @@ LEAST_SHARE = 0.5
 class Taken:
     """What a network took from another one's weights, by tensor name.
 
-    taken: copied bit for bit. heads, numbers: left out by rule. unmatched: of the network, without
-    a tensor of that name, shape and type in the file.
+    taken: copied bit for bit, among them the class heads where asked for. heads, numbers: left out
+    by rule. unmatched: of the network, without a tensor of that name, shape and type in the file.
     """
 
     taken: tuple[str, ...]
@@ -47,32 +51,38 @@ class Taken:
         }
 
 
-def start_from(net: Net, path: Path, sha256: str, *, same_numbers: bool) -> Taken:
+def start_from(
+    net: Net, path: Path, sha256: str, *, same_numbers: bool, heads_too: bool = False
+) -> Taken:
     """Start a network from the weights of an earlier one.
 
     Tensors of the same name, shape and type are taken, those of batch normalisation too; a network
     of one modality takes its own from a fused one (`Net.held_in`). `net.taken` names them. Class
-    heads stay as they were drawn. Mean and spread of numbers beside the picture are never taken,
-    and the layers behind them only where both networks read the same numbers.
+    heads stay as they were drawn unless asked for; their thresholds then begin as they were but are
+    not named in `net.taken`. Mean and spread of numbers beside the picture are never taken, and the
+    layers behind them only where both networks read the same numbers.
 
     Args:
         net: changed in place only when enough fits.
         path: a safetensors file of an earlier run.
         sha256: of that file.
         same_numbers: whether both networks are given the same numbers in the same order.
+        heads_too: take the class heads; the caller knows that both answer the same question.
 
     Raises:
-        ModelRefused: missing file, another digest, not safetensors, NaN or infinity, or less than
-            half of the weights fit: another architecture.
+        ModelRefused: missing file, another digest, not safetensors, NaN or infinity, less than half
+            of the weights fit (another architecture), or class heads that do not, where asked for.
     """
     given = read_weights(path, sha256)
     given |= {name: given[theirs] for name, theirs in net.held_in(given).items()}
     own = cast("dict[str, Tensor]", net.state_dict())
-    heads = tuple(name for name in own if name.startswith(CLASS_HEADS))
+    every = [name for name in own if name.startswith(CLASS_HEADS)]
+    heads = () if heads_too else tuple(every)
     numbers = tuple(
         name
         for name in own
-        if name.startswith(NUMBERS) and (name in NUMBER_STATISTICS or not same_numbers)
+        if (name.startswith(NUMBERS) and (name in NUMBER_STATISTICS or not same_numbers))
+        or (name.endswith(BESIDE) and heads_too and not same_numbers)
     )
     asked = [name for name in own if name not in {*heads, *numbers}]
     fits = [name for name in asked if _like(own[name], given.get(name))]
@@ -84,8 +94,16 @@ def start_from(net: Net, path: Path, sha256: str, *, same_numbers: bool) -> Take
             expected=f"at least {LEAST_SHARE:.0%} with the same names and shapes",
             remedy="start from a system with the same backbone and parameters",
         )
+    without = [name for name in every if name in asked and name not in fits]
+    if without:
+        raise ModelRefused(
+            f"class layers that do not fit: {', '.join(without)}",
+            where=path.name,
+            expected="the classes and the kind of class layer of this network",
+            remedy="leave taken_heads off",
+        )
     net.load_state_dict({name: given[name] for name in fits}, strict=False)
-    net.taken = frozenset(fits)
+    net.taken = frozenset(n for n in fits if not (n in every and n.endswith(LEVELS)))
     unmatched = tuple(name for name in asked if name not in set(fits))
     return Taken(tuple(fits), heads, numbers, unmatched)
 

@@ -697,7 +697,7 @@ def load_cohort(folder: Path) -> Cohort:
         task = head["task"]
         cohort = Cohort(
             head["name"],
-            ClassTask(tuple(task["classes"]), task.get("positive"), task.get("ordered") is True),
+            ClassTask.parse(task),
             tuple(studies),
             tuple(
                 Exclusion(study, patient, reason, label or None)

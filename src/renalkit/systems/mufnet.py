@@ -65,7 +65,10 @@ class SingleParams(BalancedParams):
         description="EfficientNet: largest probability of leaving a block out in training",
     )
     number_width: int = Field(
-        default=16, ge=1, le=256, description="hidden units for the numbers beside the picture"
+        default=16,
+        ge=0,
+        le=256,
+        description="hidden units for the numbers beside the picture; 0: joined as they are",
     )
 
 
@@ -387,7 +390,7 @@ ON_ONE = (
         "numbers beside the picture",
         "none",
         "figures such as perfusion can be added: standardised on the training part, cut at five "
-        "spreads, unknown ones 0 with a mark; two layers, joined before the last one",
+        "spreads, unknown ones 0 with a mark; two layers or none, joined before the last one",
         "number_width",
     ),
 )

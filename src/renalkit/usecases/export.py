@@ -252,8 +252,7 @@ def _source(path: Path) -> _Source:
             expected="a run that was trained here",
             remedy="train the experiment first",
         )
-    known = read_json(run.cohort)["task"]
-    task = ClassTask(tuple(known["classes"]), known["positive"], known.get("ordered", False))
+    task = ClassTask.parse(read_json(run.cohort)["task"])
     system = get_system(job.system)
     return _Source(run, experiment, job, task, system, system.params(job.params), folds)
 

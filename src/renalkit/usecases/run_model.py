@@ -54,8 +54,7 @@ def load_run_model(path: Path) -> Model:
         )
     if not run.cohort.exists():
         raise StoreError("no cohort.json", where=run.path.name, remedy="run the experiment again")
-    known = read_json(run.cohort)["task"]
-    task = ClassTask(tuple(known["classes"]), known["positive"], known.get("ordered", False))
+    task = ClassTask.parse(read_json(run.cohort)["task"])
     system = get_system(job.system)
     params, shape = system.params(job.params), job.shape(len(task.classes))
     ways = stored_ways(run, experiment, job, task, [_number(f.path) for f in folds])

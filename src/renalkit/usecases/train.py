@@ -143,7 +143,11 @@ def _train_locked(training: Training, job: Job, fold: Fold, progress: Progress) 
         if isinstance(net, FeatureNet) and shape.features:
             net.standardise(*feature_scale(data.features[parts["train"]]))
         if initial is not None:
-            start_from(net, initial.weights, initial.sha256, same_numbers=initial.same_numbers)
+            start_from(
+                *(net, initial.weights, initial.sha256),
+                same_numbers=initial.same_numbers,
+                heads_too=job.train.taken_heads,
+            )
         return net
 
     task = FoldTask(

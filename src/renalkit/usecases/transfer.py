@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from renalkit.cohort_checks.duplicates import connected, find_likenesses
 from renalkit.cohort_checks.duplicates import groups as groups_of
 from renalkit.cohort_checks.scan import scan_cohort
-from renalkit.domain.cohort import Cohort
+from renalkit.domain.cohort import ClassTask, Cohort
 from renalkit.domain.splits import Fold, Plan, Split
 from renalkit.errors import CheckFailed, ConfigError, InputRefused, ModelRefused, StoreError
 from renalkit.runtime.known_patients import KnownPatients
@@ -94,12 +94,13 @@ class _Past(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class _Source:
     """The earlier system whose models are offered. said: what is kept of it. features: numbers it
-    is given beside the picture. past: runs that made its weights, its own first; none of a
-    package. remedy: what to do when its patients are in the way."""
+    is given beside the picture. classes: those it tells apart. past: runs that made its weights,
+    its own first; none of a package. remedy: what to do when its patients are in the way."""
 
     name: str
     said: Json
     features: tuple[str, ...]
+    classes: tuple[str, ...]
     models: tuple[_Model, ...]
     past: tuple[_Past, ...]
     remedy: str
@@ -229,6 +230,10 @@ def choose_initial(
                 )
             continue
         source = _source(job, folder, cohort.patients)
+        if job.train.taken_heads and source.classes != cohort.task.classes:
+            theirs, ours = (", ".join(c) for c in (source.classes, cohort.task.classes))
+            said = f"{source.name} tells {theirs} apart, this cohort {ours}; they must be the same"
+            raise ConfigError([f"{job.label}: train.taken_heads: {said}"])
         if source.past not in compared:
             progress.stage(f"comparing patients with those of {source.name}")
             compared[source.past] = _compare(source, cohort, groups)
@@ -317,8 +322,11 @@ def _source(job: Job, folder: RunFolder, people: Sequence[str]) -> _Source:
     }
     past = tuple(_past(run, experiment, jobs[label]))
     remedy = f"follow its folds (split.follow = the run '{run.path.name}'), or start from a run on "
-    name, features = f"{run.path.name}/{label}", jobs[label].features
-    return _Source(name, said, features, tuple(models), past, remedy + "other patients")
+    task = ClassTask.parse(read_json(run.cohort)["task"])
+    return _Source(
+        *(f"{run.path.name}/{label}", said, jobs[label].features, task.classes),
+        *(tuple(models), past, remedy + "other patients"),
+    )
 
 
 def _package(package: ModelPackage, people: Sequence[str]) -> _Source:
@@ -345,7 +353,8 @@ def _package(package: ModelPackage, people: Sequence[str]) -> _Source:
     }
     features = tuple(spec.job.get("features", ()))
     remedy = "start from a package made without them"
-    return _Source(f"{spec.name}/{spec.version}", said, features, tuple(models), (), remedy)
+    name = f"{spec.name}/{spec.version}"
+    return _Source(name, said, features, spec.classes, tuple(models), (), remedy)
 
 
 def _known(
@@ -509,5 +518,9 @@ def _fit(source: _Source, job: Job, n_classes: int, chosen: Sequence[Json]) -> J
     used = {c["from_fold"] for c in chosen}
     for model in (m for m in source.models if m.fold in used):
         same = _same_numbers(source, job)
-        taken = start_from(net, model.weights, model.sha256, same_numbers=same).plain
-    return taken
+        taken = start_from(
+            *(net, model.weights, model.sha256),
+            same_numbers=same,
+            heads_too=job.train.taken_heads,
+        ).plain
+    return taken | ({"class_heads_taken": True} if job.train.taken_heads else {})

@@ -92,6 +92,60 @@ def test_statistics_of_numbers_are_never_taken(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("head", ["softmax", "ordinal"])
+def test_class_layers_are_taken_where_asked_for_and_their_thresholds_learn(
+    head: str, tmp_path: Path
+) -> None:
+    source, net = (built("mufnet-2022", s, head=head) for s in (1, 2))
+    found = start_from(net, *written(source, tmp_path), same_numbers=True, heads_too=True)
+    earlier, now = source.state_dict(), net.state_dict()
+    assert (set(found.taken), found.heads, found.unmatched) == (set(now), (), ())
+    assert all(torch.equal(now[k], earlier[k]) for k in now)
+    level = "cuts" if head == "ordinal" else "bias"
+    assert set(found.taken) - net.taken == {
+        f"{layer}.{level}" for layer in ("fc", "branches.B", "branches.CEUS")
+    }
+
+
+@pytest.mark.parametrize(("single", "mode"), [("bmode-net", "B"), ("ceus-net", "CEUS")])
+def test_a_network_of_one_modality_takes_the_class_layer_of_that_modality(
+    single: str, mode: str, tmp_path: Path
+) -> None:
+    source, net = built("mufnet-2022", 1), built(single, 2)
+    found = start_from(net, *written(source, tmp_path), same_numbers=True, heads_too=True)
+    assert found.unmatched == ()
+    assert torch.equal(
+        net.state_dict()["fc.weight"], source.state_dict()[f"branches.{mode}.weight"]
+    )
+
+
+@pytest.mark.parametrize("head", ["softmax", "ordinal"])
+@pytest.mark.parametrize("width", [0, 8])
+def test_what_a_class_layer_says_of_pictures_is_taken_without_numbers(
+    width: int, head: str, tmp_path: Path
+) -> None:
+    names = ("size_mm", "age_years")
+    source = built("mufnet-2022", 1, head=head)
+    net = built("mufnet-2022", 2, names, number_width=width, head=head)
+    drawn = net.state_dict()["fc.beside"].clone()
+    path, sha256 = written(source, tmp_path)
+    found = start_from(net, path, sha256, same_numbers=False, heads_too=True)
+    assert torch.equal(net.state_dict()["fc.weight"], source.state_dict()["fc.weight"])
+    assert torch.equal(net.state_dict()["fc.beside"], drawn)
+    assert "fc.beside" in found.numbers
+    assert {"fc.weight", "fc.beside"} & net.taken == {"fc.weight"}
+    again = built("mufnet-2022", 3, names, number_width=width, head=head)
+    start_from(again, *written(net, tmp_path), same_numbers=True, heads_too=True)
+    assert torch.equal(again.state_dict()["fc.beside"], drawn)
+
+
+def test_class_layers_of_another_kind_are_refused(tmp_path: Path) -> None:
+    net = built("mufnet-2022", 2, head="ordinal")
+    path, sha256 = written(built("mufnet-2022", 1), tmp_path)
+    with pytest.raises(ModelRefused, match=r"class layers that do not fit: fc\.weight, fc\.cuts"):
+        start_from(net, path, sha256, same_numbers=True, heads_too=True)
+
+
 def test_what_does_not_fit_is_named_and_another_architecture_is_refused(tmp_path: Path) -> None:
     shared, net = (
         built("mufnet-2025", 1, share_backbone=True),

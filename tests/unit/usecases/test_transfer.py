@@ -449,6 +449,30 @@ def test_a_source_that_is_not_what_it_was_is_refused(
         prepare_run(request(copied, "p3", "p3", split=FOLLOW, system=FROM), Silent())
 
 
+HEADS = f"{FROM}\ntrain = {{ taken_heads = true, taken_rate = 0.0 }}"
+
+
+def test_class_layers_are_taken_for_the_same_classes_only(place: Path) -> None:
+    train_experiment(request(place, "heads", "p3", split=FOLLOW, system=HEADS, lr="0.05"), Silent())
+    run = RunFolder(place / "runs" / "heads")
+    found = json.loads(run.initial("resnet18").read_text())
+    assert (found["class_heads_taken"], found["class_heads_left_out"]) == (True, [])
+    own, earlier = (
+        load_file(RunFolder(place / "runs" / name).fold("resnet18", 0).weights)
+        for name in ("heads", "p2")
+    )
+    assert {k for k in own if not np.array_equal(own[k], earlier[k])} == {"fc.bias"}
+    grades = ClassTask(("high", "low"), "high")
+    asked = [
+        replace(s, lesions=(replace(s.lesions[0], label=grades.classes[n % 2]),))
+        for n, s in enumerate(study(n, 5) for n in range(40, 60))
+    ]
+    save_cohort(place / "cohorts" / "grades", Cohort("grades", grades, tuple(asked)))
+    words = "resnet18 tells benign, malignant apart, this cohort high, low; they must be the same"
+    with pytest.raises(ConfigError, match=words):
+        prepare_run(request(place, "grades", "grades", system=HEADS), Silent())
+
+
 def test_what_can_be_asked_for(place: Path) -> None:
     for path, words in (
         ("runs/none/resnet18", "no run 'none'"),

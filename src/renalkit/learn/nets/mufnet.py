@@ -40,7 +40,7 @@ class HeadPlan:
     """What follows the pooled features.
 
     dropout: before each last layer. ordinal: ordered classes. n_numbers: f; number_width: hidden
-    units of their branch.
+    units of their branch, 0 for none.
     """
 
     dropout: float = 0.3
@@ -71,7 +71,7 @@ class Numbers(nn.Module):
 
     Each is standardised with mean and spread of the training part and cut at five spreads; an
     unknown one becomes 0, and a second column says which are known. Two linear layers with ReLU
-    follow.
+    follow, or nothing where their width is 0.
     """
 
     mean: Tensor
@@ -81,12 +81,12 @@ class Numbers(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(n))
         self.register_buffer("spread", torch.ones(n))
-        self.layers = nn.Sequential(
-            nn.Linear(2 * n, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
-        )
+        self.n_features = width or 2 * n
+        hidden = (nn.Linear(2 * n, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
+        self.layers = nn.Sequential(*hidden) if width else nn.Identity()
 
     def forward(self, numbers: Tensor) -> Tensor:
-        """(b,f) with NaN where unknown -> (b,width)."""
+        """(b,f) with NaN where unknown -> (b,n_features)."""
         known = ~torch.isnan(numbers)
         standard = ((numbers - self.mean) / self.spread).clamp(-CUT_AT, CUT_AT)
         standard = torch.where(known, standard, torch.zeros_like(standard))
@@ -101,6 +101,7 @@ class PictureNet(FeatureNet):
         self.spec = spec
         self.dropout = nn.Dropout(plan.dropout)
         self.numbers = Numbers(plan.n_numbers, plan.number_width) if plan.n_numbers else None
+        self.n_beside = 0 if self.numbers is None else self.numbers.n_features
 
     def standardise(self, mean: Tensor, spread: Tensor) -> None:
         """Take over mean and spread (f,) of the training part; they are kept with the weights.
@@ -147,16 +148,22 @@ class SingleNet(PictureNet):
         super().__init__(spec, plan)
         self.modality = modality
         self.backbone = Backbone(*backbone)
-        n = self.backbone.n_features + (plan.number_width if plan.n_numbers else 0)
-        self.fc = class_layer(n, spec.n_classes, ordinal=plan.ordinal)
+        n = self.backbone.n_features
+        self.fc = class_layer(n, spec.n_classes, ordinal=plan.ordinal, n_beside=self.n_beside)
 
     def held_in(self, names: Collection[str]) -> Mapping[str, str]:
-        """Of a fused network of B and CEUS: the backbone of this modality, or the shared one."""
+        """Of a fused network of B and CEUS: the backbone of this modality, or the shared one, and
+        the class layer of this modality."""
         place = f"backbones.{(Mode.B, Mode.CEUS).index(Mode(self.modality))}."
         if not any(name.startswith(place) for name in names):
             place = "backbones.0."
-        own = "backbone."
-        return {own + n.removeprefix(place): n for n in names if n.startswith(place)}
+        own = {place: "backbone.", f"branches.{self.modality}.": "fc."}
+        return {
+            ours + n.removeprefix(theirs): n
+            for theirs, ours in own.items()
+            for n in names
+            if n.startswith(theirs)
+        }
 
     def cam_layers(self) -> Mapping[str, nn.Module]:
         return {self.modality: self.backbone}
@@ -309,8 +316,8 @@ class MufNet(PictureNet):
         # One place per modality to look at its maps, even where the backbone is shared.
         self.maps = nn.ModuleDict({name: nn.Identity() for name in channels})
         self.fusion = fusion_of(n, len(channels), fusion)
-        d = cast(int, self.fusion.n_features) + (plan.number_width if plan.n_numbers else 0)
-        self.fc = class_layer(d, spec.n_classes, ordinal=plan.ordinal)
+        d = cast(int, self.fusion.n_features)
+        self.fc = class_layer(d, spec.n_classes, ordinal=plan.ordinal, n_beside=self.n_beside)
         self.branches = nn.ModuleDict(
             {name: class_layer(n, spec.n_classes, ordinal=plan.ordinal) for name in channels}
         )

@@ -210,6 +210,20 @@ def test_none_at_all_means_unknown_when_evaluating_and_is_refused_in_training():
         fused()(torch.rand(2, 4, 48, 48), None, torch.zeros(2, 2))
 
 
+def test_numbers_are_joined_as_they_are_where_their_branch_has_no_width():
+    plain = HeadPlan(n_numbers=3, number_width=0)
+    net = fused(head=plain)
+    assert not list(net.numbers.parameters())
+    assert net.fc.beside.shape == (2, 6)
+    low, high = (
+        looked_at(net, torch.rand(1, 4, 48, 48), torch.full((1, 3), v))[0] for v in (-1.0, 1.0)
+    )
+    assert torch.equal(
+        Numbers(2, 0)(torch.tensor([[float("nan"), 2.0]])), torch.tensor([[0, 2.0, 0, 1]])
+    )
+    assert not torch.equal(low.class_logits, high.class_logits)
+
+
 def test_mean_and_spread_travel_with_the_weights():
     net, other = fused(head=NUMBERS), fused(head=NUMBERS, seed=1)
     net.standardise(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([4.0, 5.0, 6.0]))
