@@ -29,9 +29,9 @@ class JoinedLayer(nn.Linear):
         super().__init__(n_features, n_classes)
         self.beside = _beside(n_classes, n_features, n_beside)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """(b,n+m) -> (b,k)."""
-        return F.linear(features, torch.cat((self.weight, self.beside), 1), self.bias)
+        return F.linear(input, torch.cat((self.weight, self.beside), 1), self.bias)
 
 
 class OrdinalLayer(nn.Module):
