@@ -138,7 +138,7 @@ def _options(command: Any) -> set[str]:
 def shell_lines() -> Iterator[tuple[str, list[str]]]:
     """Every call of renalkit in a shell block, or in code within a sentence, of any page."""
     for page, _, content in blocks("bash"):
-        for line in content.splitlines():
+        for line in content.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if words and words[0].endswith("renalkit"):
                 yield page, words[1:]

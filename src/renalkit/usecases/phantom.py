@@ -185,10 +185,11 @@ def _processes(count: int) -> Generator[ProcessPoolExecutor]:
             remedy="free memory or use fewer --workers; the same command goes on",
         ) from error
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
         for child in set(multiprocessing.active_children()) - others:
             child.kill()
             child.join()
+        # Waited for: the thread behind a pool must not end while Python closes it on its way out.
+        pool.shutdown(cancel_futures=True)
 
 
 @contextmanager

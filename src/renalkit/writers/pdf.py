@@ -6,8 +6,13 @@ page gives the same bytes on the same machine (fonts are those of the system).
 
 from __future__ import annotations
 
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+
 from renalkit.errors import MissingExtra
 
+_EPOCH = "SOURCE_DATE_EPOCH"
 _LIBRARIES = "libpango-1.0-0, libpangoft2-1.0-0 and libharfbuzz-subset0"
 
 
@@ -34,6 +39,19 @@ def page_pdf(html: str) -> bytes:
             remedy="install them, or print report.html from a browser",
         ) from error
     inside = URLFetcher(allowed_protocols=("data",), allow_redirects=False)
-    pages = HTML(string=html, url_fetcher=inside).write_pdf()
+    with _no_clock():
+        pages = HTML(string=html, url_fetcher=inside).write_pdf()
     assert pages is not None  # without a target the bytes are returned
     return pages
+
+
+@contextmanager
+def _no_clock() -> Generator[None]:
+    """Fonts that are cut down get a fixed time of change, not that of now."""
+    before = os.environ.get(_EPOCH)
+    os.environ.setdefault(_EPOCH, "0")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_EPOCH]
