@@ -208,7 +208,8 @@ def choose_initial(
     Raises:
         CheckFailed: L13, a fold for which every model was trained with patients it validates or
             tests, or chosen with patients it tests; or cohorts whose patients cannot be compared.
-        ConfigError: no such run or system, or one without weights of its own.
+        ConfigError: no such run or system, one without weights of its own, or one that tells other
+            classes apart where its class layers are to be taken.
         ModelRefused: no finished fold; weights that do not fit, or are not those that were kept.
         StoreError: a fold of the earlier run belongs to other settings, patients or folds; or the
             initial weights of this run were chosen for others.

@@ -215,9 +215,8 @@ def test_numbers_are_joined_as_they_are_where_their_branch_has_no_width():
     net = fused(head=plain)
     assert not list(net.numbers.parameters())
     assert net.fc.beside.shape == (2, 6)
-    low, high = (
-        looked_at(net, torch.rand(1, 4, 48, 48), torch.full((1, 3), v))[0] for v in (-1.0, 1.0)
-    )
+    image = torch.rand(1, 4, 48, 48)
+    low, high = (looked_at(net, image, torch.full((1, 3), v))[0] for v in (-1.0, 1.0))
     assert torch.equal(
         Numbers(2, 0)(torch.tensor([[float("nan"), 2.0]])), torch.tensor([[0, 2.0, 0, 1]])
     )
