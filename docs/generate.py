@@ -221,7 +221,7 @@ def dicom_codes() -> str:
 
 
 def prediction_columns() -> str:
-    schema = predictions._SCHEMA
+    schema = predictions.schema()
     matched(list(schema.names), words.PREDICTION_COLUMNS, "PREDICTION_COLUMNS")
     rows = [[_code(f.name), str(f.type), words.PREDICTION_COLUMNS[f.name]] for f in schema]
     return table(["column", "type", "content"], rows)

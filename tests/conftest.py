@@ -35,23 +35,22 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
-NO_TORCH = """
+TRAINING = ("torch", "monai", "lightning_fabric", "onnx", "onnxscript")
+STUDY = ("zarr", "numcodecs", "pyarrow", "openpyxl")
+ABSENT = """
 import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "monai", "lightning_fabric", "onnx", "onnxscript"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        if name.partition(".")[0] in {absent}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Refuse())
 """
 
 
-@pytest.fixture(scope="session")
-def without_torch() -> Callable[..., str]:
-    """Run a program (text, its arguments) where nothing of the extra 'train' can be imported; what
-    it prints."""
-
+def _where_absent(packages: tuple[str, ...]) -> Callable[..., str]:
     def run(program: str, *words: object, cwd: Path | None = None) -> str:
-        command = [sys.executable, "-c", NO_TORCH + program, *map(str, words)]
+        program = ABSENT.format(absent=packages) + program
+        command = [sys.executable, "-c", program, *map(str, words)]
         done = subprocess.run(
             command, cwd=cwd, capture_output=True, text=True, timeout=280, check=False
         )
@@ -59,3 +58,16 @@ def without_torch() -> Callable[..., str]:
         return done.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def without_torch() -> Callable[..., str]:
+    """Run a program (text, its arguments) where torch and what goes with it cannot be imported; what
+    it prints."""
+    return _where_absent(TRAINING)
+
+
+@pytest.fixture(scope="session")
+def with_runtime_alone() -> Callable[..., str]:
+    """The same where only the extra 'runtime' is installed: no torch, and no store of cohorts."""
+    return _where_absent(TRAINING + STUDY)

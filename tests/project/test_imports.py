@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 NETWORKS = {"torch", "lightning_fabric", "monai"}
@@ -136,12 +138,25 @@ def test_the_layers_hold() -> None:
     assert "0 broken" in done.stdout
 
 
-def test_training_without_torch_names_the_extra(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("package", "words", "extra"),
+    [
+        ("torch", ("run", "study.toml"), "train"),
+        ("zarr", ("ingest", "pictures", "-o", "cohort", "--key-file", "key"), "study"),
+    ],
+)
+def test_what_is_not_installed_names_its_extra(
+    tmp_path: Path, package: str, words: tuple[str, ...], extra: str
+) -> None:
     (tmp_path / "study.toml").write_text("")
-    absent = "raise ModuleNotFoundError('No module named torch', name='torch')"
-    (tmp_path / "torch.py").write_text(absent)
+    (tmp_path / "pictures" / "images").mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 80), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "pictures" / "images" / "a.png")
+    (tmp_path / "pictures" / "labels.csv").write_text("image,patient,label\na.png,A,benign\n")
+    absent = f"raise ModuleNotFoundError('No module named {package}', name='{package}')"
+    (tmp_path / f"{package}.py").write_text(absent)
     done = subprocess.run(
-        [sys.executable, "-m", "renalkit", "run", "study.toml"],
+        [sys.executable, "-m", "renalkit", *words],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -150,6 +165,6 @@ def test_training_without_torch_names_the_extra(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )
     assert done.returncode == 2
-    assert done.stderr.splitlines() == [
-        "renalkit: torch is not installed; remedy: install renalkit with the extra 'train'"
+    assert done.stderr.splitlines()[-1:] == [
+        f"renalkit: {package} is not installed; remedy: install renalkit with the extra '{extra}'"
     ]

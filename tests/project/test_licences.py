@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
-EXTRAS = frozenset({"train", "runtime", "export", "video", "pdf"})
+EXTRAS = frozenset({"study", "train", "runtime", "export", "video", "pdf"})
 
 ALLOWED = {
     "pyphen": "GPL, LGPL or MPL 1.1 at the user's choice, taken under the MPL; extra 'pdf' only",

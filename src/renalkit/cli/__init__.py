@@ -36,6 +36,7 @@ from renalkit.cli.common import say
 from renalkit.errors import Exit, MissingExtra, RenalkitError
 
 EXTRAS = {
+    **dict.fromkeys(("zarr", "pyarrow", "openpyxl"), "install renalkit with the extra 'study'"),
     **dict.fromkeys(
         ("torch", "lightning_fabric", "monai"), "install renalkit with the extra 'train'"
     ),

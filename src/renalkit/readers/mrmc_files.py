@@ -14,9 +14,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import ParseError  # noqa: S405  the name of an error
 
-from openpyxl import load_workbook
-from openpyxl.utils.exceptions import InvalidFileException
-
 from renalkit.domain.readings import Reader, ReadingTable
 from renalkit.errors import InputRefused, Reason
 from renalkit.readers.reading_rules import CallWords, Collected, ReadingRules
@@ -174,6 +171,9 @@ def parse_rjafroc(data: bytes, *, where: str, rules: ReadingRules | None = None)
 
 def _sheets(data: bytes, where: str) -> dict[str, _Sheet]:
     """Rows of every sheet by its name in capitals, cells as text."""
+    from openpyxl import load_workbook
+    from openpyxl.utils.exceptions import InvalidFileException
+
     _check_workbook(data, where)
     try:
         # Extensions openpyxl does not know (validation lists, themes) only raise warnings.

@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from renalkit.domain.geometry import MaskRLE
 from renalkit.domain.image import Mode
 from renalkit.domain.prediction import Prediction, SystemRef, Unit
@@ -17,27 +14,35 @@ from renalkit.domain.study import RoiOrigin
 from renalkit.errors import StoreError
 from renalkit.store.files import write_with
 
-_SCHEMA = pa.schema(
-    [
-        ("unit", pa.string()),
-        ("patient", pa.string()),
-        ("study", pa.string()),
-        ("lesion", pa.string()),
-        ("clip", pa.int32()),
-        ("frame", pa.int32()),
-        ("target", pa.int32()),
-        ("scores", pa.list_(pa.float64())),
-        ("mask", pa.string()),
-        ("mark_scores", pa.list_(pa.float64())),
-        ("roi_origin", pa.string()),
-        ("fold", pa.int32()),
-        ("system", pa.string()),
-        ("label", pa.string()),
-        ("weights_sha256", pa.string()),
-        ("modality_weights", pa.list_(pa.float64())),
-        ("modalities", pa.list_(pa.string())),
-    ]
-)
+
+def schema() -> Any:
+    """Columns of a table, a `pyarrow.Schema`.
+
+    pyarrow is large and comes with the extra 'study': it is imported where tables are touched.
+    """
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("unit", pa.string()),
+            ("patient", pa.string()),
+            ("study", pa.string()),
+            ("lesion", pa.string()),
+            ("clip", pa.int32()),
+            ("frame", pa.int32()),
+            ("target", pa.int32()),
+            ("scores", pa.list_(pa.float64())),
+            ("mask", pa.string()),
+            ("mark_scores", pa.list_(pa.float64())),
+            ("roi_origin", pa.string()),
+            ("fold", pa.int32()),
+            ("system", pa.string()),
+            ("label", pa.string()),
+            ("weights_sha256", pa.string()),
+            ("modality_weights", pa.list_(pa.float64())),
+            ("modalities", pa.list_(pa.string())),
+        ]
+    )
 
 
 def _row(p: Prediction) -> dict[str, Any]:
@@ -64,8 +69,11 @@ def _row(p: Prediction) -> dict[str, Any]:
 
 def save_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
     """Write predictions sorted by key, whole or not at all; equal content gives equal bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     rows = [_row(p) for p in sorted(predictions, key=lambda p: (p.system.label, p.key))]
-    table = pa.Table.from_pylist(rows, schema=_SCHEMA)
+    table = pa.Table.from_pylist(rows, schema=schema())
     write_with(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
 
 
@@ -74,9 +82,12 @@ def load_predictions(path: Path) -> tuple[Prediction, ...]:
 
     Columns that tables of earlier versions do not have are None.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     remedy = "remove the fold folder and run the experiment again; other folds are kept"
     try:
-        table = pq.read_table(path, schema=_SCHEMA)
+        table = pq.read_table(path, schema=schema())
     except (pa.ArrowException, OSError) as error:
         raise StoreError(
             f"unreadable predictions ({type(error).__name__})", where=path.name, remedy=remedy

@@ -84,7 +84,7 @@ _OPTIONAL = ("video", "pdf")
 
 def diagnose() -> dict[str, Any]:
     """Run every check of the installation; `ok` is False when a needed part is missing."""
-    checks = [_codecs(), _torch(), _video(), _pdf(), _disk(), _worker()]
+    checks = [_codecs(), _study(), _torch(), _video(), _pdf(), _disk(), _worker()]
     return {"ok": all(c["ok"] for c in checks if c["check"] not in _OPTIONAL), "checks": checks}
 
 
@@ -92,6 +92,13 @@ def _codecs() -> dict[str, Any]:
     lacking = [c.name for c in available_codecs() if not c.available]
     words = "all transfer syntaxes can be read" if not lacking else f"lacking: {', '.join(lacking)}"
     return _check("codecs", not lacking, words, "pip install --upgrade renalkit")
+
+
+def _study() -> dict[str, Any]:
+    lacking = [n for n in ("zarr", "pyarrow", "openpyxl") if importlib.util.find_spec(n) is None]
+    words = f"cohorts cannot be stored, lacking: {', '.join(lacking)}"
+    remedy = "pip install 'renalkit[study]'"
+    return _check("study", not lacking, words if lacking else "cohorts can be stored", remedy)
 
 
 def _torch() -> dict[str, Any]:

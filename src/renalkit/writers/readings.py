@@ -16,13 +16,14 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-from openpyxl import Workbook
+from typing import TYPE_CHECKING, Any
 
 from renalkit.domain.readings import ReadingTable, ReadingValue
 from renalkit.errors import InputRefused, Reason
 from renalkit.store.files import write_bytes, write_text
+
+if TYPE_CHECKING:
+    from openpyxl import Workbook
 
 UNNAMED_ARM = "1"
 
@@ -96,6 +97,8 @@ def rjafroc_workbook(table: ReadingTable) -> tuple[bytes, dict[str, int]]:
     Raises: InputRefused for readings without truth or score, missing readings, cases of one class,
     or names of readers and arms with commas or spaces, at which RJafroc would split them.
     """
+    from openpyxl import Workbook
+
     truth = _needs_truth_and_scores(table, "RJafroc")
     _check_names(table, "RJafroc", r"[^,\s]*", "no commas or spaces", cases=False)
     missing = table.missing(ReadingValue.SCORE)

@@ -224,10 +224,14 @@ def test_the_scan_of_the_golden_pair_is_the_same_for_everyone() -> None:
 
 
 def test_a_package_finds_what_the_run_finds_and_needs_no_torch(
-    run: RunFolder, package: Path, study: Path, tmp_path: Path, without_torch: Callable[..., str]
+    run: RunFolder,
+    package: Path,
+    study: Path,
+    tmp_path: Path,
+    with_runtime_alone: Callable[..., str],
 ) -> None:
     words = ["predict", str(package), str(study), "-o", str(tmp_path / "out"), "--json"]
-    found = json.loads(without_torch(PREDICTS, *words))
+    found = json.loads(with_runtime_alone(PREDICTS, *words))
     wanted = run_cascade_predict(
         cascade_of_run(run.path), study, tmp_path / "wanted", ScanOptions(), Silent()
     )

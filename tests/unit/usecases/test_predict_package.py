@@ -59,7 +59,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, made_run: ModuleType) -> RunFo
 
 
 def test_a_package_says_what_the_run_says_and_needs_no_torch(
-    run: RunFolder, tmp_path: Path, without_torch: Callable[..., str]
+    run: RunFolder, tmp_path: Path, with_runtime_alone: Callable[..., str]
 ) -> None:
     study = tmp_path / "study"
     study.mkdir()
@@ -72,7 +72,7 @@ def test_a_package_says_what_the_run_says_and_needs_no_torch(
     )
     package = export_system(ExportRequest(run.system(LABEL), tmp_path / "models"), Silent())
     words = ["predict", package["package"], str(study), "-o", str(tmp_path / "out")]
-    found = json.loads(without_torch(PREDICTS, *words, "--one-patient", "--json"))
+    found = json.loads(with_runtime_alone(PREDICTS, *words, "--one-patient", "--json"))
     assert found["refused"] == []
     assert found["engine"].endswith("fp32")
     assert wanted["engine"] == "torch fp32"
