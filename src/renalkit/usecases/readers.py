@@ -87,6 +87,15 @@ def evaluate_readers(request: ReadersRequest, progress: Progress) -> Json:
     return found
 
 
+def check_readings(request: ReadersRequest) -> None:
+    """Refuse now what `evaluate_readers` would refuse of the table, after hours of training.
+
+    request.cohort: must be given. Raises: as `evaluate_readers` for the table and its cases.
+    """
+    assert request.cohort is not None
+    _named(request, CohortPlace(load_cohort(request.cohort), request.cohort, request.key_file))
+
+
 def _in_run(
     request: ReadersRequest, results: RunResults, place: CohortPlace, progress: Progress
 ) -> Json:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -22,7 +22,7 @@ from renalkit.metrics.reader_study import TieRule
 from renalkit.store.files import make_folder, write_json, write_text
 from renalkit.store.runs import RunFolder
 from renalkit.usecases.progress import Progress
-from renalkit.usecases.readers import ReadersRequest, evaluate_readers
+from renalkit.usecases.readers import ReadersRequest, check_readings, evaluate_readers
 from renalkit.usecases.reading_cases import ReaderPlan
 from renalkit.usecases.run import run_experiment
 from renalkit.usecases.run_request import RunRequest
@@ -137,10 +137,20 @@ def run_reproduce(request: ReproduceRequest, progress: Progress) -> dict[str, An
     } or {"": None}
     if request.variant is not None:
         chosen = {request.variant: _named(preset.variants, request.variant, "--variant")}
+    readers = _readers(request)
+    if readers is not None:
+        check_readings(replace(readers, cohort=request.cohort))
     runs: list[dict[str, Any]] = []
     for name, variant in chosen.items():
         runs.append(_run(request, preset, profile, (name, variant), progress))
     return {"paper": preset.paper, "profile": request.profile, "runs": runs}
+
+
+def _readers(request: ReproduceRequest) -> ReadersRequest | None:
+    if request.readings is None:
+        return None
+    plan = ReaderPlan(ties=TIES)
+    return ReadersRequest(request.readings, plan, key_file=request.key_file)
 
 
 def _named(known: Mapping[str, T], name: str, option: str) -> T:
@@ -171,14 +181,9 @@ def _run(
     write_text(file, words + to_toml(experiment))
 
     def beside(folder: RunFolder) -> None:
-        if request.readings is not None:
-            readers = ReadersRequest(
-                request.readings,
-                ReaderPlan(ties=TIES),
-                run=folder.path,
-                key_file=request.key_file,
-            )
-            evaluate_readers(readers, progress)
+        readers = _readers(request)
+        if readers is not None:
+            evaluate_readers(replace(readers, run=folder.path), progress)
         write_json(folder.reproduction, reproduction_record(preset, request, variant))
 
     found = run_experiment(

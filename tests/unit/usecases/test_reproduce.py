@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from renalkit.config import parse_settings, to_toml
-from renalkit.errors import ConfigError
+from renalkit.errors import ConfigError, InputRefused
 from renalkit.store.files import write_json
 from renalkit.store.runs import RunFolder
 from renalkit.usecases.cascade_experiment import CascadeExperiment, is_cascade
@@ -132,6 +132,19 @@ def test_earlier_weights_are_handed_on_to_the_run(tmp_path: Path) -> None:
     request = ReproduceRequest("P3", tmp_path, tmp_path, variant="kfold", init_from=("a/b", "c/d"))
     with pytest.raises(ConfigError, match="has initial weights already"):
         run_reproduce(request, Silent())
+
+
+def test_readings_of_strangers_are_refused_before_training(
+    tmp_path: Path, made_run: ModuleType
+) -> None:
+    made = made_run.make_run(tmp_path / "earlier", n_patients=14)
+    readings = tmp_path / "readings.csv"
+    readings.write_text("patient,reader,score\nnobody,A,0.5\n")
+    out = tmp_path / "runs"
+    request = ReproduceRequest("P2", made.cohort, out, "cpu", readings=readings)
+    with pytest.raises(InputRefused, match="1 of 1 cases are no patients of this cohort"):
+        run_reproduce(request, Silent())
+    assert not out.exists()
 
 
 def test_the_report_has_the_papers_table_with_both_figures(
