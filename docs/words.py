@@ -397,7 +397,7 @@ EXPERIMENT = {
     "[systems].size": "input side that differs for this system",
     "[systems].init_from": "`RUN/SYSTEM` of an earlier run, or a model package, whose weights start this system, see [earlier weights](#starting-from-an-earlier-run)",
     "[systems].modalities": "what it looks at where it can choose: `B`, `CEUS` or both",
-    "[systems].features": "facts of the study given to it as numbers; `perfusion`: figures of the contrast curves, compared with the cortex where there is one",
+    "[systems].features": "facts of the study given to it as numbers, `log NAME` as logarithms; `perfusion`: figures of the contrast curves, compared with the cortex where there is one",
 }
 
 STAGES = {

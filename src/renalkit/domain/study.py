@@ -5,6 +5,7 @@ A raw identifier cannot be stored: keys are pseudonyms of a fixed form, checked 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,9 @@ from types import MappingProxyType
 from renalkit.domain.geometry import Box, MaskRLE
 from renalkit.domain.image import Clip
 from renalkit.errors import Reason
+
+LOG = "log "
+"""Before the name of a covariate: its natural logarithm."""
 
 _KEY = re.compile(r"^[psl]-[0-9a-f]{20}(-\d+)?$")
 
@@ -219,6 +223,19 @@ class Study:
     def numbers(self) -> Mapping[str, float]:
         """The covariates that are numbers; yes and no count as 1 and 0."""
         return {n: float(v) for n, v in self.covariates.items() if not isinstance(v, str)}
+
+    def number(self, name: str) -> float | None:
+        """A covariate that is a number, or "log NAME", its natural logarithm; None where the study
+        does not know it, or it has no logarithm.
+
+        A ratio r and its inverse are equally far from 1 only in logarithms.
+        """
+        value = self.covariates.get(name.removeprefix(LOG))
+        if value is None or isinstance(value, str):
+            return None
+        if not name.startswith(LOG):
+            return float(value)
+        return math.log(value) if value > 0 else None
 
     def _check_roi(self, roi: Roi) -> None:
         if roi.clip >= len(self.clips) or roi.frame >= self.clips[roi.clip].n_frames:

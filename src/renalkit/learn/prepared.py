@@ -434,8 +434,8 @@ def _features(samples: Sequence[Sample], names: tuple[str, ...]) -> npt.NDArray[
     if not names:
         return rows
     for row, sample in zip(rows, samples, strict=True):
-        known = sample.study.numbers
-        row[:] = [known.get(name, np.nan) for name in names]
+        known = [sample.study.number(name) for name in names]
+        row[:] = [np.nan if value is None else value for value in known]
     return rows
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from renalkit.domain.cohort import Cohort
 from renalkit.domain.pairs import perfusion_features
+from renalkit.domain.study import LOG
 from renalkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,24 +18,26 @@ PERFUSION = "perfusion"
 LEAST_KNOWN = 0.5
 """Least share of the studies that must know a figure for `PERFUSION` to mean it."""
 
-_COMPARED = ("_over_", "_minus_")
+_RATIO, _DIFFERENCE = "_over_", "_minus_"
+_INSTANTS = ("_t0", "_ttp")
 
 
 def with_named_features(experiment: Experiment, cohort: Cohort) -> Experiment:
     """The experiment with names of facts instead of "perfusion".
 
     "perfusion" means the figures of the contrast curves that at least half of the studies know: of
-    the mass compared with the cortex (ratios and differences) where there are any, else its own.
+    the mass compared with the cortex where there are any, else its own. Each is compared once:
+    instants (arrival, peak) by their difference, since when their clock began is arbitrary; amounts
+    and durations by the logarithm of their ratio.
 
     Raises:
         ConfigError: a fact that no study knows as a number, or no figure to stand for.
     """
     if not any(item.features for item in experiment.systems):
         return experiment
-    known = Counter(name for study in cohort.studies for name in study.numbers)
     problems: list[str] = []
     systems = [
-        item.model_copy(update={"features": _named(item.features, known, cohort, where, problems)})
+        item.model_copy(update={"features": _named(item.features, cohort, where, problems)})
         for where, item in ((f"systems.{i}", s) for i, s in enumerate(experiment.systems))
     ]
     if problems:
@@ -44,7 +47,6 @@ def with_named_features(experiment: Experiment, cohort: Cohort) -> Experiment:
 
 def _named(
     features: tuple[str, ...],
-    known: Counter[str],
     cohort: Cohort,
     where: str,
     problems: list[str],
@@ -59,9 +61,10 @@ def _named(
                     "'renalkit ceus cohort' and outlines of the mass, better also of the cortex"
                 )
             found += figures
-        elif name in known:
+        elif any(study.number(name) is not None for study in cohort.studies):
             found.append(name)
         else:
+            known = {n for study in cohort.studies for n in study.numbers}
             offered = ", ".join(sorted(known)) or "none"
             problems.append(f"{where}.features: no study knows '{name}' as a number ({offered})")
     return tuple(dict.fromkeys(found))
@@ -70,4 +73,6 @@ def _named(
 def _figures(cohort: Cohort) -> list[str]:
     counted = Counter(name for study in cohort.studies for name in perfusion_features(study))
     usual = sorted(n for n, c in counted.items() if c >= LEAST_KNOWN * len(cohort.studies))
-    return [n for n in usual if any(part in n for part in _COMPARED)] or usual
+    differences = [n for n in usual if _DIFFERENCE in n and n.endswith(_INSTANTS)]
+    ratios = [f"{LOG}{n}" for n in usual if _RATIO in n and not n.endswith(_INSTANTS)]
+    return [*differences, *ratios] or usual

@@ -130,8 +130,8 @@ class _Answers:
         members = self.frames_of.setdefault(patient, [[] for _ in said])
         for frames, prediction in zip(members, said, strict=True):
             frames.append(prediction)
-        known = sample.study.numbers
-        lacking = [n for n in self.model.inputs.features if n not in known]
+        number = sample.study.number
+        lacking = [n for n in self.model.inputs.features if number(n) is None]
         self.unknown.update(dict.fromkeys(lacking))
 
     def _row(self, found: Scored, said: list[Prediction], name: str, frame: int) -> Json:

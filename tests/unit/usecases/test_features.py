@@ -18,6 +18,9 @@ OWN = {"perfusion_lesion_pe": 3.0, "perfusion_cortex_pe": 4.0}
 COMPARED = {"perfusion_lesion_over_cortex_pe": 0.75, "perfusion_lesion_minus_cortex_ttp": 2.0}
 
 
+CHOSEN = ("perfusion_lesion_minus_cortex_ttp", "log perfusion_lesion_over_cortex_pe")
+
+
 def cohort(*facts: dict[str, float | str]) -> Cohort:
     studies = []
     for number, known in enumerate(facts):
@@ -37,7 +40,20 @@ def named(features: tuple[str, ...], where: Cohort) -> tuple[str, ...]:
 
 def test_perfusion_is_what_compares_mass_and_cortex() -> None:
     found = named(("perfusion", "age_years"), cohort({**OWN, **COMPARED, "age_years": 50}))
-    assert found == (*sorted(COMPARED), "age_years")
+    assert found == (*CHOSEN, "age_years")
+
+
+def test_instants_are_compared_by_difference_and_all_else_by_ratio() -> None:
+    other = {"perfusion_lesion_minus_cortex_mtt": 3.0, "perfusion_lesion_over_cortex_ttp": 1.2}
+    assert named(("perfusion",), cohort({**COMPARED, **other})) == CHOSEN
+
+
+def test_a_logarithm_is_of_a_number_above_zero() -> None:
+    assert named(("log age_years",), cohort({"age_years": 50}, {})) == ("log age_years",)
+    assert cohort({"age_years": 50.0}).studies[0].number("log age_years") == pytest.approx(3.912023)
+    for facts in ({"age_years": 0.0}, {"age_years": -1.0}, {"age_years": "old"}, {}):
+        with pytest.raises(ConfigError, match="no study knows 'log age_years' as a number"):
+            named(("log age_years",), cohort(facts))
 
 
 def test_without_a_cortex_it_is_the_figures_of_the_mass() -> None:
@@ -47,7 +63,7 @@ def test_without_a_cortex_it_is_the_figures_of_the_mass() -> None:
 def test_figures_that_most_studies_do_not_know_are_left_out() -> None:
     few = {"perfusion_lesion_over_cortex_mtt": 1.0}
     where = cohort({**COMPARED, **few}, COMPARED, COMPARED)
-    assert named(("perfusion",), where) == tuple(sorted(COMPARED))
+    assert named(("perfusion",), where) == CHOSEN
     assert named(tuple(few), where) == tuple(few)
 
 
