@@ -86,10 +86,9 @@ def main() -> None:
         drawn = ["--annotations", cines / f"{source}.csv"]
         if source == "predicted":
             drawn = ["--roi-model", given.roi_model]
-        key = ["--key-file", place / "key"] if (place / "key").exists() else []
         renalkit(
             *("ceus", "cohort", cines / "dicom", "--labels", cines / "labels.csv"),
-            *(*drawn, "--settings", SETTINGS, "-o", cohort, *key),
+            *(*drawn, "--settings", SETTINGS, "-o", cohort),
             fine=(Exit.OK, Exit.PARTIAL),
         )
         tested = place / "runs" / source
@@ -97,7 +96,7 @@ def main() -> None:
             *("external", given.run, cohort, "-o", tested.parent, "--name", source),
             *("--waive", "L03"),
         )
-        scores[source] = read_scores(tested)
+        scores[source] = with_names(read_scores(tested), cohort)
         found["sources"][source] = {
             "patients": len(load_cohort(cohort).patients),
             "overlap": overlap(cohort, cines, truth),
@@ -151,6 +150,13 @@ def read_scores(run: Path) -> Scores:
             for who, t, s in zip(np.unique(people), *means, strict=True)
         }
     return found
+
+
+def with_names(scores: Scores, cohort: Path) -> Scores:
+    """The simulated patients under the study's names: each cohort has a key of its own."""
+    links = rows(cohort.with_name(f"{cohort.name}.keys") / "links.csv")
+    name = {row["key"]: row["stands_for"] for row in links}
+    return {system: {name[p]: s for p, s in of.items()} for system, of in scores.items()}
 
 
 def overlap(cohort: Path, cines: Path, truth: Mapping[tuple[str, int], Box]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ Shape legend: b volumes, c input channels, k outputs, (Z,Y,X) voxels.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
@@ -28,6 +29,8 @@ Norm = Literal["instance", "batch"]
 
 _SLOPE = 0.01
 """Of the leaky ReLU, as in nnU-Net."""
+_PRIOR = 0.02
+"""What a head says everywhere before it has learned: about the share of kidneys in a CT scan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +176,7 @@ class VolumeUNet(Net):
             UnetOutBlock(3, width, plan.n_outputs) for width in plan.channels[plan.heads - 1 :: -1]
         )
         self.apply(_draw)
+        _expect_little(self.heads)
         _quicken(self)
 
     def forward(self, image: Tensor, guide: Guide | None = None) -> Outputs:
@@ -199,6 +203,14 @@ def _draw(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, a=_SLOPE)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def _expect_little(heads: nn.Module) -> None:
+    """Heads begin at `_PRIOR` (as Lin et al. 2017): from one half, the first hundreds of steps only
+    unlearn what is outside."""
+    for module in heads.modules():
+        if isinstance(module, nn.Conv3d) and module.bias is not None:
+            nn.init.constant_(module.bias, math.log(_PRIOR / (1 - _PRIOR)))
 
 
 class _InstanceNorm(nn.InstanceNorm3d):

@@ -90,6 +90,12 @@ def test_volumes_of_a_batch_do_not_see_one_another():
         torch.testing.assert_close(net(image[1:2]).mask_logits[-1], whole[1:2])
 
 
+def test_heads_expect_2_percent_before_they_have_learned():
+    net = made()
+    biases = torch.cat([head.conv.conv.bias for head in net.heads])
+    assert torch.sigmoid(biases).tolist() == pytest.approx([0.02] * 4)
+
+
 def test_the_seed_decides_the_weights_and_every_weight_gets_a_gradient():
     first, again, other = made(), made(), made(seed=1)
     for mine, same in zip(first.parameters(), again.parameters(), strict=True):
