@@ -203,6 +203,14 @@ class TrainingFailed(RenalkitError):
     """Training met a state it must not continue from, such as a non-finite loss."""
 
 
+EXTRA_OF = {
+    **dict.fromkeys(("zarr", "pyarrow", "openpyxl"), "study"),
+    **dict.fromkeys(("torch", "lightning_fabric", "monai"), "train"),
+    **dict.fromkeys(("onnx", "onnxscript"), "export"),
+}
+"""The extra of renalkit that brings a library."""
+
+
 class MissingExtra(RenalkitError):
     """An optional part of renalkit is not installed; the message names the extra."""
 

@@ -33,15 +33,8 @@ from renalkit.cli import (
     statistics,
 )
 from renalkit.cli.common import say
-from renalkit.errors import Exit, MissingExtra, RenalkitError
+from renalkit.errors import EXTRA_OF, Exit, MissingExtra, RenalkitError
 
-EXTRAS = {
-    **dict.fromkeys(("zarr", "pyarrow", "openpyxl"), "install renalkit with the extra 'study'"),
-    **dict.fromkeys(
-        ("torch", "lightning_fabric", "monai"), "install renalkit with the extra 'train'"
-    ),
-    **dict.fromkeys(("onnx", "onnxscript"), "install renalkit with the extra 'export'"),
-}
 RESEARCH_ONLY = "Research software, not a medical device."
 
 app = typer.Typer(
@@ -90,9 +83,10 @@ def main() -> None:
         sys.exit(Exit.INTERRUPTED)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in EXTRAS:
+        if package not in EXTRA_OF:
             raise
-        say(f"renalkit: {MissingExtra(f'{package} is not installed', remedy=EXTRAS[package])}")
+        remedy = f"install renalkit with the extra '{EXTRA_OF[package]}'"
+        say(f"renalkit: {MissingExtra(f'{package} is not installed', remedy=remedy)}")
         sys.exit(Exit.USAGE)
     except BrokenPipeError:
         sys.exit(Exit.OK)

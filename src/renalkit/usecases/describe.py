@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from renalkit import RESEARCH_ONLY
-from renalkit.errors import MissingExtra, RenalkitError
+from renalkit.errors import EXTRA_OF, MissingExtra, RenalkitError
 from renalkit.readers.codecs import available_codecs
 from renalkit.store.files import write_text
 from renalkit.store.runs import machine_facts, package_versions
@@ -95,7 +95,8 @@ def _codecs() -> dict[str, Any]:
 
 
 def _study() -> dict[str, Any]:
-    lacking = [n for n in ("zarr", "pyarrow", "openpyxl") if importlib.util.find_spec(n) is None]
+    needed = [name for name, extra in EXTRA_OF.items() if extra == "study"]
+    lacking = [name for name in needed if importlib.util.find_spec(name) is None]
     words = f"cohorts cannot be stored, lacking: {', '.join(lacking)}"
     remedy = "pip install 'renalkit[study]'"
     return _check("study", not lacking, words if lacking else "cohorts can be stored", remedy)

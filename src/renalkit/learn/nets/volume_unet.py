@@ -10,10 +10,9 @@ Shape legend: b volumes, c input channels, k outputs, (Z,Y,X) voxels.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
-from math import prod
+from math import log, prod
 from typing import Literal
 
 import torch
@@ -210,7 +209,7 @@ def _expect_little(heads: nn.Module) -> None:
     unlearn what is outside."""
     for module in heads.modules():
         if isinstance(module, nn.Conv3d) and module.bias is not None:
-            nn.init.constant_(module.bias, math.log(_PRIOR / (1 - _PRIOR)))
+            nn.init.constant_(module.bias, log(_PRIOR / (1 - _PRIOR)))
 
 
 class _InstanceNorm(nn.InstanceNorm3d):
