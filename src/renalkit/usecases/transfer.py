@@ -419,7 +419,8 @@ def _compare(source: _Source, cohort: Cohort, groups: Groups) -> tuple[Groups, s
                 "with different keys",
                 where=f"{source.name}: init_from",
                 expected="patients that can be compared",
-                remedy="ingest both cohorts with the same key file; this guard cannot be waived",
+                remedy="ingest both cohorts with the same key file; where they are strangers, "
+                "leave these patients out of the label table; this guard cannot be waived",
             )
     return joined, BY_HASH if hashed else how, everyone
 
