@@ -112,7 +112,7 @@ def compare(expected: Results, found: Results) -> Parity:
     dice = score = None
     calls = 0
     if "mask_logits" in expected:
-        dice = _dice(expected["mask_logits"] >= 0, found["mask_logits"] >= 0)
+        dice = mask_dice(expected["mask_logits"] >= 0, found["mask_logits"] >= 0)
     for name in ("class_logits", "branch_logits"):
         if name in expected:
             before, after = _shares(expected[name]), _shares(found[name])
@@ -129,6 +129,7 @@ def _shares(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     return powers / powers.sum(-1, keepdims=True)
 
 
-def _dice(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
+def mask_dice(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
+    """Dice of two masks of one shape; 1 where both are empty."""
     total = int(one.sum()) + int(other.sum())
     return 1.0 if not total else 2.0 * int((one & other).sum()) / total

@@ -34,6 +34,7 @@ from renalkit.learn.volume_loop import VolumeTask, train_volume
 from renalkit.learn.volume_losses import MASS, WHOLE_KIDNEY, MaskLossPlan, class_loss, mask_loss
 from renalkit.learn.volume_options import VolumeOptions
 from renalkit.learn.volume_predictor import load_volume_net, volume_scorer
+from renalkit.runtime.parity import mask_dice
 from renalkit.store.files import locked, sha256_bytes, write_json
 from renalkit.store.runs import FoldFolder, RunFolder
 from renalkit.store.scans import save_scan
@@ -208,7 +209,7 @@ class _Fold:
         def validate(net: Net) -> dict[str, float]:
             score = volume_scorer(net)
             dice = [
-                _dice(kidney_probability(held[k].hu, score, params) >= HALF, held[k].labels > 0)
+                mask_dice(kidney_probability(held[k].hu, score, params) >= HALF, held[k].labels > 0)
                 for k in self._part("validation")
             ]
             return {"dice": float(np.mean(dice))}
@@ -310,11 +311,10 @@ class _Fold:
             mass: list[float] = []
             for key in self._part("validation"):
                 found = [mass_probability(v.hu, (score,), params)[0] for v in held[key]]
+                known = np.concatenate([v.labels.ravel() for v in held[key]])
                 for channel, out, least in ((0, kidney, 1), (1, mass, TUMOUR)):
                     said = np.concatenate([(p[channel] >= HALF).ravel() for p in found])
-                    out.append(
-                        _dice(said, np.concatenate([v.labels.ravel() for v in held[key]]) >= least)
-                    )
+                    out.append(mask_dice(said, known >= least))
             return {"dice_kidney": float(np.mean(kidney)), "dice_mass": float(np.mean(mass))}
 
         task = VolumeTask(
@@ -487,12 +487,6 @@ def _shifted(box: BoxMm, rng: np.random.Generator, most_mm: float) -> BoxMm:
     """Each face moved by up to so much."""
     low, high = (tuple((np.asarray(p) + rng.uniform(-most_mm, most_mm, 3)).tolist()) for p in box)
     return low, high
-
-
-def _dice(said: npt.NDArray[np.bool_], known: npt.NDArray[np.bool_]) -> float:
-    """1 where both are empty."""
-    total = int(said.sum()) + int(known.sum())
-    return 2 * int((said & known).sum()) / total if total else 1.0
 
 
 def _named_rightly(logits: Floats, known: npt.NDArray[np.int64]) -> dict[str, float]:

@@ -57,7 +57,7 @@ from renalkit.runtime.package import (
     SPEC,
     WEIGHTS,
 )
-from renalkit.runtime.parity import ALLOWED, compare
+from renalkit.runtime.parity import ALLOWED, compare, mask_dice
 from renalkit.store.files import (
     make_folder,
     read_json,
@@ -407,16 +407,11 @@ def _beside(known: FoundScan, said: FoundScan) -> Json:
     ]
     same = len(known.lesions) == len(said.lesions)
     return {
-        "dice_kidney_and_mass": _dice(known.labels >= KIDNEY, said.labels >= KIDNEY),
-        "dice_mass": _dice(known.labels >= TUMOUR, said.labels >= TUMOUR),
+        "dice_kidney_and_mass": mask_dice(known.labels >= KIDNEY, said.labels >= KIDNEY),
+        "dice_mass": mask_dice(known.labels >= TUMOUR, said.labels >= TUMOUR),
         "masses": [len(known.lesions), len(said.lesions)],
         "score": max(scores, default=0.0) if same else None,
     }
-
-
-def _dice(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
-    total = int(one.sum()) + int(other.sum())
-    return 1.0 if not total else 2.0 * int((one & other).sum()) / total
 
 
 def _parity(
