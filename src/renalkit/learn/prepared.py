@@ -419,12 +419,13 @@ def _assemble(
         levels=levels,
         placements=placements,
         keys=tuple(s.key for s in samples),
-        present=np.array([[_there(s, m) for m in inputs.modalities] for s in samples], np.bool_),
+        present=np.array([[shows(s, m) for m in inputs.modalities] for s in samples], np.bool_),
         features=_features(samples, inputs.features),
     )
 
 
-def _there(sample: Sample, modality: Mode) -> bool:
+def shows(sample: Sample, modality: Mode) -> bool:
+    """Whether a sample has a picture of the modality."""
     return modality is Mode.B or sample.beside is not None
 
 

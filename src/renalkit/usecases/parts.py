@@ -14,7 +14,7 @@ from renalkit.domain.pairs import paired_samples
 from renalkit.domain.sample import Sample
 from renalkit.domain.splits import Fold
 from renalkit.errors import CheckFailed, ConfigError, InputRefused, Reason
-from renalkit.learn.prepared import PreparedSet
+from renalkit.learn.prepared import PreparedSet, shows
 from renalkit.store.cohorts import load_cohort
 from renalkit.store.files import sha256_bytes
 from renalkit.systems._contract import System
@@ -106,14 +106,23 @@ def require_truth(samples: Sequence[Sample], folds: Sequence[Fold], jobs: Sequen
         parts = part_indices(samples, fold)
         for name in ("train", "validation"):
             chosen = [samples[i] for i in parts[name]]
-            labels = {s.label for s in chosen if s.label is not None}
-            masked = any(s.mask is not None and s.mask.area_px for s in chosen)
             for job in jobs:
                 if job.folds and fold.index not in job.folds:
                     continue
-                problem = ""
+                shown = [s for s in chosen if all(shows(s, m) for m in job.modalities)]
+                labels = {s.label for s in shown if s.label is not None}
+                masked = any(s.mask is not None and s.mask.area_px for s in shown)
+                problem, remedy = (
+                    "",
+                    "use fewer folds, another task for this system, or more patients",
+                )
                 if not chosen:
                     problem = f"the {name} part has no images"
+                elif not shown:
+                    problem = f"no image of the {name} part has a contrast frame beside it"
+                    remedy = (
+                        "make the cohort from cines or pairs, or train systems of B-mode"
+                    )
                 elif job.task.segments and not masked:
                     problem = f"no image of the {name} part has a lesion mask"
                 elif job.task.classifies and len(labels) < 2:
@@ -124,5 +133,5 @@ def require_truth(samples: Sequence[Sample], folds: Sequence[Fold], jobs: Sequen
                         f"fold {fold.index}: {problem}",
                         where=job.label,
                         expected="truth for the task in the training and the validation part",
-                        remedy="use fewer folds, another task for this system, or more patients",
+                        remedy=remedy,
                     )

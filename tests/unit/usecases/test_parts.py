@@ -126,3 +126,11 @@ def test_segmentation_needs_a_mask() -> None:
     jobs = jobs_of(_experiment(Path("c"), Path("d")))
     with pytest.raises(InputRefused, match="no image of the train part has a lesion mask"):
         require_truth(samples, [_fold([0, 1], [2, 3])], jobs)
+
+
+def test_a_fused_network_needs_contrast_beside_b_mode() -> None:
+    samples = b_mode_samples(Cohort("c", TASK, tuple(_study(i) for i in range(6))))
+    found = {"name": "e", "cohort": "c", "systems": [{"name": "mufnet-2022"}]}
+    jobs = jobs_of(Experiment.model_validate(found))
+    with pytest.raises(InputRefused, match="no image of the train part has a contrast frame"):
+        require_truth(samples, [_fold([0, 1], [2, 3])], jobs)
