@@ -120,9 +120,7 @@ def require_truth(samples: Sequence[Sample], folds: Sequence[Fold], jobs: Sequen
                     problem = f"the {name} part has no images"
                 elif not shown:
                     problem = f"no image of the {name} part has a contrast frame beside it"
-                    remedy = (
-                        "make the cohort from cines or pairs, or train systems of B-mode"
-                    )
+                    remedy = "make the cohort from cines or pairs, or train systems of B-mode"
                 elif job.task.segments and not masked:
                     problem = f"no image of the {name} part has a lesion mask"
                 elif job.task.classifies and len(labels) < 2:
