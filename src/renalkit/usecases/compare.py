@@ -104,7 +104,8 @@ def run_compare(request: CompareRequest, progress: Progress) -> Json:
         asked = RunRequest(experiment, request.output, request.overrides, request.waive)
         folder = Path(run_experiment(asked, progress)["folder"])
     elif request.vary or request.preset:
-        raise ConfigError(["--vary and --preset need an experiment file, not a run folder"])
+        found = "is a run folder" if folder.is_dir() else "is not there"
+        raise ConfigError([f"--vary and --preset need an experiment file; '{folder.name}' {found}"])
     results = read_results(folder, progress)
     metrics = evaluate_results(results, None, progress)
     found = comparisons_of(results, request.reference)
