@@ -45,7 +45,7 @@ from renalkit.runtime.abilities import Precision, this_processor
 from renalkit.runtime.cascade_package import load_cascade_package
 from renalkit.runtime.engines import EngineOptions, open_engine, write_openvino
 from renalkit.runtime.package import is_package
-from renalkit.runtime.parity import ALLOWED, compare
+from renalkit.runtime.parity import ALLOWED, compare, mask_dice
 from renalkit.runtime.sliding import mask_scorer, plan_tiles
 from renalkit.store.runs import RunFolder
 from renalkit.systems.ct_cascade import CascadeParams, build_kidney, build_mass, index_box, windowed
@@ -319,11 +319,6 @@ def plain(took: book.Took, opened: float) -> dict[str, Any]:
 # ---- the comparison -----------------------------------------------------------------------------
 
 
-def dice(said: np.ndarray, known: np.ndarray) -> float:
-    total = int(said.sum()) + int(known.sum())
-    return 2 * int((said & known).sum()) / total if total else 1.0
-
-
 def bench(found: book.Book) -> None:
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
@@ -352,11 +347,13 @@ def bench(found: book.Book) -> None:
         truth = np.load(place / "truth.npy")
         said = {side: np.load(place / more["out"]) for side, (_, more) in work.items()}
         quality = {
-            side: {what: dice(labels >= least, truth >= least) for what, least in PARTS.items()}
+            side: {
+                what: mask_dice(labels >= least, truth >= least) for what, least in PARTS.items()
+            }
             for side, labels in said.items()
         }
         apart = {
-            what: 1 - dice(said["ours, fp32"] >= least, said[inside] >= least)
+            what: 1 - mask_dice(said["ours, fp32"] >= least, said[inside] >= least)
             for what, least in PARTS.items()
         }
         for what in PARTS:

@@ -112,10 +112,8 @@ def require_truth(samples: Sequence[Sample], folds: Sequence[Fold], jobs: Sequen
                 shown = [s for s in chosen if all(shows(s, m) for m in job.modalities)]
                 labels = {s.label for s in shown if s.label is not None}
                 masked = any(s.mask is not None and s.mask.area_px for s in shown)
-                problem, remedy = (
-                    "",
-                    "use fewer folds, another task for this system, or more patients",
-                )
+                problem = ""
+                remedy = "use fewer folds, another task for this system, or more patients"
                 if not chosen:
                     problem = f"the {name} part has no images"
                 elif not shown:
