@@ -20,6 +20,7 @@ Exit 0 is success, exit 4 "done, but some files were refused", exit 130 interrup
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 
 class Exit:
@@ -130,6 +131,10 @@ class RenalkitError(Exception):
         self.found, self.where, self.expected, self.remedy = found, where, expected, remedy
         super().__init__(found)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Whole across processes, whatever arguments it was made with."""
+        return _again, (type(self), self.args, self.__dict__)
+
     def __str__(self) -> str:
         head = f"{self.where}: {self.found}" if self.where else self.found
         tail = [
@@ -138,6 +143,12 @@ class RenalkitError(Exception):
             if text
         ]
         return "; ".join([head, *tail])
+
+
+def _again(kind: type[RenalkitError], args: tuple[Any, ...], facts: dict[str, Any]) -> Any:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(facts)
+    return error
 
 
 class ConfigError(RenalkitError, ValueError):

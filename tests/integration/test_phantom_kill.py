@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,9 @@ from renalkit.phantom.patients import PatientPlan
 from renalkit.usecases.phantom import make_phantom
 from renalkit.usecases.phantom_plans import People, PhantomPlan, cohort_plan
 from renalkit.usecases.progress import Silent
+
+sys.path.insert(0, str(Path(__file__).parent))
+from sessions import ended, until, workers
 
 KILLS = int(os.environ.get("RENALKIT_KILLS", "0"))
 LIMIT_S = 200
@@ -69,46 +72,6 @@ def written(out: Path) -> dict[str, int]:
     """When each whole patient was, in the growing or the whole cohort."""
     records = [*partial(out).glob("cohort/truth/*/patient.json"), *out.glob("truth/*/patient.json")]
     return {p.parent.name: p.stat().st_mtime_ns for p in records}
-
-
-def members(session: int) -> list[int]:
-    """Living processes of a session."""
-    found: list[int] = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[3]) == session and fields[0] != "Z":
-            found.append(int(stat.parent.name))
-    return found
-
-
-def workers(session: int) -> list[int]:
-    """Those of them that make patients."""
-    found: list[int] = []
-    for pid in members(session):
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if b"spawn_main" in words:
-            found.append(pid)
-    return found
-
-
-def until(reached: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not reached() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-
-
-def ended(session: int) -> None:
-    """Nothing of a session is left, now or very soon."""
-    deadline = time.monotonic() + 20
-    while members(session):
-        assert time.monotonic() < deadline, "processes were left behind"
-        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")

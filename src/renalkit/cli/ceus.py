@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from renalkit.cli.common import AsJson, Overrides, give, model_of, progress_bar
+from renalkit.cli.common import AsJson, Overrides, Readers, give, model_of, progress_bar
 from renalkit.errors import Exit
 
 app = typer.Typer(
@@ -138,6 +138,7 @@ def cohort(
         Path | None,
         typer.Option(help="RUN/SYSTEM that outlines the lesion instead of people.", exists=True),
     ] = None,
+    workers: Readers = 0,
     as_json: AsJson = False,
 ) -> None:
     """Dual cines into a cohort of paired frames, with perfusion figures as facts. Resumes."""
@@ -162,6 +163,7 @@ def cohort(
         key_file=key_file,
         covariates=covariates,
         contrast=ContrastOptions(ceus_settings(settings, given), presets, outliner),
+        workers=workers,
     )
     with progress_bar() as progress:
         report = run_ingest(request, progress)

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from renalkit.usecases.progress import Progress
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Workers = Annotated[int, typer.Option(min=0, max=64, help="Processes; 0 is one per core.")]
+Readers = Annotated[
+    int,
+    typer.Option(
+        "--workers",
+        min=0,
+        max=64,
+        help="Processes that read DICOM ultrasound; 0 is one per core in long imports.",
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. train.epochs=10."),

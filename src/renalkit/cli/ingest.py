@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from renalkit.cli.common import AsJson, give, progress_bar
+from renalkit.cli.common import AsJson, Readers, give, progress_bar
 from renalkit.errors import Exit
 
 
@@ -84,6 +84,7 @@ def ingest(
         str | None,
         typer.Option(help="More columns of the label table to keep, e.g. crp,smoker."),
     ] = None,
+    workers: Readers = 0,
     as_json: AsJson = False,
 ) -> None:
     """Read a folder into a cohort; every file ends used or refused with its reason. Resumes."""
@@ -107,6 +108,7 @@ def ingest(
         keep=keep,
         every=every,
         covariates=covariates,
+        workers=workers,
     )
     with progress_bar() as progress:
         report = run_ingest(request, progress)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from renalkit.cli.common import AsJson, give, progress_bar
+from renalkit.cli.common import AsJson, Workers, give, progress_bar
 
 app = typer.Typer(
     help="Make simulated patients with known truth: B-mode, contrast clips, CT.",
@@ -25,7 +25,6 @@ PositiveShare = Annotated[
     float, typer.Option(help="Malignant (or high-grade) share of the masses.")
 ]
 NormalShare = Annotated[float, typer.Option(help="Share of patients without a mass.")]
-Workers = Annotated[int, typer.Option(min=0, max=64, help="Processes; 0 is one per core.")]
 Uncompressed = Annotated[bool, typer.Option("--uncompressed", help="No JPEG in the DICOM files.")]
 Seconds = Annotated[float, typer.Option(help="Length of a clip in s, 1 to 3600.")]
 FramesPerSecond = Annotated[float, typer.Option("--fps", help="Frames per second, 0.5 to 60.")]

@@ -60,6 +60,9 @@ from renalkit.store.files import sha256_file
 PatientOf = Callable[[Path], str | None]
 """Maps a file to the identifier of its patient; None leaves the file to its own header."""
 
+Beforehand = Callable[[Sequence["DicomStudy"]], None]
+"""Told of all studies before the pixels of the first are read: what it finishes is recalled."""
+
 _KIND = "dicom-us"
 _US_CLASSES = frozenset(
     f"1.2.840.10008.5.1.4.1.1.{tail}" for tail in ("3", "3.1", "6", "6.1", "6.2")
@@ -101,6 +104,26 @@ class _Facts:
         return None if self.keep_all else tuple(r.box for r in self.layout.regions)
 
 
+@dataclass(frozen=True, slots=True)
+class DicomStudy:
+    """Files of one patient and study whose headers are read, and whose pixels are not.
+
+    conflict: what is doubtful about whose they are.
+    """
+
+    files: tuple[_Facts, ...]
+    conflict: Defect | None
+
+    @property
+    def paths(self) -> list[Path]:
+        return [facts.path for facts in self.files]
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels its frames have together."""
+        return sum(f.about.frames * f.about.rows * f.about.cols for f in self.files)
+
+
 class _Skipped(Exception):
     """The file is none this reader is for."""
 
@@ -118,6 +141,7 @@ def read_dicom_us(
     *,
     patient_of: PatientOf | None = None,
     recall: Recall = recall_nothing,
+    beforehand: Beforehand | None = None,
 ) -> Iterator[ReadResult]:
     """Studies out of DICOM files, one per patient and study UID, in the order of the paths.
 
@@ -140,10 +164,12 @@ def read_dicom_us(
             key = (facts.identity.patient, facts.identity.study_uid)
             groups.setdefault(key, []).append(facts)
     conflicts = identity_conflicts(f.identity for group in groups.values() for f in group)
-    reader = _StudyReader(root, pseudonyms, options, worker, patient_of)
-    for (patient, _), group in groups.items():
-        finished = recall([facts.path for facts in group])
-        yield finished or reader.read(group, conflicts.get(patient))
+    studies = [DicomStudy(tuple(g), conflicts.get(patient)) for (patient, _), g in groups.items()]
+    if beforehand is not None:
+        beforehand(studies)
+    reader = DicomReader(root, pseudonyms, options, worker, patient_of)
+    for study in studies:
+        yield recall(study.paths) or reader.read(study)
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,7 +377,7 @@ def _lut_is_bad(item: Values) -> bool:
 
 
 @dataclass(slots=True)
-class _StudyReader:
+class DicomReader:
     """Decodes the files of one study after another."""
 
     root: Path = field(repr=False)
@@ -360,7 +386,9 @@ class _StudyReader:
     worker: DecodeWorker
     patient_of: PatientOf | None
 
-    def read(self, group: list[_Facts], conflict: Defect | None) -> ReadResult:
+    def read(self, of: DicomStudy) -> ReadResult:
+        """The study, or why its files gave none; each file is in the result."""
+        group, conflict = of.files, of.conflict
         clips: list[Clip] = []
         reports: list[FileReport] = []
         defects: list[Defect] = []

@@ -50,6 +50,7 @@ from renalkit.store.files import (
 )
 from renalkit.usecases.ceus_cohort import ContrastOptions, ContrastStudies
 from renalkit.usecases.ingest_frames import Picks, read_picks
+from renalkit.usecases.ingest_keep import Ahead, Keeping
 from renalkit.usecases.ingest_labels import StudyLabels, annotation_paths, read_labels
 from renalkit.usecases.ingest_layouts import (
     VOLUMES,
@@ -79,7 +80,8 @@ class IngestRequest:
     ordered: these are grades in rising order. target: what becomes the class of a lesion.
     masks: where the masks of pictures are. keep: a list of the frames to take; every: without a
     list, the step between frames taken. covariates: further columns of the label table to keep.
-    contrast: take dual cines apart into paired panes of chosen frames.
+    contrast: take dual cines apart into paired panes of chosen frames. workers: processes that
+    read DICOM studies; 0 takes one per core where it is worth starting them.
     """
 
     source: Path
@@ -99,6 +101,7 @@ class IngestRequest:
     every: int = 1
     covariates: tuple[str, ...] = ()
     contrast: ContrastOptions | None = None
+    workers: int = 0
 
     @property
     def label_classes(self) -> tuple[str, ...]:
@@ -215,6 +218,7 @@ def request_of(
     every: int | None = None,
     covariates: str | None = None,
     contrast: ContrastOptions | None = None,
+    workers: int = 0,
 ) -> IngestRequest:
     """The request of a command line; ConfigError lists everything wrong with it."""
     names = tuple(c.strip() for c in classes.split(",")) if classes else ()
@@ -270,6 +274,7 @@ def request_of(
         every=every or 1,
         covariates=tuple(c.strip() for c in covariates.split(",")) if covariates else (),
         contrast=contrast,
+        workers=workers,
     )
 
 
@@ -420,6 +425,9 @@ class _Ingest:
         """Reports of all files and the results that hold a study, pixels stored."""
         reports: list[FileReport] = []
         results: list[ReadResult] = []
+        keeping = Keeping(staging, picks, contrast)
+        given = (self.request.source, self.request.options, labels, keeping, self.progress)
+        ahead = Ahead(*given, self.request.workers)
         self.progress.stage("reading", len(sources.files))
         with DecodeWorker(self.request.options.limits) as decoder:
             context = ReadContext(
@@ -429,8 +437,8 @@ class _Ingest:
                 self.request.options,
                 staging.recall,
             )
-            for result in self._results(layout, sources, context, labels):
-                kept = _kept(result, staging, picks, contrast)
+            for result in self._results(layout, sources, context, labels, ahead):
+                kept = keeping.kept(result)
                 reports.extend(kept.files)
                 if kept.study is not None:
                     results.append(kept)
@@ -438,7 +446,12 @@ class _Ingest:
         return reports, results
 
     def _results(
-        self, layout: Layout, sources: Sources, context: ReadContext, labels: StudyLabels
+        self,
+        layout: Layout,
+        sources: Sources,
+        context: ReadContext,
+        labels: StudyLabels,
+        ahead: Ahead,
     ) -> Iterator[ReadResult]:
         request = self.request
         if layout is Layout.BUSI:
@@ -479,6 +492,7 @@ class _Ingest:
                 context.decoder,
                 patient_of=patient_of,
                 recall=context.recall,
+                beforehand=ahead,
             )
 
     def _contrast(self, layout: Layout, labels: StudyLabels) -> ContrastStudies | None:
@@ -679,32 +693,3 @@ def _labels_of(studies: Sequence[Study]) -> set[str]:
     """Every class that a study or a lesion has."""
     own = {s.label for s in studies} | {le.label for s in studies for le in s.lesions}
     return {label for label in own if label is not None}
-
-
-def _kept(
-    result: ReadResult, staging: Staging, picks: Picks, contrast: ContrastStudies | None
-) -> ReadResult:
-    """The result with the frames taken, cines taken apart, and their pixels stored.
-
-    Its files are refused when they can no longer be read.
-    """
-    clips = result.study.clips if result.study is not None else ()
-    hashes = staging.hashes
-    if any(c.source.file_sha256 != hashes.get(c.source.keyed_path) for c in clips):
-        words = "the file changed while it was read"
-        return _all_refused(result, Defect(Reason.CHANGED_DURING_READ, words))
-    try:
-        if not staging.has(result):  # a recalled one holds the frames taken already
-            result = picks.reduced(result, lambda p: staging.identities[p][0])
-            if contrast is not None:
-                result = contrast.prepared(result, lambda p: staging.identities[p][0])
-        elif contrast is not None and result.study is not None:
-            contrast.met(result.study)
-        return staging.keep(result)
-    except InputRefused as error:
-        return _all_refused(result, Defect(error.reason, error.found))
-
-
-def _all_refused(result: ReadResult, defect: Defect) -> ReadResult:
-    files = tuple(FileReport(f.path, Outcome.REFUSED, (defect,)) for f in result.files)
-    return ReadResult(None, files)

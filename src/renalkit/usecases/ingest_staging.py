@@ -28,7 +28,10 @@ from renalkit.store.pixels import put_clip, stored
 
 @dataclass(slots=True)
 class Staging:
-    """Finished results of one ingest. identities: keyed path and file hash of every input file."""
+    """Finished results of one ingest. identities: keyed path and file hash of every input file.
+
+    recalled: how many results an earlier run had finished.
+    """
 
     folder: Path
     cohort: Path
@@ -36,22 +39,27 @@ class Staging:
     pseudonyms: Pseudonyms
     identities: Mapping[Path, tuple[str, str]]
     links: dict[str, str] = field(default_factory=dict[str, str], repr=False)
+    recalled: int = 0
     hashes: dict[str, str] = field(init=False, repr=False)
     _asked: set[Path] = field(default_factory=set[Path])
-    _recalled: list[ReadResult] = field(default_factory=list[ReadResult])
+    _made: set[Path] = field(default_factory=set[Path])
+    _last: ReadResult | None = None
 
     def __post_init__(self) -> None:
         self.hashes = dict(self.identities.values())
-
-    @property
-    def recalled(self) -> int:
-        """How many results an earlier run had finished."""
-        return len(self._recalled)
 
     def _place(self, paths: Sequence[Path]) -> Path:
         parts = sorted(" ".join(self.identities[p]) for p in paths)
         name = hashlib.sha256("\n".join([self.fingerprint, *parts]).encode()).hexdigest()
         return self.folder / f"{name}.json"
+
+    def finished(self, paths: Sequence[Path]) -> bool:
+        """Whether there is a record of exactly these files."""
+        return self._place(paths).is_file()
+
+    def made_now(self, paths: Sequence[Path]) -> None:
+        """Another process of this very run has finished these files."""
+        self._made.add(self._place(paths))
 
     def recall(self, paths: Sequence[Path]) -> ReadResult | None:
         """The finished result of exactly these files, None when there is none.
@@ -83,12 +91,13 @@ class Staging:
         if any(d.reason is Reason.DECODER_KILLED for r in reports for d in r.reasons):
             return None
         self.links.update(record["links"])
-        self._recalled.append(result)
+        self.recalled += place not in self._made
+        self._last = result
         return result
 
     def has(self, result: ReadResult) -> bool:
         """Whether this result was just recalled: its pixels and its record are stored."""
-        return any(r is result for r in self._recalled[-1:])
+        return result is self._last
 
     def _stack(self, sha256: str, shape: tuple[int, ...], dtype: str) -> PixelStack:
         return stored(self.cohort, sha256, shape, dtype)

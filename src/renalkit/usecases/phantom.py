@@ -10,16 +10,12 @@ kept. Patients are made by several processes; the files are the same for any num
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
 from collections import Counter
-from collections.abc import Generator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from concurrent.futures import as_completed
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from renalkit import __version__
-from renalkit.errors import Exit, InputRefused, Reason, StoreError
+from renalkit.errors import InputRefused, Reason
 from renalkit.phantom.levels import LEVELS
 from renalkit.store.files import (
     clean_temporaries,
@@ -53,6 +49,7 @@ from renalkit.usecases.phantom_tables import (
     table_file,
     truth_row,
 )
+from renalkit.usecases.processes import interrupts_held, one_thread_each, processes
 from renalkit.usecases.progress import Progress
 
 _SUMMARY = "phantom.json"
@@ -158,63 +155,12 @@ def _write_all(plan: PhantomPlan, cohort: Path, progress: Progress, workers: int
             write_patient(plan, index, cohort)
             progress.advance()
         return
-    with _processes(min(workers, len(missing))) as pool:
-        with _interrupts_held():  # a process that is being started would show where it was hit
+    with processes("makes patients", min(workers, len(missing)), one_thread_each) as pool:
+        with interrupts_held():  # a process that is being started would show where it was hit
             waiting = [pool.submit(write_patient, plan, index, cohort) for index in missing]
         for done in as_completed(waiting):
             done.result()
             progress.advance()
-
-
-@contextmanager
-def _processes(count: int) -> Generator[ProcessPoolExecutor]:
-    """Processes of our own; none is left when the block ends, however it ends.
-
-    Raises:
-        StoreError: a process was killed.
-    """
-    others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _begin_process)
-    try:
-        yield pool
-        pool.shutdown()
-    except BrokenProcessPool as error:
-        raise StoreError(
-            "a process that makes patients was killed",
-            where="phantom",
-            remedy="free memory or use fewer --workers; the same command goes on",
-        ) from error
-    finally:
-        for child in set(multiprocessing.active_children()) - others:
-            child.kill()
-            child.join()
-        # Waited for: the thread behind a pool must not end while Python closes it on its way out.
-        pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _interrupts_held() -> Generator[None]:
-    """Ctrl-C waits until the block is done; processes started in it never see it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _begin_process() -> None:
-    """One thread per process, and an end when the parent was killed."""
-    import cv2
-
-    cv2.setNumThreads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(Exit.INTERNAL)
 
 
 def _finish(plan: PhantomPlan, cohort: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
