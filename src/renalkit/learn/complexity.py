@@ -68,6 +68,14 @@ def _cost(module: nn.Module, given: Tensor, result: Tensor) -> tuple[int, int]:
     return macs, 2 * macs + (result.numel() if module.bias is not None else 0)
 
 
+def _shape(result: Any) -> tuple[int, ...]:
+    """Of a tensor, or of the first one of several."""
+    tensors = (
+        [result] if isinstance(result, Tensor) else [t for t in result if isinstance(t, Tensor)]
+    )
+    return tuple(tensors[0].shape)
+
+
 def complexity(net: Net, channels: int, size: int) -> Complexity:
     """Per-layer table of a network for one image (channels, size, size).
 
@@ -86,7 +94,7 @@ def complexity(net: Net, channels: int, size: int) -> Complexity:
             calls[name] = LayerCost(
                 name=name,
                 kind=type(module).__name__,
-                output_shape=tuple(result.shape),
+                output_shape=_shape(result),
                 parameters=own,
                 macs=macs + (before.macs if before else 0),
                 flops=flops + (before.flops if before else 0),

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from renalkit.errors import InputRefused
+from renalkit.learn.complexity import complexity
 from renalkit.learn.nets.backbones import BackboneStyle
 from renalkit.learn.nets.mufnet import (
     AdaptiveFusion,
@@ -139,6 +140,15 @@ def test_every_fusion_learns_from_both_modalities(kind, share):
     assert bool((image.grad[:, 1:].abs().amax((1, 2, 3)) > 0).all())
     weighted = kind in {Fusion.ADAPTIVE, Fusion.GATED}
     assert (outputs.modality_weights is not None) == weighted
+
+
+@pytest.mark.parametrize("kind", list(Fusion))
+def test_the_operations_of_every_fusion_are_counted(kind):
+    net = fused(FusionPlan(kind=kind, width=16))
+    counted = complexity(net, net.spec.channels, 48)
+    assert counted.parameters == sum(p.numel() for p in net.parameters())
+    assert counted.macs > 0
+    assert all(layer.output_shape[0] == 1 for layer in counted.layers)
 
 
 def test_a_shared_backbone_is_there_once_and_its_maps_are_told_apart():
