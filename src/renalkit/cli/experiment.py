@@ -117,6 +117,7 @@ def compare(
     output: RunsFolder = Path("runs"),
     overrides: Overrides = None,
     waive: Waive = None,
+    processes: Processes = 1,
     as_json: AsJson = False,
 ) -> None:
     """Several systems on the same folds in one table, with paired differences."""
@@ -130,6 +131,7 @@ def compare(
         output,
         tuple(overrides or ()),
         tuple(waive or ()),
+        processes,
     )
     with progress_bar() as progress:
         found = run_compare(request, progress)

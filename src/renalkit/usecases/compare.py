@@ -94,6 +94,7 @@ class CompareRequest:
     output: Path
     overrides: tuple[str, ...] = ()
     waive: tuple[str, ...] = ()
+    processes: int = 1
 
 
 def run_compare(request: CompareRequest, progress: Progress) -> Json:
@@ -101,7 +102,8 @@ def run_compare(request: CompareRequest, progress: Progress) -> Json:
     folder = request.target
     if folder.is_file():
         experiment = _varied_file(request)
-        asked = RunRequest(experiment, request.output, request.overrides, request.waive)
+        given = (request.overrides, request.waive, request.processes)
+        asked = RunRequest(experiment, request.output, *given)
         folder = Path(run_experiment(asked, progress)["folder"])
     elif request.vary or request.preset:
         found = "is a run folder" if folder.is_dir() else "is not there"
