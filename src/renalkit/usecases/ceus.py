@@ -64,14 +64,8 @@ from renalkit.usecases.ceus_page import ceus_page
 from renalkit.usecases.ceus_record import analysis_json, frames_csv, panels_json
 from renalkit.usecases.ceus_settings import CeusSettings
 from renalkit.usecases.progress import Progress
-from renalkit.writers.ceus_figures import (
-    curves_csv,
-    figures_csv,
-    map_png,
-    maps_csv,
-    page_png,
-    page_svg,
-)
+from renalkit.writers.ceus_figures import map_png, page_png, page_svg
+from renalkit.writers.ceus_tables import curves_csv, figures_csv, maps_csv
 from renalkit.writers.figures import standalone
 
 ANALYSIS = "analysis.json"

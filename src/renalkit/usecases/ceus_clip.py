@@ -39,6 +39,7 @@ from renalkit.ceus.overlays import static_overlays
 from renalkit.ceus.panels import OnePanel, Pane, Side, TwoPanels, Unclear, find_panels
 from renalkit.ceus.perfusion import Perfusion, analyse
 from renalkit.ceus.phases import Phase, PhaseLabels, label_phases
+from renalkit.ceus.propagation import Carried, How, propagate
 from renalkit.ceus.reference import choose_box, choose_reference, sample_indices
 from renalkit.ceus.sampling import Sample, sample
 from renalkit.domain.geometry import Box, MaskRLE, bounding_box
@@ -628,3 +629,23 @@ class _Usual:
 
 def _moved(box: Box, dx: int, dy: int) -> Box:
     return Box(box.x + dx, box.y + dy, box.width, box.height)
+
+
+def carried_region(
+    found: CeusClip, name: str, frames: Sequence[int], how: How = "nearest"
+) -> list[Carried]:
+    """One region on the given frames, in pane coordinates, or why it is not there.
+
+    What is carried from a predicted outline stays predicted: it is no surer than that.
+    """
+    box, rois = found.panels.bmode.box, found.regions[name]
+    carried = propagate(rois, found.track, frames, (box.height, box.width), how)
+    if any(r.origin is RoiOrigin.PREDICTED for r in rois):
+        return [_as_predicted(c) for c in carried]
+    return carried
+
+
+def _as_predicted(carried: Carried) -> Carried:
+    if carried.roi is None:
+        return carried
+    return replace(carried, roi=replace(carried.roi, origin=RoiOrigin.PREDICTED))

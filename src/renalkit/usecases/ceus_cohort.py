@@ -30,14 +30,13 @@ from renalkit.readers.annotations import FrameAnnotation, fitted, joined_roi
 from renalkit.readers.contract import FileReport, Outcome, ReadResult
 from renalkit.readers.pseudonyms import Pseudonyms
 from renalkit.store.files import make_folder, write_json, write_text
-from renalkit.usecases.ceus_clip import CORTEX, CeusClip, analyse_clip
-from renalkit.usecases.ceus_dicom import carried_region
+from renalkit.usecases.ceus_clip import CORTEX, CeusClip, analyse_clip, carried_region
 from renalkit.usecases.ceus_input import is_cortex
 from renalkit.usecases.ceus_record import analysis_json, features, frames_csv
 from renalkit.usecases.ceus_settings import CeusSettings
 from renalkit.usecases.ingest_frames import TakenFrames
 from renalkit.usecases.ingest_labels import StudyLabels
-from renalkit.writers.ceus_figures import curves_csv, figures_csv
+from renalkit.writers.ceus_tables import curves_csv, figures_csv
 
 FOLDER = "ceus"
 NOT_LISTED = "not in the label table"

@@ -7,8 +7,7 @@ same file and the same analysis, they are the same bytes but for the time of wri
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,12 +17,12 @@ import numpy.typing as npt
 from renalkit import __version__
 from renalkit.ceus.panels import Pane
 from renalkit.ceus.perfusion import CurveFit, Perfusion
-from renalkit.ceus.propagation import Carried, How, propagate
+from renalkit.ceus.propagation import How
 from renalkit.domain.image import Clip
 from renalkit.domain.study import RoiOrigin
 from renalkit.readers.dicom_source import read_us_header
 from renalkit.store.files import make_folder
-from renalkit.usecases.ceus_clip import CORTEX, CeusClip, region_mask
+from renalkit.usecases.ceus_clip import CORTEX, CeusClip, carried_region, region_mask
 from renalkit.writers.dicom_out.capture import secondary_capture
 from renalkit.writers.dicom_out.codes import (
     CORTEX as CORTEX_STRUCTURE,
@@ -45,26 +44,6 @@ Mask = npt.NDArray[np.bool_]
 
 SERIES = {"outlines": 9101, "report": 9102, "page": 9103}
 """Series numbers of the results; high, so that no series of the console has them."""
-
-
-def carried_region(
-    found: CeusClip, name: str, frames: Sequence[int], how: How = "nearest"
-) -> list[Carried]:
-    """One region on the given frames, in pane coordinates, or why it is not there.
-
-    What is carried from a predicted outline stays predicted: it is no surer than that.
-    """
-    box, rois = found.panels.bmode.box, found.regions[name]
-    carried = propagate(rois, found.track, frames, (box.height, box.width), how)
-    if any(r.origin is RoiOrigin.PREDICTED for r in rois):
-        return [_as_predicted(c) for c in carried]
-    return carried
-
-
-def _as_predicted(carried: Carried) -> Carried:
-    if carried.roi is None:
-        return carried
-    return replace(carried, roi=replace(carried.roi, origin=RoiOrigin.PREDICTED))
 
 
 def dicom_results(

@@ -19,7 +19,7 @@ from renalkit.domain.image import Clip
 from renalkit.store.cohorts import table_text
 from renalkit.usecases.ceus_clip import CeusClip
 from renalkit.usecases.ceus_settings import CeusSettings
-from renalkit.writers.ceus_figures import map_rows, plain
+from renalkit.writers.ceus_tables import map_rows, plain
 
 SCHEMA = 1
 

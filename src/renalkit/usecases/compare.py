@@ -170,19 +170,22 @@ def _variant(first: dict[str, Any], label: str, changes: Mapping[str, Any]) -> d
 
 def compare_words(found: Json) -> str:
     """The comparison for a terminal: one line per system, then the paired differences."""
-    lines = [f"{'system':24}{'Dice':>22}{'AUC':>22}{'accuracy':>22}{'parameters':>12}{'ms':>7}"]
+    lines = [f"{'system':24}{'Dice':>24}{'AUC':>24}{'accuracy':>24}{'parameters':>12}{'ms':>7}"]
+    ways: dict[str, None] = {}
     for s in found["systems"]:
         masks, calls = s["segmentation"], s["classification"]
-        cells = [
-            _cell(masks["pooled"]["dice"] if masks else None),
-            _cell(calls["patient"]["auc"] if calls else None),
-            _cell(calls["patient"]["accuracy"] if calls else None),
-        ]
+        figures = {
+            "Dice": masks["pooled"]["dice"] if masks else None,
+            "AUC": calls["patient"]["auc"] if calls else None,
+            "accuracy": calls["patient"]["accuracy"] if calls else None,
+        }
+        cells = [_cell(figure) for figure in figures.values()]
+        ways |= {_way(name, figure): None for name, figure in figures.items() if figure}
         size = f"{s['complexity']['parameters']:,}" if s["complexity"] else "n/a"
         times = [t["ms_per_image"] for t in s["training"] if t["ms_per_image"]]
         ms = f"{sum(times) / len(times):.1f}" if times else "n/a"
-        lines.append(f"{s['label']:24}{cells[0]:>22}{cells[1]:>22}{cells[2]:>22}{size:>12}{ms:>7}")
-    lines.append("")
+        lines.append(f"{s['label']:24}{cells[0]:>24}{cells[1]:>24}{cells[2]:>24}{size:>12}{ms:>7}")
+    lines += [*ways, ""]
     lines.append(f"{found['reference']} minus the other, same patients:")
     for r in found["rows"]:
         d = r["difference"]
@@ -194,6 +197,12 @@ def compare_words(found: Json) -> str:
             f"n = {d['n']} {d['unit']}s, {d['method']}"
         )
     return "\n".join(lines)
+
+
+def _way(name: str, figure: Json) -> str:
+    """What a column is of, and how its intervals were made."""
+    interval = "" if figure["low"] is None else f", {figure['level']:.0%} interval"
+    return f"  {name}: n = {figure['n']} {figure['unit']}s{interval}: {figure['method']}"
 
 
 def _cell(figure: Json | None) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from renalkit.writers.checklist import Form, Line, State, counts_words, filled
 from renalkit.writers.claim import CLAIM
+from renalkit.writers.csv_table import csv_text
 from renalkit.writers.document import Block, Cell, Column, Folded, Paragraph, Section, Table
 from renalkit.writers.document import TableBuilder as Builder
-from renalkit.writers.figures import csv_text
 from renalkit.writers.source import ReportSource
 from renalkit.writers.tripod_ai import TRIPOD_AI
 

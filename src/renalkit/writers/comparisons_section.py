@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from renalkit.writers.csv_table import csv_text
 from renalkit.writers.document import (
     Block,
     Cell,
@@ -15,7 +16,7 @@ from renalkit.writers.document import (
     TableBuilder,
     estimate_cell,
 )
-from renalkit.writers.figures import Interval, csv_text, intervals
+from renalkit.writers.figures import Interval, intervals
 from renalkit.writers.source import ESTIMATE_HEAD, Json, ReportSource, estimate_row, metric_name
 from renalkit.writers.wording import (
     NO_BREAK,

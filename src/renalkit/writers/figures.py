@@ -6,11 +6,10 @@ from data are never read as mathematics.
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -22,9 +21,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure as Canvas
 
-from renalkit.store.cohorts import safe_cell
 from renalkit.writers.document import Svg
-from renalkit.writers.wording import Estimate, finite, shown
+from renalkit.writers.wording import Estimate, shown
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#332288", "#8C6D31")
 """Okabe and Ito's colours, told apart by readers of every colour vision; then indigo and brown."""
@@ -89,27 +87,6 @@ def shades(place: int, n: int) -> list[tuple[float, float, float]]:
     tone = np.array(to_rgb(colour(place)))
     mixed = [tone + (1 - tone) * share for share in np.linspace(0.0, 0.6, max(1, n))]
     return [(float(m[0]), float(m[1]), float(m[2])) for m in mixed]
-
-
-def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Numbers in full, words safe for a spreadsheet, None as an empty cell."""
-    out = io.StringIO(newline="")
-    table = csv.writer(out, lineterminator="\n")
-    table.writerow(header)
-    for row in rows:
-        table.writerow([_csv_cell(value) for value in row])
-    return out.getvalue()
-
-
-def _csv_cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return safe_cell(shown(value))
-    known = finite(value)
-    if known is None:
-        return ""
-    return str(int(known)) if known == int(known) and isinstance(value, int) else f"{known:.9g}"
 
 
 def _short(text: str, limit: int = 28) -> str:

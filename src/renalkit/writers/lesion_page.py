@@ -16,6 +16,7 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf, PdfPages
 from matplotlib.figure import Figure as Canvas
 
 from renalkit import RESEARCH_ONLY, __version__
+from renalkit.writers.csv_table import csv_text
 from renalkit.writers.document import (
     Block,
     Cell,
@@ -26,7 +27,7 @@ from renalkit.writers.document import (
     Section,
     TableBuilder,
 )
-from renalkit.writers.figures import INK, STYLE, csv_text
+from renalkit.writers.figures import INK, STYLE
 from renalkit.writers.overlays import PREDICTION, REFERENCE, Tile, gallery
 from renalkit.writers.report import NOT_A_DEVICE, render_document
 from renalkit.writers.source import Json

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from renalkit.writers.csv_table import csv_text
 from renalkit.writers.document import (
     Block,
     Cell,
@@ -17,7 +18,7 @@ from renalkit.writers.document import (
     Table,
     TableBuilder,
 )
-from renalkit.writers.figures import FrocLine, Interval, csv_text, free_response, intervals
+from renalkit.writers.figures import FrocLine, Interval, free_response, intervals
 from renalkit.writers.source import ESTIMATE_HEAD, Json, ReportSource, estimate, estimate_row
 from renalkit.writers.wording import (
     EN_DASH,

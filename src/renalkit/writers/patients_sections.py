@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import floor, log10
 
+from renalkit.writers.csv_table import csv_text
 from renalkit.writers.document import (
     Block,
     Cell,
@@ -16,7 +17,7 @@ from renalkit.writers.document import (
     Table,
     TableBuilder,
 )
-from renalkit.writers.figures import Interval, csv_text, intervals
+from renalkit.writers.figures import Interval, intervals
 from renalkit.writers.source import Json, ReportSource, estimate, metric_name
 from renalkit.writers.wording import (
     EN_DASH,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from renalkit.writers.csv_table import csv_text
 from renalkit.writers.document import (
     Block,
     Cell,
@@ -17,7 +18,7 @@ from renalkit.writers.document import (
     Table,
     TableBuilder,
 )
-from renalkit.writers.figures import Curve, Panel, Points, csv_text, roc
+from renalkit.writers.figures import Curve, Panel, Points, roc
 from renalkit.writers.reader_comparisons import arms_compared, methods, strong, systems_beside
 from renalkit.writers.reader_words import arms_read, who_read
 from renalkit.writers.source import Json, ReportSource, estimate, metric_name

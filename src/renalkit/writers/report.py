@@ -26,6 +26,7 @@ from renalkit.writers import (
     systems_sections,
     usefulness_sections,
 )
+from renalkit.writers.csv_table import csv_text
 from renalkit.writers.document import (
     Block,
     Document,
@@ -34,7 +35,7 @@ from renalkit.writers.document import (
     Section,
     Table,
 )
-from renalkit.writers.figures import csv_text, standalone
+from renalkit.writers.figures import standalone
 from renalkit.writers.latex import table_tex
 from renalkit.writers.source import Json, ReportSource
 from renalkit.writers.wording import shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from renalkit.writers.csv_table import csv_text
 from renalkit.writers.document import (
     Block,
     Cell,
@@ -22,7 +23,6 @@ from renalkit.writers.figures import (
     Matrix,
     Panel,
     confusion,
-    csv_text,
     intervals,
     learning_curves,
     roc,

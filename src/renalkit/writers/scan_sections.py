@@ -13,6 +13,7 @@ from renalkit.writers import (
     study_sections,
     systems_sections,
 )
+from renalkit.writers.csv_table import csv_text
 from renalkit.writers.document import (
     Block,
     Cell,
@@ -30,7 +31,6 @@ from renalkit.writers.figures import (
     Interval,
     Matrix,
     confusion,
-    csv_text,
     free_response,
     intervals,
     learning_curves,

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from renalkit.writers.csv_table import csv_text
 from renalkit.writers.document import (
     Block,
     Cell,
@@ -16,7 +17,7 @@ from renalkit.writers.document import (
     Table,
     TableBuilder,
 )
-from renalkit.writers.figures import Interval, csv_text, intervals
+from renalkit.writers.figures import Interval, intervals
 from renalkit.writers.flowchart import FlowCounts, flow_chart
 from renalkit.writers.source import Json, ReportSource, estimate, metric_name, why_none
 from renalkit.writers.wording import (

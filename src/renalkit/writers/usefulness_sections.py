@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from renalkit.writers.csv_table import csv_text
 from renalkit.writers.document import (
     Block,
     Cell,
@@ -15,7 +16,7 @@ from renalkit.writers.document import (
     Table,
     TableBuilder,
 )
-from renalkit.writers.figures import Benefit, Reliability, csv_text, decision, reliability
+from renalkit.writers.figures import Benefit, Reliability, decision, reliability
 from renalkit.writers.source import Json, ReportSource, estimate
 from renalkit.writers.wording import (
     EN_DASH,

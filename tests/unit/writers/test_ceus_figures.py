@@ -17,14 +17,16 @@ from renalkit.domain.geometry import Box
 from renalkit.writers.ceus_figures import (
     CeusPage,
     Picture,
+    map_png,
+    page_png,
+    page_svg,
+)
+from renalkit.writers.ceus_tables import (
     curves_csv,
     figure_rows,
     figures_csv,
-    map_png,
     map_rows,
     maps_csv,
-    page_png,
-    page_svg,
     plain,
 )
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 
 from renalkit.domain.geometry import MaskRLE
+from renalkit.writers.csv_table import csv_text
 from renalkit.writers.figures import (
     Course,
     Curve,
@@ -25,7 +26,6 @@ from renalkit.writers.figures import (
     Panel,
     colour,
     confusion,
-    csv_text,
     dash,
     free_response,
     intervals,
