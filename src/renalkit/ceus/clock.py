@@ -23,9 +23,9 @@ import numpy.typing as npt
 
 from renalkit.ceus.glyphs import FACES, HEIGHTS, Line, Reading, read_line
 from renalkit.ceus.live import live_pixels, parts
-from renalkit.ceus.sampling import brightest, sample
+from renalkit.ceus.sampling import sample
 from renalkit.domain.geometry import Box
-from renalkit.domain.image import Pixels, PixelStack
+from renalkit.domain.image import Pixels, PixelStack, brightest
 
 Grey = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -224,7 +224,7 @@ class ClockReader:
         part = np.asarray(frame[self.clock.box.slices], np.float32)
         if frame.dtype != np.uint8:
             part *= 255.0 / max(1.0, float(part.max()))
-        grey = (part if part.ndim == 2 else part.max(axis=2)).astype(np.uint8)
+        grey = (part if part.ndim == 2 else brightest(part)).astype(np.uint8)
         smooth = np.asarray(cv2.blur(grey, (3, 3)), np.uint8)
         if self._last is None or int(cv2.absdiff(smooth, self._last).max()) > 20:
             self._last = smooth

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from renalkit.ceus.live import live_pixels, parts
-from renalkit.ceus.sampling import brightest
+from renalkit.domain.image import brightest, darkest
 
 Mask = npt.NDArray[np.bool_]
 Pictures = npt.NDArray[np.uint8]
@@ -65,8 +65,8 @@ def _filled(mask: Mask) -> npt.NDArray[np.uint8]:
 def _foreign(frames: Pictures, echoes: Mask) -> Mask:
     """Where the share of colour differs from what is usual within 12 px."""
     mean = frames.mean(axis=0, dtype=np.float32)
-    high = mean.max(axis=2)
-    colour = np.where(high > _FAINTEST, (high - mean.min(axis=2)) / np.maximum(high, 1.0), 0.0)
+    high = brightest(mean)
+    colour = np.where(high > _FAINTEST, (high - darkest(mean)) / np.maximum(high, 1.0), 0.0)
     inside = (echoes & (high > _FAINTEST)).astype(np.float32)
     size = (25, 25)
     usual = cv2.blur(colour.astype(np.float32) * inside, size) / np.maximum(

@@ -25,8 +25,14 @@ def external(
     as_json: AsJson = False,
 ) -> None:
     """Test the trained models of a run on another cohort; refuses patients they have seen."""
-    from renalkit.usecases.external import ExternalRequest, run_external
+    from renalkit.usecases.cascade_model import holds_cascade
+    from renalkit.usecases.external_run import ExternalRequest
     from renalkit.usecases.run import run_words
+
+    if holds_cascade(run):
+        from renalkit.usecases.cascade_external import run_cascade_external as run_external
+    else:
+        from renalkit.usecases.external import run_external
 
     request = ExternalRequest(run, cohort, output, name, development, tuple(waive or ()))
     with progress_bar() as progress:

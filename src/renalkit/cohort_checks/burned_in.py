@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from renalkit.domain.image import brightest, darkest
+
 _STROKE_PX = 5
 _CONTRAST = 70.0
 _COLOUR = 60.0
@@ -97,13 +99,14 @@ def find_marks(pixels: npt.NDArray[np.generic]) -> Marks:
         image = (image - low) * (255.0 / (high - low)) if high > low else image * 0
     coloured = 0
     if image.ndim == 3:
-        chroma = (image.max(axis=2) - image.min(axis=2)) >= _COLOUR
+        high = brightest(image)
+        chroma = (high - darkest(image)) >= _COLOUR
         if 0 < chroma.mean() <= 0.1:
             stats, _ = _components(chroma.astype(np.uint8))
             long = np.maximum(stats[:, 2], stats[:, 3])
             filled = stats[:, 4] / (stats[:, 2] * stats[:, 3])
             slim = (np.minimum(stats[:, 2], stats[:, 3]) <= 3) | (filled <= 0.5)
             coloured = int(((long >= 2 * _STROKE_PX) & slim).sum())
-        image = image.max(axis=2)
+        image = high
     thin = _thin(image)
     return Marks(_junctions(thin), _dotted_lines(thin), coloured)

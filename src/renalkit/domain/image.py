@@ -9,8 +9,9 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import reduce
 from math import isfinite
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from renalkit.domain.geometry import Box, Region, SpacingMm, checked_spacing
 
 Pixels = npt.NDArray[np.generic]
+Value = TypeVar("Value", bound=np.generic)
 
 
 class Mode(StrEnum):
@@ -59,6 +61,19 @@ def windows_of(stack: PixelStack, index: int, boxes: Sequence[Box]) -> Sequence[
         return stack.windows(index, boxes)
     frame = stack[index]
     return [frame[box.slices] for box in boxes]
+
+
+def brightest(pixels: npt.NDArray[Value]) -> npt.NDArray[Value]:
+    """(...) the largest channel of (...,C).
+
+    Channel by channel: an order of magnitude faster than a maximum over the short last axis.
+    """
+    return reduce(np.maximum, np.moveaxis(pixels, -1, 0))
+
+
+def darkest(pixels: npt.NDArray[Value]) -> npt.NDArray[Value]:
+    """(...) the smallest channel of (...,C), as fast as `brightest`."""
+    return reduce(np.minimum, np.moveaxis(pixels, -1, 0))
 
 
 def read_only(pixels: Pixels) -> Pixels:

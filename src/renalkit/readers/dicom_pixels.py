@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from renalkit.domain.geometry import Box
+from renalkit.domain.image import brightest
 from renalkit.domain.study import Defect
 from renalkit.errors import DecodeFailed, InputRefused, Reason
 from renalkit.readers.contract import Limits
@@ -713,7 +714,7 @@ def margin_statistics(frame: Array, boxes: Sequence[Box]) -> dict[str, float]:
         outside[box.slices] = False
     if not outside.any():
         return {}
-    grey = frame.max(axis=2) if frame.ndim == 3 else frame
+    grey = brightest(frame) if frame.ndim == 3 else frame
     level = grey.astype(np.float32)
     if grey.dtype != np.uint8:
         level *= 255.0 / max(1.0, float(np.abs(level).max()))

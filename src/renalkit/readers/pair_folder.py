@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from renalkit.domain.geometry import Box
-from renalkit.domain.image import Clip, Mode, Pixels, pixel_sha256, read_only
+from renalkit.domain.image import Clip, Mode, Pixels, brightest, darkest, pixel_sha256, read_only
 from renalkit.domain.study import Defect, Lesion, Roi, Study
 from renalkit.errors import InputRefused, Reason
 from renalkit.readers.annotations import FrameAnnotation, bad_annotation, box_around, fitted
@@ -492,5 +492,5 @@ def _colour(pixels: Pixels) -> float:
     """How far red, green and blue are apart, as a share of the brightest of them; 0 for grey."""
     if pixels.ndim == 2:
         return 0.0
-    brightest = pixels.max(axis=2).astype(np.float64)
-    return float((brightest - pixels.min(axis=2)).sum() / max(brightest.sum(), 1.0))
+    high, low = (f(pixels).astype(np.float64) for f in (brightest, darkest))
+    return float((high - low).sum() / max(high.sum(), 1.0))

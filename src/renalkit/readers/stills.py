@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from renalkit.domain.image import brightest
 from renalkit.errors import Reason
 from renalkit.readers.contract import Limits
 from renalkit.readers.still_headers import Header, read_header, refused
@@ -264,7 +265,7 @@ def decode_mask(path: Path, limits: Limits) -> tuple[Array, Info]:
     orientation = _orientation(image, header)
     info = _info(header, orientation, colour=False)
     if values.ndim == 3:
-        values = values.max(axis=2)
+        values = brightest(values)
     if alpha is not None and (alpha != np.iinfo(alpha.dtype).max).any():
         values = np.where(alpha > 0, values, 0) if values.any() else alpha
         info["notes"].append("transparent pixels taken as background")

@@ -8,10 +8,8 @@ the thresholds they had chosen on their own validation parts.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,45 +18,28 @@ from renalkit.domain.cohort import Cohort
 from renalkit.domain.prediction import SystemRef
 from renalkit.domain.sample import Sample
 from renalkit.domain.splits import Fold, Plan, Split
-from renalkit.errors import CheckFailed, ConfigError, ModelRefused
+from renalkit.errors import ModelRefused
 from renalkit.learn.data import prepare
 from renalkit.learn.predictor import load_trained
 from renalkit.store.files import (
     locked,
-    make_folder,
     read_json,
     write_bytes,
     write_json,
-    write_text,
 )
 from renalkit.store.predictions import load_predictions, save_predictions
 from renalkit.store.runs import RunFolder
-from renalkit.store.splits import load_split, save_split
+from renalkit.store.splits import load_split
 from renalkit.systems import get_system
-from renalkit.usecases.check import check
 from renalkit.usecases.clinical_model import stored_clinical_job
 from renalkit.usecases.experiment import Experiment, Job, jobs_of
+from renalkit.usecases.external_run import ExternalRequest, begin_external, external_settings
 from renalkit.usecases.models import prediction_of
 from renalkit.usecases.parts import fold_digest, load_data, samples_of, usable
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.results import stored_experiment
 from renalkit.usecases.run import finish_run
 from renalkit.usecases.train import decode_all
-
-LIKENESS = "L03"
-"""The guard whose waiver lets external pictures stand that look like development pictures."""
-
-
-@dataclass(frozen=True, slots=True)
-class ExternalRequest:
-    """What the user asked for. cohort: that of the run, when it has moved; name: of the new run."""
-
-    run: Path
-    external: Path
-    output: Path | None = None
-    name: str | None = None
-    cohort: Path | None = None
-    waive: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,25 +93,10 @@ def _set_up(request: ExternalRequest, progress: Progress) -> _Setting:
     experiment = _experiment(first, source, request)
     progress.stage("reading the cohorts")
     cohort, outside = load_data(experiment)
-    progress.stage("looking for pictures of the development cohort")
-    report = check(cohort, frozenset({*experiment.waive, *request.waive}))
-    _refuse_likeness(report.groups, outside, LIKENESS in report.waivers)
-    output = request.output or request.run.resolve().parent
-    folder = RunFolder(output / experiment.name)
-    _refuse_taken(folder, experiment)
     development = load_split(source.folds)
     folds = tuple(replace(f, test=outside, name="external") for f in development.folds)
     split = Split(Plan.EXTERNAL, development.seed, folds, shared_test=True)
-    make_folder(folder.path)
-    write_json(folder.check, report.to_json())
-    words = f"# Models of run {first.name}, tested on cohort {request.external.name}.\n\n"
-    write_text(folder.experiment_toml, words + source.experiment_toml.read_text(encoding="utf-8"))
-    settings = {"digest": experiment.digest, "settings": experiment.placed(folder.path), "set": []}
-    write_json(folder.experiment_json, settings)
-    write_json(
-        folder.cohort, {"name": cohort.name, "digest": cohort.digest, "task": cohort.task.plain}
-    )
-    save_split(folder.folds, split)
+    folder = begin_external(request, experiment, (cohort, outside), split, progress)
     every = samples_of(cohort, experiment.input.region)
     samples = tuple(s for s in every if s.key.patient in outside)
     return _Setting(source, folder, experiment, jobs, cohort, samples, split)
@@ -142,54 +108,10 @@ def _parts(source: RunFolder) -> tuple[Fold, ...]:
 
 def _experiment(first: Experiment, source: RunFolder, request: ExternalRequest) -> Experiment:
     """The experiment of the run with another tested part and the clinical model it had."""
-    if first.split.plan is Plan.EXTERNAL:
-        raise ConfigError([f"{source.path.name}: it is an external test itself; give its own run"])
+    plain = external_settings(first, request)
     clinical = stored_clinical_job(source, first)
-    plain = first.plain
-    plain["name"] = request.name or _name(f"{first.name}-on-{request.external.resolve().name}")
-    plain["cohort"] = str((request.cohort or first.cohort).resolve())
-    plain["split"] |= {
-        "plan": Plan.EXTERNAL.value,
-        "external": str(request.external.resolve()),
-        "file": None,
-    }
     plain["clinical"] = {"columns": [] if clinical is None else clinical.params["columns"]}
-    plain["waive"] = sorted({*first.waive, *request.waive})
     return Experiment.model_validate(plain)
-
-
-def _name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._+=-]+", "-", text)[:64]
-
-
-def _refuse_likeness(groups: dict[str, str], outside: frozenset[str], waived: bool) -> None:
-    """Groups that the check joined across the two cohorts: the same picture, perhaps cropped."""
-    inside = {g for p, g in groups.items() if p not in outside}
-    alike = sorted(p for p, g in groups.items() if p in outside and g in inside)
-    if alike and not waived:
-        raise CheckFailed(
-            f"{len(alike)} external patients have pictures that look like those of development "
-            f"patients (L12, {LIKENESS}), first: {alike[0]}",
-            where="the external cohort",
-            expected="patients the systems have never seen",
-            remedy="leave these patients out and ingest again; or, after looking at them, "
-            f"--waive {LIKENESS}",
-        )
-
-
-def _refuse_taken(folder: RunFolder, experiment: Experiment) -> None:
-    """A folder of that name must be this very test."""
-    if not folder.experiment_json.exists():
-        return
-    settings = read_json(folder.experiment_json)
-    places = experiment.placed(folder.path)
-    if (
-        settings.get("digest") != experiment.digest
-        or settings["settings"]["split"] != places["split"]
-    ):
-        raise ConfigError(
-            [f"--name: a run named '{experiment.name}' exists and is another; choose another name"]
-        )
 
 
 def _trained(source: RunFolder, job: Job, folds: range) -> list[int]:

@@ -101,6 +101,7 @@ class Ahead:
                 paths = waiting[done].paths
                 staging.made_now(paths)
                 self.progress.advance(len(paths))
+        self.progress.stage("putting studies together", sum(len(s.files) for s in studies))
 
     def _count(self, missing: Sequence[DicomStudy]) -> int:
         # An outliner holds the engine of its network, which cannot be handed on.

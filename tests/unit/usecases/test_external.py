@@ -28,7 +28,8 @@ from renalkit.systems import get_system
 from renalkit.systems._contract import Shape
 from renalkit.usecases.ceus_settings import ceus_settings
 from renalkit.usecases.experiment import Experiment, jobs_of
-from renalkit.usecases.external import ExternalRequest, run_external
+from renalkit.usecases.external import run_external
+from renalkit.usecases.external_run import ExternalRequest
 from renalkit.usecases.patients import patients_of
 from renalkit.usecases.predict import run_predict
 from renalkit.usecases.predict_input import InputOptions
