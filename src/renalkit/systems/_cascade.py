@@ -75,6 +75,13 @@ class MassParams(Params):
     least_mm: float = Field(
         default=3.0, ge=0, description="a part smaller than a ball of this diameter is no mass"
     )
+    widen_mm: float = Field(
+        default=25.0,
+        ge=0,
+        le=100,
+        description="a box is widened by so much where kidney or mass reaches its face; 0: never",
+    )
+    widen_turns: int = Field(default=4, ge=1, le=10, description="how often at most")
 
     @model_validator(mode="after")
     def _a_patch_can_be_halved(self) -> MassParams:
@@ -153,8 +160,9 @@ CARD = Card(
             "first stage",
             "'boundaries of the kidneys', how they bound the search is not said",
             "the whole coarse scan at once; a box per kidney, masses included, and 15 mm around; "
-            "boxes that meet become one. Without a kidney nothing is searched",
-            "kidney.margin_mm, kidney.least_ml, kidney.most",
+            "boxes that meet become one, and a box is widened where what is drawn in it reaches "
+            "its face. Without a kidney nothing is searched",
+            "kidney.margin_mm, kidney.least_ml, kidney.most, mass.widen_mm, mass.widen_turns",
         ),
         OpenChoice(
             "patch",

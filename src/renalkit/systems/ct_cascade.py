@@ -105,19 +105,43 @@ def search_boxes(
     boxes = ndimage.find_objects(parts)[: params.most]
     ml = sizes * grid.voxel_mm3 / 1000
     found = [
-        _grown(b, grid, scan, params.margin_mm)
+        around(part_box(grid, b), scan, params.margin_mm)
         for b, v in zip(boxes, ml, strict=False)
         if v >= params.least_ml
     ]
     return joined(found)
 
 
-def _grown(box: tuple[slice, ...], grid: VolumeGrid, scan: VolumeGrid, margin_mm: float) -> BoxMm:
-    low, high = part_box(grid, box)
+def widened(
+    box: BoxMm, inside: npt.NDArray[np.bool_], work: VolumeGrid, scan: VolumeGrid, by_mm: float
+) -> BoxMm:
+    """The box moved outwards by `by_mm` at each face that kidney or mass reaches, within the scan.
+
+    inside: (K,J,I) kidney or mass on `work`, the upright grid over the box. What covers less of a
+    face than `_REACH_MM2` does not reach it.
+    """
+    low, high = (np.asarray(side, np.float64) for side in box)
+    outer = scan.corners_mm
+    ends = outer.min(axis=0), outer.max(axis=0)
+    for axis, step in enumerate(work.spacing_mm):
+        area = work.voxel_mm3 / step
+        xyz = 2 - axis
+        if inside.take(0, axis).sum() * area >= _REACH_MM2:
+            low[xyz] = max(low[xyz] - by_mm, ends[0][xyz])
+        if inside.take(-1, axis).sum() * area >= _REACH_MM2:
+            high[xyz] = min(high[xyz] + by_mm, ends[1][xyz])
+    return box_of(low, high)
+
+
+_REACH_MM2 = 50.0
+
+
+def around(box: BoxMm, scan: VolumeGrid, margin_mm: float) -> BoxMm:
+    """The box with so much added on every side, within the scan."""
     outer = scan.corners_mm
     return box_of(
-        np.maximum(np.asarray(low) - margin_mm, outer.min(axis=0)),
-        np.minimum(np.asarray(high) + margin_mm, outer.max(axis=0)),
+        np.maximum(np.asarray(box[0]) - margin_mm, outer.min(axis=0)),
+        np.minimum(np.asarray(box[1]) + margin_mm, outer.max(axis=0)),
     )
 
 
@@ -208,6 +232,7 @@ __all__ = [
     "KidneyParams",
     "LesionParams",
     "MassParams",
+    "around",
     "box_of",
     "build_kidney",
     "build_lesion",
@@ -221,5 +246,6 @@ __all__ = [
     "part_box",
     "search_boxes",
     "strides",
+    "widened",
     "windowed",
 ]

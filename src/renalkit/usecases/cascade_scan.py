@@ -21,6 +21,7 @@ from renalkit.domain.volume import AIR_HU, KIDNEY, TUMOUR, Volume, VolumeGrid
 from renalkit.metrics.volume_lesions import connected_instances
 from renalkit.runtime.sliding import Score, SlideOptions, plan_tiles, slide, whole
 from renalkit.systems.ct_cascade import (
+    HALF,
     CascadeParams,
     KidneyParams,
     LesionParams,
@@ -28,10 +29,12 @@ from renalkit.systems.ct_cascade import (
     box_of,
     drawn,
     index_box,
+    joined,
     lesion_cube,
     named,
     part_box,
     search_boxes,
+    widened,
     windowed,
 )
 from renalkit.transforms.volumes import cut, nearest, resampled, working_grid
@@ -95,10 +98,11 @@ def find_masses(volume: Volume, stages: Stages, params: CascadeParams, spoken: S
         ModelRefused: results of a network that are not finite.
     """
     boxes = kidney_boxes(volume, stages.kidney, params.kidney)
+    found = searched(volume, boxes, stages.mass, params.mass)
     canvas = _Canvas.on(volume.grid)
-    for box in boxes:
-        canvas.draw(volume, box, stages.mass, params.mass)
-    return canvas.named(volume, stages.name, params, spoken, boxes)
+    for box, inside in found.items():
+        canvas.draw(box, inside, params.mass)
+    return canvas.named(volume, stages.name, params, spoken, tuple(found))
 
 
 def coarse(volume: Volume, params: KidneyParams) -> tuple[npt.NDArray[np.int16], VolumeGrid]:
@@ -154,6 +158,47 @@ def kidney_image(hu: npt.NDArray[np.int16], params: KidneyParams) -> Floats:
     return np.pad(windowed(hu), ends, constant_values=-1.0)[None, None]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class InBox:
+    """What stage 2 says in one box: see `mass_probability`. work: the grid of its arrays."""
+
+    work: VolumeGrid
+    mean: npt.NDArray[Any]
+    votes: npt.NDArray[np.uint8]
+    members: int
+
+    @property
+    def inside(self) -> npt.NDArray[np.bool_]:
+        """(K,J,I) where it draws kidney or mass."""
+        kidney, mass = self.mean
+        return np.asarray((kidney >= HALF) | (mass >= HALF))
+
+    @classmethod
+    def of(cls, volume: Volume, box: BoxMm, members: Sequence[Score], params: MassParams) -> InBox:
+        """Stage 2 in one box of a scan."""
+        work = working_grid(volume.grid, params.spacing_mm, box)
+        return cls(work, *mass_probability(on_grid(volume, work), members, params), len(members))
+
+
+def searched(
+    volume: Volume, boxes: tuple[BoxMm, ...], members: Sequence[Score], params: MassParams
+) -> dict[BoxMm, InBox]:
+    """Stage 2 in every box. Stage 1 cuts large masses off, so a box is widened where kidney or mass
+    reaches its face, until none does or `widen_turns` are over; boxes that then meet are joined."""
+    found: dict[BoxMm, InBox] = {}
+    for turn in range(params.widen_turns + 1):
+        found = {b: found.get(b) or InBox.of(volume, b, members, params) for b in boxes}
+        if params.widen_mm == 0 or turn == params.widen_turns:
+            break
+        wider = joined(
+            [widened(b, f.inside, f.work, volume.grid, params.widen_mm) for b, f in found.items()]
+        )
+        if wider == tuple(sorted(boxes)):
+            break
+        boxes = wider
+    return found
+
+
 def mass_probability(
     hu: npt.NDArray[np.int16], members: Sequence[Score], params: MassParams
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
@@ -185,20 +230,16 @@ class _Canvas:
         flags = (np.zeros(grid.shape, np.bool_) for _ in range(2))
         return cls(grid, np.zeros(grid.shape, np.uint8), np.zeros(grid.shape, np.float16), *flags)
 
-    def draw(
-        self, volume: Volume, box: BoxMm, members: Sequence[Score], params: MassParams
-    ) -> None:
-        """Stage 2 in one box."""
-        work = working_grid(volume.grid, params.spacing_mm, box)
-        mean, votes = mass_probability(on_grid(volume, work), members, params)
+    def draw(self, box: BoxMm, inside: InBox, params: MassParams) -> None:
+        """What stage 2 says in one box."""
         place = index_box(self.grid, box)
         here = cut(self.grid, place)
-        kidney, mass = (np.stack(list(resampled(p, work, here))) for p in mean)
+        kidney, mass = (np.stack(list(resampled(p, inside.work, here))) for p in inside.mean)
         self.labels[place] = drawn(kidney, mass, params, self.grid.voxel_mm3)
         self.mass[place] = mass
-        said = np.stack(list(nearest(votes, work, here)))
+        said = np.stack(list(nearest(inside.votes, inside.work, here)))
         self.any[place] = said > 0
-        self.every[place] = said == len(members)
+        self.every[place] = said == inside.members
 
     def named(
         self,

@@ -41,9 +41,11 @@ from renalkit.store.scans import save_scan
 from renalkit.systems.ct_cascade import (
     HALF,
     CascadeParams,
+    around,
     build_kidney,
     build_lesion,
     build_mass,
+    joined,
     lesion_cube,
     part_box,
     search_boxes,
@@ -329,13 +331,17 @@ class _Fold:
 
     @cached_property
     def _crops(self) -> dict[SampleKey, tuple[HeldVolume, ...]]:
-        """The boxes of training and validation scans as stage 2 sees them."""
+        """The boxes of training and validation scans as stage 2 sees them, widened once on every
+        side, so that it learns what lies around kidneys."""
         boxes = self._boxes
+        widen_mm = self.params.mass.widen_mm
         self.progress.stage(f"{self.words}: boxes for stage 2", len(boxes))
         found: dict[SampleKey, tuple[HeldVolume, ...]] = {}
         for key, of in boxes.items():
             truth = self._truth(key)
-            grids = [working_grid(truth.volume.grid, self.params.mass.spacing_mm, b) for b in of]
+            scan = truth.volume.grid
+            wide = joined([around(b, scan, widen_mm) for b in of]) if widen_mm else of
+            grids = [working_grid(scan, self.params.mass.spacing_mm, b) for b in wide]
             found[key] = tuple(
                 _held(f"{key.text}.{n}", on_grid(truth.volume, grid), truth, grid)
                 for n, grid in enumerate(grids)

@@ -186,3 +186,47 @@ def test_one_slice_is_a_scan_too() -> None:
 def replace_least(params: CascadeParams) -> CascadeParams:
     kidney_ = params.kidney.model_copy(update={"least_ml": 0.5})
     return params.model_copy(update={"kidney": kidney_})
+
+
+def half_a_kidney(image):
+    """Stage 1 that sees the lower half of kidneys only, as with a large mass above."""
+    seen = kidney(image)
+    seen[:, :, seen.shape[2] // 2 :] = -10.0
+    return seen
+
+
+@pytest.mark.parametrize(("turns", "whole"), [(4, True), (1, False)])
+def test_a_box_is_widened_until_nothing_reaches_its_face(turns: int, whole: bool) -> None:
+    volume, _ = scan(grid_of(PLAIN))
+    mass_params = PARAMS.mass.model_copy(update={"widen_mm": 10.0, "widen_turns": turns})
+    params = PARAMS.model_copy(update={"mass": mass_params})
+    stages = replace(SEEING, kidney=half_a_kidney)
+    kept = find_masses(volume, replace(SEEING), PARAMS, SPOKEN)
+    narrow = params.model_copy(update={"mass": mass_params.model_copy(update={"widen_mm": 0.0})})
+    cut_off = find_masses(volume, stages, narrow, SPOKEN)
+    found = find_masses(volume, stages, params, SPOKEN)
+    assert (cut_off.labels > 0).sum() < 0.9 * (kept.labels > 0).sum()
+    assert (found.labels > 0).sum() > (cut_off.labels > 0).sum()
+    if whole:
+        assert ((found.labels > 0) != (kept.labels > 0)).mean() < 1e-4
+    assert found.boxes_mm is not None
+    outer = volume.grid.corners_mm
+    for low, high in found.boxes_mm:
+        assert (np.asarray(low) >= outer.min(axis=0) - 1e-6).all()
+        assert (np.asarray(high) <= outer.max(axis=0) + 1e-6).all()
+
+
+def test_widening_ends_at_the_scan() -> None:
+    """Where everything is drawn, the box is the whole scan in the end, and no more."""
+    volume, _ = scan(grid_of(PLAIN))
+
+    def all_of_it(image):
+        return np.full((len(image), 2, *image.shape[2:]), 10.0, np.float32)
+
+    mass_params = PARAMS.mass.model_copy(update={"widen_mm": 100.0, "widen_turns": 10})
+    params = PARAMS.model_copy(update={"mass": mass_params})
+    found = find_masses(volume, replace(SEEING, mass=(all_of_it,)), params, SPOKEN)
+    assert found.boxes_mm is not None
+    (box,) = found.boxes_mm
+    outer = volume.grid.corners_mm
+    np.testing.assert_allclose(box, (outer.min(axis=0), outer.max(axis=0)))
