@@ -81,7 +81,8 @@ class IngestRequest:
     masks: where the masks of pictures are. keep: a list of the frames to take; every: without a
     list, the step between frames taken. covariates: further columns of the label table to keep.
     contrast: take dual cines apart into paired panes of chosen frames. workers: processes that
-    read DICOM studies; 0 takes one per core where it is worth starting them.
+    read DICOM studies; 0 takes one per core where it is worth starting them. More than one need a
+    main module that can be imported, as always where processes are spawned.
     """
 
     source: Path
@@ -101,7 +102,7 @@ class IngestRequest:
     every: int = 1
     covariates: tuple[str, ...] = ()
     contrast: ContrastOptions | None = None
-    workers: int = 0
+    workers: int = 1
 
     @property
     def label_classes(self) -> tuple[str, ...]:
@@ -218,7 +219,7 @@ def request_of(
     every: int | None = None,
     covariates: str | None = None,
     contrast: ContrastOptions | None = None,
-    workers: int = 0,
+    workers: int = 1,
 ) -> IngestRequest:
     """The request of a command line; ConfigError lists everything wrong with it."""
     names = tuple(c.strip() for c in classes.split(",")) if classes else ()
