@@ -121,16 +121,14 @@ def widened(
     face than `_REACH_MM2` does not reach it.
     """
     low, high = (np.asarray(side, np.float64) for side in box)
-    outer = scan.corners_mm
-    ends = outer.min(axis=0), outer.max(axis=0)
     for axis, step in enumerate(work.spacing_mm):
         area = work.voxel_mm3 / step
         xyz = 2 - axis
         if inside.take(0, axis).sum() * area >= _REACH_MM2:
-            low[xyz] = max(low[xyz] - by_mm, ends[0][xyz])
+            low[xyz] -= by_mm
         if inside.take(-1, axis).sum() * area >= _REACH_MM2:
-            high[xyz] = min(high[xyz] + by_mm, ends[1][xyz])
-    return box_of(low, high)
+            high[xyz] += by_mm
+    return _within(low, high, scan)
 
 
 _REACH_MM2 = 50.0
@@ -138,11 +136,12 @@ _REACH_MM2 = 50.0
 
 def around(box: BoxMm, scan: VolumeGrid, margin_mm: float) -> BoxMm:
     """The box with so much added on every side, within the scan."""
+    return _within(np.asarray(box[0]) - margin_mm, np.asarray(box[1]) + margin_mm, scan)
+
+
+def _within(low: Floats, high: Floats, scan: VolumeGrid) -> BoxMm:
     outer = scan.corners_mm
-    return box_of(
-        np.maximum(np.asarray(box[0]) - margin_mm, outer.min(axis=0)),
-        np.minimum(np.asarray(box[1]) + margin_mm, outer.max(axis=0)),
-    )
+    return box_of(np.maximum(low, outer.min(axis=0)), np.minimum(high, outer.max(axis=0)))
 
 
 def part_box(grid: VolumeGrid, part: tuple[slice, ...]) -> BoxMm:
