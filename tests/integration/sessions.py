@@ -1,13 +1,38 @@
-"""Which processes of a command are alive, when it was started in a session of its own?"""
+"""A command in a session of its own: how it is started, and which of its processes are alive."""
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 LIMIT_S = 200
+# Parallel test runners ignore SIGINT, and a child would inherit that.
+_MAIN = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "from renalkit.cli import main; main()"
+)
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def command(words: Sequence[str]) -> list[str]:
+    """What starts renalkit with these words."""
+    return [sys.executable, "-c", _MAIN, *words]
+
+
+def start(words: Sequence[str]) -> subprocess.Popen[str]:
+    """renalkit in a session of its own, as a terminal would start it."""
+    return subprocess.Popen(
+        command(words),
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def members(session: int) -> list[int]:

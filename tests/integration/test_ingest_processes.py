@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,13 +16,9 @@ from renalkit.errors import Exit, StoreError
 from renalkit.usecases.ingest import IngestReport, request_of, run_ingest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from sessions import LIMIT_S, ended, until, workers
+from sessions import LIMIT_S, ended, start, until, workers
 
 PATIENTS = 6
-MAIN = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-    "from renalkit.cli import main; main()"
-)
 
 
 @pytest.fixture(scope="module")
@@ -106,14 +101,7 @@ def test_X01_stopped_while_processes_read_it_goes_on(
     output = tmp_path / "cohort"
     staged = tmp_path / "cohort.keys" / "staged"
     words = ["ingest", str(source), "-o", str(output), "--key-file", str(key), "--keep-pixels"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", MAIN, *words, "--workers", "2"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    process = start([*words, "--workers", "2"])
     until(lambda: any(staged.glob("[!.]*.json")), process)
     assert len(workers(process.pid)) == 2, "it was over before it was stopped"
     os.kill(process.pid, how)
@@ -133,14 +121,7 @@ def test_a_process_that_is_killed_is_said_and_the_import_goes_on_later(
 ) -> None:
     output = tmp_path / "cohort"
     words = ["ingest", str(source), "-o", str(output), "--key-file", str(key), "--keep-pixels"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", MAIN, *words, "--workers", "2"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    process = start([*words, "--workers", "2"])
     until(lambda: any((tmp_path / "cohort.keys" / "staged").glob("[!.]*.json")), process)
     os.kill(workers(process.pid)[0], signal.SIGKILL)
     _, said = process.communicate(timeout=LIMIT_S)

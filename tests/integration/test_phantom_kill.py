@@ -26,36 +26,17 @@ from renalkit.usecases.phantom_plans import People, PhantomPlan, cohort_plan
 from renalkit.usecases.progress import Silent
 
 sys.path.insert(0, str(Path(__file__).parent))
-from sessions import ended, until, workers
+from sessions import ENVIRONMENT, LIMIT_S, command, ended, start, until, workers
 
 KILLS = int(os.environ.get("RENALKIT_KILLS", "0"))
-LIMIT_S = 200
 PATIENTS = 7  # each of three stops can leave two more that are whole
 COHORT = ("cohort", "-n", str(PATIENTS), "--seed", "5", "--seconds", "1", "--fps", "2", "--workers", "2")  # fmt: skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-# Parallel test runners ignore SIGINT, and a child would inherit that.
-MAIN = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-    "from renalkit.cli import main; main()"
-)
 
-
-def command(out: Path, words: Sequence[str] = COHORT) -> list[str]:
-    return [sys.executable, "-c", MAIN, "phantom", *words, "-o", str(out)]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def start(out: Path, words: Sequence[str] = COHORT) -> subprocess.Popen[str]:
-    """The command in a session of its own, as a terminal would start it."""
-    return subprocess.Popen(
-        command(out, words), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, start_new_session=True,
-    )  # fmt: skip
+def of_phantom(out: Path, words: Sequence[str] = COHORT) -> list[str]:
+    return ["phantom", *words, "-o", str(out)]
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -84,7 +65,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 def finish(whole: dict[str, bytes], out: Path) -> None:
     """The same command again: equal bytes, nothing beside them."""
-    process = start(out)
+    process = start(of_phantom(out))
     said = process.communicate(timeout=LIMIT_S)
     assert process.returncode == Exit.OK, said
     assert tree(out) == whole
@@ -122,7 +103,7 @@ def test_stopped_in_every_way_it_goes_on(whole: dict[str, bytes], tmp_path: Path
     out = tmp_path / "cohort"
     kept: dict[str, int] = {}
     for way, code, words in WAYS:
-        process, before = start(out), len(kept)
+        process, before = start(of_phantom(out)), len(kept)
         until(lambda n=before, p=process: len(written(out)) > n and bool(workers(p.pid)), process)
         way(process)
         _, said = process.communicate(timeout=LIMIT_S)
@@ -145,7 +126,7 @@ def test_stopped_at_a_random_moment_it_goes_on(
 ) -> None:
     draw = random.Random()  # another moment in every run
     out = tmp_path / "cohort"
-    process = start(out)
+    process = start(of_phantom(out))
     until(partial(out).is_dir, process)
     time.sleep(draw.uniform(0, 6))
     draw.choice((interrupt, kill))(process)
@@ -162,7 +143,7 @@ def test_a_second_process_is_told_at_once(tmp_path: Path) -> None:
     partial(out).mkdir()
     with (partial(out) / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        process = start(out)
+        process = start(of_phantom(out))
         _, said = process.communicate(timeout=LIMIT_S)
     assert process.returncode == Exit.LOCKED
     assert "in use" in said
@@ -175,7 +156,7 @@ def mounted(script: str, target: Path, options: str) -> subprocess.CompletedProc
         pytest.skip("unshare is not installed: a full disk is NOT tested")
     target.mkdir()
     text = f"mount -t tmpfs -o {options} none {target} || exit 90\n{script}"
-    done = subprocess.run(["unshare", "-m", "sh", "-c", text], env=environment(), capture_output=True, text=True, timeout=LIMIT_S, check=False)  # fmt: skip
+    done = subprocess.run(["unshare", "-m", "sh", "-c", text], env=ENVIRONMENT, capture_output=True, text=True, timeout=LIMIT_S, check=False)  # fmt: skip
     if done.returncode in (1, 90) and "Traceback" not in done.stderr:
         pytest.skip("no private mounts here: full and read-only disks are NOT tested")
     return done
@@ -183,7 +164,7 @@ def mounted(script: str, target: Path, options: str) -> subprocess.CompletedProc
 
 def test_a_full_disk_is_told_and_leaves_no_cohort(whole: dict[str, bytes], tmp_path: Path) -> None:
     disk, kept = tmp_path / "disk", tmp_path / "kept"
-    words = " ".join(f"'{word}'" for word in command(disk / "cohort"))
+    words = " ".join(f"'{word}'" for word in command(of_phantom(disk / "cohort")))
     script = f"""
         {words}; test $? = {int(Exit.STORE)} || exit 91
         test ! -e {disk}/cohort || exit 92
@@ -201,7 +182,7 @@ def test_a_full_disk_is_told_and_leaves_no_cohort(whole: dict[str, bytes], tmp_p
 
 def test_a_read_only_disk_is_told(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
-    words = " ".join(f"'{word}'" for word in command(disk / "cohort"))
+    words = " ".join(f"'{word}'" for word in command(of_phantom(disk / "cohort")))
     done = mounted(f"mount -o remount,ro {disk} || exit 93\n{words}", disk, "size=50m")
     assert done.returncode == Exit.STORE, done.stderr
     assert "Traceback" not in done.stderr

@@ -154,6 +154,14 @@ def resolve_device(device: Device) -> torch.device:
     return torch.device("cuda" if device != "cpu" and there else "cpu")
 
 
+def computes_bf16(device: torch.device) -> bool:
+    """Whether a device has instructions for bfloat16; without them it is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("amx_bf16") or has.get("avx512_bf16"))
+
+
 @contextmanager
 def evaluating(net: nn.Module) -> Generator[None]:
     """Evaluation mode without gradients; the mode before returns afterwards."""

@@ -25,7 +25,13 @@ from renalkit.learn.data import Progress
 from renalkit.learn.devices import STOPPED, Stop, stop_requests
 from renalkit.learn.outputs import Net
 from renalkit.learn.patches import BatchSource
-from renalkit.learn.predictor import evaluating, plain_state, resolve_device, save_weights
+from renalkit.learn.predictor import (
+    computes_bf16,
+    evaluating,
+    plain_state,
+    resolve_device,
+    save_weights,
+)
 from renalkit.learn.training_folder import (
     FAILURE,
     HISTORY,
@@ -112,13 +118,15 @@ class VolumeRow:
 
 @dataclass(frozen=True, slots=True)
 class VolumeHistory:
-    """What a training gave. best_step: the weights kept are those after it; 1 is the first."""
+    """What a training gave. best_step: the weights kept are those after it; 1 is the first.
+    precision: '32' or 'bf16', of its last part."""
 
     rows: tuple[VolumeRow, ...]
     best_step: int
     weights_sha256: str
     threads: int
     device: str
+    precision: str
     notes: tuple[str, ...] = ()
 
     @property
@@ -202,6 +210,7 @@ def _history(folder: Path, digest: str) -> VolumeHistory | None:
         weights_sha256=plain["weights_sha256"],
         threads=int(plain["threads"]),
         device=plain["device"],
+        precision=plain["precision"],
         notes=tuple(plain["notes"]),
     )
 
@@ -220,6 +229,9 @@ class _Training:
         if options.channels_last:
             # The stub of Module.to knows no call with a memory format alone.
             cast("Any", self.net).to(memory_format=torch.channels_last_3d)
+        self.bf16 = options.precision == "bf16" or (
+            options.precision == "auto" and computes_bf16(self.device)
+        )
         self.optimizer = _optimizer(self.net, options)
         self.step = 0
         self.rows: list[VolumeRow] = []
@@ -229,6 +241,10 @@ class _Training:
         self.number = 0
         self.notes: list[str] = []
         self.saved_at_s = self.started_s = time.monotonic()
+
+    @property
+    def precision(self) -> str:
+        return "bf16" if self.bf16 else "32"
 
     # ---- the course of training
 
@@ -260,7 +276,9 @@ class _Training:
         batch = self.task.source.batch(self.step).to(self.device)
         if self.options.channels_last:
             batch = batch._replace(image=batch.image.to(memory_format=torch.channels_last_3d))
-        loss = self.task.loss(self.net(batch.image), batch).total
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            outputs = self.net(batch.image)
+        loss = self.task.loss(outputs, batch).total
         value = float(loss.detach())
         if not math.isfinite(value):
             raise self._failed(f"the loss is {value}", self.step)
@@ -351,6 +369,7 @@ class _Training:
                 "best_step": self.rows[best_volume_row(self.rows, self.task.monitor)].step,
                 "weights_sha256": sha256,
                 **here(self.device),
+                "precision": self.precision,
                 "notes": self.notes,
             },
         )
@@ -373,6 +392,7 @@ class _Training:
             "rows": [row.as_dict() for row in self.rows],
             "seconds": time.monotonic() - self.started_s,
             **here(self.device),
+            "precision": self.precision,
             "notes": self.notes,
         }
         self.number += 1
@@ -399,6 +419,9 @@ class _Training:
         self.rows = [VolumeRow.from_dict(row) for row in values["rows"]]
         self.seconds_before = float(values["seconds"])
         self.notes = [*values["notes"], *found.notes, *moved(values, self.device)]
+        if values["precision"] != self.precision:
+            before = values["precision"]
+            self.notes.append(f"resumed with precision {self.precision} after {before}")
 
 
 def _optimizer(net: Net, options: VolumeOptions) -> torch.optim.Optimizer:

@@ -72,16 +72,16 @@ def coarser(mask: Tensor, known: Tensor, size: torch.Size) -> tuple[Tensor, Tens
 
 
 def volume_dice(logits: Tensor, mask: Tensor, known: Tensor) -> Tensor:
-    """1 - (2 sum(q g) + e) / (sum(q + g) + e), mean over channels; q = sigmoid(logits), e 1e-5.
+    """1 - (2 sum(q g) + e) / (sum(q + g) + e); q = sigmoid(logits), e 1e-5.
 
-    logits, mask: (b,k,z,y,x); known: (b,1,z,y,x), the weight of each voxel. Sums run over all
-    volumes of the batch, since a patch often holds no mass. A channel without a voxel inside is
-    left out: there Dice has no gradient worth the name, and cross-entropy teaches it. 0 when all
-    are empty.
+    logits, mask: (b,k,z,y,x); known: (b,1,z,y,x), the weight of each voxel. Mean over volumes and
+    channels, so that a small mass counts as much as a large one. A channel of a volume without a
+    voxel inside is left out: there Dice has no gradient worth the name, and cross-entropy teaches
+    it. 0 when all are empty.
     """
     inside = torch.sigmoid(logits.float()) * known
     reference = mask * known
-    axes = (0, 2, 3, 4)
+    axes = (2, 3, 4)
     there = reference.sum(axes)
     overlap = (inside * mask).sum(axes)
     loss = 1 - (2 * overlap + DICE_SMOOTH) / (inside.sum(axes) + there + DICE_SMOOTH)

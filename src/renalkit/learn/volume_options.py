@@ -12,6 +12,7 @@ from renalkit.learn.options import Device
 
 VolumeOptimizer = Literal["adamw", "sgd"]
 VolumeSchedule = Literal["constant", "poly", "cosine"]
+VolumePrecision = Literal["32", "bf16", "auto"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,8 @@ class VolumeOptions:
     'adamw'. schedule: of the learning rate, see `volume_rate`. clip_norm: largest norm of the
     gradient, 0 for any. validate_steps: validation after so many steps and after the last one; 0:
     never, and the last weights are kept. log_steps: a row of the history per so many steps.
+    precision: 'bf16' computes forward in bfloat16 where torch holds that safe, weights, loss and
+    optimiser stay float32; 'auto' does so where the processor or GPU has instructions for it.
     threads: torch threads, 0 = all cores. deterministic: the same numbers every time, at some cost
     on a GPU.
 
@@ -92,6 +95,7 @@ class VolumeOptions:
     validate_steps: int = 100
     log_steps: int = 20
     channels_last: bool = True
+    precision: VolumePrecision = "32"
     device: Device = "auto"
     threads: int = 0
     deterministic: bool = True

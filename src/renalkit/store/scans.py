@@ -74,7 +74,7 @@ def load_scan(path: Path) -> FoundScan:
             labels=labels,
             instances=instances,
             lesions=tuple(_lesion(row) for row in facts["lesions"]),
-            system=SystemRef(facts["system"], facts["label"], facts["weights_sha256"]),
+            system=_system(facts),
             fold=facts["fold"],
             boxes_mm=_boxes(facts["boxes_mm"]),
         )
@@ -82,6 +82,15 @@ def load_scan(path: Path) -> FoundScan:
         raise StoreError(
             f"unreadable results of a scan ({error})", where=path.name, remedy=remedy
         ) from error
+
+
+def saved_system(path: Path) -> SystemRef:
+    """Which system found what `load_scan` would give; its arrays are not read."""
+    return _system(read_json(path))
+
+
+def _system(facts: dict[str, Any]) -> SystemRef:
+    return SystemRef(facts["system"], facts["label"], facts["weights_sha256"])
 
 
 def _grid(shape: tuple[int, ...], facts: dict[str, Any]) -> VolumeGrid:

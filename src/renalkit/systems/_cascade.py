@@ -103,6 +103,9 @@ class LesionParams(Params):
     depth: Literal[10, 18] = Field(default=18, description="layers of the 3-D ResNet")
     width: float = Field(default=0.5, gt=0, le=2, description="multiplier of 64..512 channels")
     dropout: float = Field(default=0.2, ge=0, lt=1, description="before the last layer")
+    mask_input: bool = Field(
+        default=True, description="the voxels of the mass are a second channel beside the HU"
+    )
     cyst_classes: tuple[str, ...] = Field(
         default=("cystic", "cyst"), description="classes whose masses are drawn as cysts"
     )
@@ -177,7 +180,11 @@ CARD = Card(
             "five networks from different seeds, mean probability",
             "mass.members",
         ),
-        OpenChoice("losses", "not given", "Dice + cross-entropy; cross-entropy for the class"),
+        OpenChoice(
+            "losses",
+            "not given",
+            "Dice of each volume + cross-entropy; cross-entropy for the class",
+        ),
         OpenChoice(
             "boxes in training",
             "not given",
@@ -187,8 +194,9 @@ CARD = Card(
         OpenChoice(
             "crop of a mass",
             "not given",
-            "a cube around it, 30 % wider on each side, at least 24 mm, of 48 voxels",
-            "lesion.side, lesion.margin, lesion.least_mm",
+            "a cube around it, 30 % wider on each side, at least 24 mm, of 48 voxels; which of "
+            "them are the mass is a second channel",
+            "lesion.side, lesion.margin, lesion.least_mm, lesion.mask_input",
         ),
         OpenChoice(
             "classes",
@@ -207,7 +215,7 @@ CARD = Card(
     parameters={
         "kidney (3-D U-Net)": 1_401_153,
         "mass (3-D U-Net, each member)": 16_544_552,
-        "lesion (3-D ResNet-18 at half width, 3 classes)": 8_288_547,
+        "lesion (3-D ResNet-18 at half width, 3 classes)": 8_289_411,
     },
 )
 

@@ -80,13 +80,15 @@ def build_mass(params: MassParams) -> VolumeUNet:
 
 
 def build_lesion(params: LesionParams, n_classes: int) -> VolumeResNet:
-    """The network of stage 3 with fresh weights: cubes (b,1,s,s,s) -> class logits (b,k)."""
+    """The network of stage 3 with fresh weights: cubes (b,c,s,s,s) as `lesion_image` gives them ->
+    class logits (b,k)."""
     from renalkit.learn.nets.volume_resnet import VolumeResNet, VolumeResNetPlan
 
     return VolumeResNet(
         VolumeResNetPlan(
             depth=params.depth,
             width=params.width,
+            n_inputs=lesion_inputs(params),
             n_classes=n_classes,
             dropout=params.dropout,
         )
@@ -222,6 +224,19 @@ def lesion_cube(box: BoxMm, params: LesionParams, around: float = 1.0) -> Volume
     return upright_grid((step, step, step), box_of(first, first + whole))
 
 
+def lesion_inputs(params: LesionParams) -> int:
+    """Channels of a cube: HU, and the mass where it is shown too."""
+    return 2 if params.mask_input else 1
+
+
+def lesion_image(
+    hu: npt.NDArray[Any], inside: npt.NDArray[np.bool_], params: LesionParams
+) -> npt.NDArray[np.float32]:
+    """A cube (s,s,s) of HU and of what is the mass, as stage 3 is given it: (1,c,s,s,s)."""
+    channels = [windowed(hu), inside.astype(np.float32)]
+    return np.stack(channels[: lesion_inputs(params)])[None]
+
+
 __all__ = [
     "CARD",
     "CASCADES",
@@ -241,6 +256,8 @@ __all__ = [
     "joined",
     "kernels",
     "lesion_cube",
+    "lesion_image",
+    "lesion_inputs",
     "named",
     "part_box",
     "search_boxes",

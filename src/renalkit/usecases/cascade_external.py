@@ -17,20 +17,18 @@ from renalkit.domain.splits import Fold, Plan, Split
 from renalkit.domain.volume import Volume
 from renalkit.errors import InputRefused, ModelRefused, Reason
 from renalkit.store.files import locked, sha256_bytes, write_json
-from renalkit.store.runs import FoldFolder, RunFolder, write_manifest
-from renalkit.store.scans import SCANS, load_scan, save_scan
+from renalkit.store.runs import FoldFolder, RunFolder
+from renalkit.store.scans import SCANS, save_scan, saved_system
 from renalkit.store.splits import load_split
-from renalkit.usecases.cascade_evaluate import evaluate_scans
 from renalkit.usecases.cascade_experiment import CascadeExperiment, stored_cascade
 from renalkit.usecases.cascade_model import CascadeModel
+from renalkit.usecases.cascade_run import finish_cascade
 from renalkit.usecases.cascade_run_model import cascade_of_run
 from renalkit.usecases.cascade_train import CascadeTraining, used_scans
 from renalkit.usecases.external_run import ExternalRequest, begin_external, external_settings
 from renalkit.usecases.hu_baseline import write_hu_baseline
 from renalkit.usecases.parts import load_data
 from renalkit.usecases.progress import Progress
-from renalkit.usecases.report import write_report
-from renalkit.usecases.run_request import keep_record
 
 
 def run_cascade_external(request: ExternalRequest, progress: Progress) -> dict[str, Any]:
@@ -72,17 +70,13 @@ def run_cascade_external(request: ExternalRequest, progress: Progress) -> dict[s
         _test(test, model, progress)
         if experiment.baseline:
             write_hu_baseline(folder, (cohort, split), scans, progress)
-    evaluate_scans(folder.path, progress)
-    keep_record(folder, experiment.name, 0.0, started)
-    report = write_report(folder.path, None, progress)
-    write_manifest(folder.path)
+    written = finish_cascade(folder, (0.0, started), progress)
     return {
         "run": experiment.name,
         "folder": str(folder.path),
         "finished": {experiment.label: [0]},
         "complete": True,
-        "report": str(report),
-        "metrics": str(folder.metrics),
+        **written,
     }
 
 
@@ -121,4 +115,4 @@ def _test(test: CascadeTraining, model: CascadeModel, progress: Progress) -> Non
 def _there(target: FoldFolder, key: SampleKey, model: CascadeModel) -> bool:
     """Whether an earlier attempt with these very networks has stored this scan."""
     path = target.path / SCANS / f"{key.text}.json"
-    return path.exists() and load_scan(path).system == model.system
+    return path.exists() and saved_system(path) == model.system

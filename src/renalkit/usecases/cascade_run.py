@@ -110,13 +110,24 @@ def run_cascade(
         )
     if training.experiment.baseline:
         write_hu_baseline(folder, (training.cohort, training.split), training.scans, progress)
-    evaluate_scans(folder.path, progress)
-    seconds = [
+    seconds = sum(
         read_json(training.fold(f.index).done)["train_seconds"] for f in training.split.folds
-    ]
-    keep_record(folder, trained["run"], sum(seconds), started)
+    )
+    return {**trained, **finish_cascade(folder, (seconds, started), progress, beside)}
+
+
+def finish_cascade(
+    folder: RunFolder,
+    took: tuple[float, datetime],
+    progress: Progress,
+    beside: Beside | None = None,
+) -> dict[str, str]:
+    """Figures, record, what is to lie beside them, report and manifest of a run whose scans are
+    stored; where report and figures lie. took: seconds of training, and when this attempt began."""
+    evaluate_scans(folder.path, progress)
+    keep_record(folder, folder.path.name, *took)
     if beside is not None:
         beside(folder)
     report = write_report(folder.path, None, progress)
     write_manifest(folder.path)
-    return {**trained, "report": str(report), "metrics": str(folder.metrics)}
+    return {"report": str(report), "metrics": str(folder.metrics)}

@@ -31,6 +31,7 @@ from renalkit.systems.ct_cascade import (
     index_box,
     joined,
     lesion_cube,
+    lesion_image,
     named,
     part_box,
     search_boxes,
@@ -41,7 +42,7 @@ from renalkit.transforms.volumes import cut, nearest, resampled, working_grid
 
 Floats = npt.NDArray[np.float32]
 Classify = Callable[[Floats], npt.NDArray[Any]]
-"""Cubes (b,1,s,s,s) -> logits (b,c)."""
+"""Cubes (b,c,s,s,s) -> logits (b,k)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +259,7 @@ class _Canvas:
             inside = instances[part] == number
             scores = None
             if name is not None:
-                scores = lesion_scores(volume, part, name, params.lesion)
+                scores = lesion_scores(volume, part, inside, name, params.lesion)
             some = int((self.any[part] & inside).sum())
             agreed = int((self.every[part] & inside).sum()) / some if some else 0.0
             confidence = float(self.mass[part][inside].astype(np.float64).mean())
@@ -281,9 +282,15 @@ class _Canvas:
 
 
 def lesion_scores(
-    volume: Volume, part: tuple[slice, ...], name: Classify, params: LesionParams
+    volume: Volume,
+    part: tuple[slice, ...],
+    inside: npt.NDArray[np.bool_],
+    name: Classify,
+    params: LesionParams,
 ) -> tuple[float, ...]:
-    """Probability of each class for the mass in a part of the scan's array."""
-    cube = windowed(on_grid(volume, lesion_cube(part_box(volume.grid, part), params)))
-    logits = np.asarray(name(cube[None, None])[0], np.float64)
+    """Probability of each class for the mass whose voxels in a part of the scan's array are
+    `inside`."""
+    cube = lesion_cube(part_box(volume.grid, part), params)
+    mask = np.stack(list(nearest(inside, cut(volume.grid, (part[0], part[1], part[2])), cube)))
+    logits = np.asarray(name(lesion_image(on_grid(volume, cube), mask, params))[0], np.float64)
     return tuple(float(p) for p in special.softmax(logits))

@@ -25,7 +25,7 @@ from renalkit.domain.prediction import SystemRef
 from renalkit.domain.sample import SampleKey
 from renalkit.domain.scan import BoxMm
 from renalkit.domain.splits import Fold, Split
-from renalkit.domain.volume import TUMOUR, Volume, VolumeGrid
+from renalkit.domain.volume import KIDNEY, TUMOUR, Volume, VolumeGrid
 from renalkit.errors import InputRefused, Locked, Reason
 from renalkit.learn.outputs import Net
 from renalkit.learn.patches import CropPlan, HeldVolume, LesionCrops, Patches, PatchPlan
@@ -359,6 +359,7 @@ class _Fold:
             size=(params.side, params.side, params.side),
             batch=experiment.batch.lesion,
             seed=options.seed,
+            mask_input=params.mask_input,
             ranges=experiment.augment,
         )
         crops, labels = self._cubes(self._part("train"), _AROUND)
@@ -398,7 +399,7 @@ class _Fold:
                     continue
                 cube = lesion_cube(part_box(truth.volume.grid, parts[number - 1]), params, around)
                 name = f"{key.text}.{number}"
-                crops.append(_held(name, on_grid(truth.volume, cube), truth, cube))
+                crops.append(_held(name, on_grid(truth.volume, cube), _alone(truth, number), cube))
                 labels.append(place[label])
         return crops, labels
 
@@ -487,6 +488,12 @@ _AROUND = 1.5
 def _held(name: str, hu: npt.NDArray[np.int16], truth: ScanTruth, grid: VolumeGrid) -> HeldVolume:
     labels = np.stack(list(nearest(truth.labels, truth.volume.grid, grid)))
     return HeldVolume(name, hu, labels, grid.spacing_mm)
+
+
+def _alone(truth: ScanTruth, number: int) -> ScanTruth:
+    """The same with one mass; the others are kidney."""
+    others = (truth.instances > 0) & (truth.instances != number)
+    return replace(truth, labels=np.where(others, np.uint8(KIDNEY), truth.labels))
 
 
 def _shifted(box: BoxMm, rng: np.random.Generator, most_mm: float) -> BoxMm:

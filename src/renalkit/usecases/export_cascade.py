@@ -68,8 +68,16 @@ from renalkit.store.files import (
 from renalkit.store.runs import package_versions, write_manifest
 from renalkit.store.scans import SCANS, load_scan, saved_scans
 from renalkit.store.splits import load_split
-from renalkit.systems.ct_cascade import CascadeParams, box_of, lesion_cube, part_box, windowed
-from renalkit.transforms.volumes import upright_grid
+from renalkit.systems.ct_cascade import (
+    CascadeParams,
+    box_of,
+    lesion_cube,
+    lesion_image,
+    lesion_inputs,
+    part_box,
+    windowed,
+)
+from renalkit.transforms.volumes import nearest, upright_grid
 from renalkit.usecases.cascade_model import (
     TrainedCascade,
     cohort_of,
@@ -202,10 +210,11 @@ def made_up(params: CascadeParams) -> dict[str, Floats]:
     first = (np.asarray(around[0]) + np.asarray(around[1]) - extent) / 2
     patch = upright_grid(mass.spacing_mm, box_of(first, first + extent))
     cube = lesion_cube(around, params.lesion)
-    seen = {"mass": on_grid(volume, patch), "lesion": on_grid(volume, cube)}
+    inside = np.stack(list(nearest(scan.instances == tumour, scan.grid, cube)))
     return {
         "kidney": _enough(kidney_image(coarse(volume, params.kidney)[0], params.kidney), params),
-        **{stage: windowed(hu)[None, None] for stage, hu in seen.items()},
+        "mass": windowed(on_grid(volume, patch))[None, None],
+        "lesion": lesion_image(on_grid(volume, cube), inside, params.lesion),
     }
 
 
@@ -222,8 +231,10 @@ def shape_of(stage: str, params: CascadeParams) -> VolumeShape:
     if stage == "kidney":
         deep = 2 ** (len(params.kidney.channels) - 1)
         return VolumeShape(1, (4 * deep,) * 3, (deep,) * 3)
+    if stage == "mass":
+        return VolumeShape(1, params.mass.patch)
     side = params.lesion.side
-    return VolumeShape(1, params.mass.patch if stage == "mass" else (side, side, side))
+    return VolumeShape(lesion_inputs(params.lesion), (side, side, side))
 
 
 # ---- the package -------------------------------------------------------------------------------

@@ -162,8 +162,9 @@ def test_the_seed_decides_and_nothing_else_does(tmp_path):
         (mask_task, {}),
         (mask_task, {"optimizer": "sgd", "schedule": "poly", "channels_last": False}),
         (crop_task, {"validate_steps": 0, "schedule": "constant", "clip_norm": 0.0}),
+        (mask_task, {"precision": "bf16"}),
     ],
-    ids=["adamw", "sgd", "crops"],
+    ids=["adamw", "sgd", "crops", "bf16"],
 )
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, task, changes):
     options = replace(OPTIONS, **changes)
@@ -237,6 +238,30 @@ def test_it_learns_to_name(tmp_path):
     options = replace(OPTIONS, steps=40, lr=3e-3, log_steps=10)
     history = trained(tmp_path, crop_task(), options)
     assert history.rows[-1].loss < 0.5 * history.rows[0].loss
+
+
+def test_bfloat16_learns_alike_and_is_written_down(tmp_path, monkeypatch):
+    options = replace(OPTIONS, precision="bf16")
+    plain, short = trained(tmp_path / "32"), trained(tmp_path / "bf16", options=options)
+    assert (plain.precision, short.precision) == ("32", "bf16")
+    assert short.weights_sha256 != plain.weights_sha256
+    assert [r.loss for r in short.rows] == pytest.approx([r.loss for r in plain.rows], rel=0.02)
+    assert json.loads((tmp_path / "bf16" / "history.json").read_text())["precision"] == "bf16"
+    assert {v.dtype for v in load_volume_net(
+        lambda: VolumeUNet(UNET), tmp_path / "bf16" / "weights.safetensors"
+    ).parameters()} == {torch.float32}  # fmt: skip
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_auto_takes_bfloat16_where_the_processor_has_it(tmp_path, monkeypatch, able):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": able})
+    options = replace(OPTIONS, precision="auto")
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path, options=options, progress=StopAfter(3))
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": True})
+    found = trained(tmp_path, options=options)
+    assert found.precision == "bf16"
+    assert found.notes == (() if able else ("resumed with precision bf16 after 32",))
 
 
 def test_the_largest_figure_is_kept_the_earliest_of_equals_and_nan_never(tmp_path):

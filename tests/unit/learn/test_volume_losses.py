@@ -43,6 +43,17 @@ def test_one_volume_and_channel_equal_the_losses_of_pictures():
     torch.testing.assert_close(volume_bce(logits, mask, known), bce_loss(*as_picture))
 
 
+def test_each_volume_of_a_batch_weighs_alike_whatever_the_size_of_its_mass():
+    logits, labels = drawn(b=3)
+    labels[1] = 0
+    labels[1, 0, 0, 0] = 2
+    labels[2] = 0
+    mask, known = channel_masks(labels, (MASS,))
+    logits = logits[:, :1]
+    each = [volume_dice(logits[i : i + 1], mask[i : i + 1], known[i : i + 1]) for i in range(2)]
+    torch.testing.assert_close(volume_dice(logits, mask, known), sum(each) / 2)
+
+
 def test_the_truth_costs_nothing_and_its_opposite_everything():
     _, labels = drawn()
     mask, _ = channel_masks(labels, PLAN.channels)

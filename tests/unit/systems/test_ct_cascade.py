@@ -23,6 +23,8 @@ from renalkit.systems.ct_cascade import (
     index_box,
     joined,
     lesion_cube,
+    lesion_image,
+    lesion_inputs,
     named,
     search_boxes,
     windowed,
@@ -121,6 +123,19 @@ def test_the_cube_lies_about_the_mass(around: float) -> None:
         assert cube.spacing_mm == pytest.approx((edge / 20,) * 3)
         middle = (np.asarray(box[0]) + box[1]) / 2
         np.testing.assert_allclose(cube.corners_mm.mean(axis=0), middle, atol=1e-9)
+
+
+@pytest.mark.parametrize("mask_input", [True, False])
+def test_stage_3_is_given_hu_and_which_voxels_are_the_mass(mask_input: bool) -> None:
+    params = LesionParams(side=16, depth=10, width=0.0625, mask_input=mask_input)
+    hu = np.arange(16**3, dtype=np.int16).reshape(16, 16, 16) - 1000
+    inside = hu > 0
+    image = lesion_image(hu, inside, params)
+    assert image.dtype == np.float32
+    np.testing.assert_array_equal(image[0, 0], windowed(hu))
+    assert image.shape[1] == lesion_inputs(params) == build_lesion(params, 3).plan.n_inputs
+    if mask_input:
+        np.testing.assert_array_equal(image[0, 1], inside)
 
 
 def test_networks_have_the_sizes_the_card_states() -> None:

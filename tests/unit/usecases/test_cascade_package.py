@@ -216,7 +216,8 @@ def test_the_scan_of_the_golden_pair_is_the_same_for_everyone() -> None:
     one, other = made_up(params), made_up(params)
     assert all(np.array_equal(one[stage], other[stage]) for stage in one)
     assert one["mass"].shape == (1, 1, 16, 24, 24)
-    assert one["lesion"].shape == (1, 1, 16, 16, 16)
+    assert one["lesion"].shape == (1, 2, 16, 16, 16)
+    assert set(np.unique(one["lesion"][0, 1])) == {0, 1}
     assert all(np.ptp(image) > 0.5 for image in one.values())
 
 

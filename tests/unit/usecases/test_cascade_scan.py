@@ -13,6 +13,7 @@ from renalkit.domain.prediction import SystemRef
 from renalkit.domain.sample import SampleKey
 from renalkit.domain.scan import FoundScan
 from renalkit.domain.volume import CYST, KIDNEY, TUMOUR, Volume, VolumeGrid, affine_of
+from renalkit.runtime.parity import mask_dice
 from renalkit.systems.ct_cascade import CascadeParams, windowed
 from renalkit.usecases.cascade_scan import Spoken, Stages, find_masses
 
@@ -157,6 +158,20 @@ def test_members_that_differ_agree_on_nothing_and_halve_the_probability() -> Non
     assert all(v.agreement == 0 for v in found.lesions)
     sure = find_masses(volume, SEEING, PARAMS, SPOKEN)
     assert all(v.agreement > 0.99 and v.confidence > 0.7 for v in sure.lesions)
+
+
+def test_classes_are_told_from_hu_and_the_mass_they_are_of() -> None:
+    volume, _ = scan(GRIDS["plain"])
+    seen: list[np.ndarray] = []
+
+    def look(image):
+        seen.append(image)
+        return name(image)
+
+    find_masses(volume, replace(SEEING, name=look), PARAMS, SPOKEN)
+    for image, (_, _, hu) in zip(seen, sorted(MASSES, key=lambda m: -m[1]), strict=True):
+        value, inside = image[0]
+        assert mask_dice(inside > 0, value > between(KIDNEY_HU, hu)) > 0.9
 
 
 def test_without_a_kidney_nothing_is_searched() -> None:
