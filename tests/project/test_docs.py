@@ -20,7 +20,7 @@ from renalkit.errors import Reason
 from renalkit.readers.annotation_files import read_box_table, read_labelme
 from renalkit.readers.sampling import read_keep_list
 from renalkit.readers.tables import parse_table
-from renalkit.usecases.cascade_experiment import CascadeExperiment, is_cascade
+from renalkit.usecases.cascade_experiment import CascadeExperiment, is_cascade, read_cascade
 from renalkit.usecases.ceus_settings import ceus_settings
 from renalkit.usecases.compare import PRESETS
 from renalkit.usecases.experiment import Experiment, jobs_of
@@ -246,8 +246,13 @@ def test_experiments_in_the_documentation_are_valid(tmp_path: Path) -> None:
 def test_stored_experiments_are_valid() -> None:
     files = [*ROOT.glob("examples/*.toml"), *ROOT.glob("results/*/experiment.toml")]
     assert files
+    cascades = [path for path in files if is_cascade(tomllib.loads(text_of(path)))]
+    assert cascades
     for path in files:
-        assert jobs_of(parse_settings(Experiment, tomllib.loads(text_of(path))))
+        if path in cascades:
+            assert read_cascade(path).train.mass.steps
+        else:
+            assert jobs_of(parse_settings(Experiment, tomllib.loads(text_of(path))))
     analyses = [*ROOT.glob("examples/analysis/*.toml")]
     assert analyses
     for path in analyses:
