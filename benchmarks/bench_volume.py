@@ -39,6 +39,7 @@ from renalkit.domain.prediction import SystemRef
 from renalkit.domain.sample import SampleKey
 from renalkit.domain.scan import FoundScan
 from renalkit.domain.volume import KIDNEY, TUMOUR, Phase, Volume, VolumeGrid, affine_of
+from renalkit.metrics.volume_lesions import connected_instances
 from renalkit.phantom.ct.anatomy import CtPlan, draw_case
 from renalkit.phantom.ct.volume import render
 from renalkit.runtime.abilities import Precision, this_processor
@@ -307,7 +308,14 @@ def peer(given: Mapping[str, Any]) -> dict[str, Any]:
             into[inside] = value
 
     boxes = [None] if given["boxes"] is None else json.loads(Path(given["boxes"]).read_text())
-    took = book.timed(lambda: [look(box) for box in boxes])
+
+    def all_of_it() -> None:
+        for box in boxes:
+            look(box)
+        instances, _ = connected_instances(labels, task.volume.grid.voxel_mm3)
+        labels[(labels == TUMOUR) & (instances == 0)] = KIDNEY
+
+    took = book.timed(all_of_it)
     np.save(task.place / given["out"], labels)
     return plain(took, opened)
 
