@@ -240,7 +240,7 @@ def test_it_learns_to_name(tmp_path):
     assert history.rows[-1].loss < 0.5 * history.rows[0].loss
 
 
-def test_bfloat16_learns_alike_and_is_written_down(tmp_path, monkeypatch):
+def test_bfloat16_learns_alike_and_is_written_down(tmp_path):
     options = replace(OPTIONS, precision="bf16")
     plain, short = trained(tmp_path / "32"), trained(tmp_path / "bf16", options=options)
     assert (plain.precision, short.precision) == ("32", "bf16")
