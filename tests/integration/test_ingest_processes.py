@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -94,14 +95,19 @@ def test_a_disk_that_refuses_one_process_ends_the_import_with_its_reason(
     assert take(source, output, key, 1).refused == 1
 
 
+def begin(source: Path, output: Path, key: Path) -> subprocess.Popen[str]:
+    """The import by two processes."""
+    words = ["ingest", str(source), "-o", str(output), "--key-file", str(key), "--keep-pixels"]
+    return start([*words, "--workers", "2"])
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_X01_stopped_while_processes_read_it_goes_on(
     source: Path, key: Path, alone: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
     output = tmp_path / "cohort"
     staged = tmp_path / "cohort.keys" / "staged"
-    words = ["ingest", str(source), "-o", str(output), "--key-file", str(key), "--keep-pixels"]
-    process = start([*words, "--workers", "2"])
+    process = begin(source, output, key)
     until(lambda: any(staged.glob("[!.]*.json")), process)
     assert len(workers(process.pid)) == 2, "it was over before it was stopped"
     os.kill(process.pid, how)
@@ -120,8 +126,7 @@ def test_a_process_that_is_killed_is_said_and_the_import_goes_on_later(
     source: Path, key: Path, alone: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "cohort"
-    words = ["ingest", str(source), "-o", str(output), "--key-file", str(key), "--keep-pixels"]
-    process = start([*words, "--workers", "2"])
+    process = begin(source, output, key)
     until(lambda: any((tmp_path / "cohort.keys" / "staged").glob("[!.]*.json")), process)
     os.kill(workers(process.pid)[0], signal.SIGKILL)
     _, said = process.communicate(timeout=LIMIT_S)

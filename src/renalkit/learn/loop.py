@@ -611,7 +611,7 @@ class _Training:
         self.epoch, self.step = int(values["epoch"]), int(values["step"])
         self.rows = [EpochRow.from_dict(row) for row in values["rows"]]
         self.seconds_before = float(values["seconds"])
-        self.notes = [*values["notes"], *found.notes, *moved(values, self.fabric.device)]
+        self.notes = [*values["notes"], *found.notes, *moved(values, here(self.fabric.device))]
 
 
 def _generator_name(rank: int, kind: str) -> str:

@@ -68,21 +68,26 @@ def remove_state(folder: Path) -> None:
     shutil.rmtree(folder / STATE, ignore_errors=True)
 
 
-def here(device: torch.device) -> dict[str, Any]:
-    """What the last digits of a training depend on beside its settings."""
-    return {
+def here(device: torch.device, precision: str = "") -> dict[str, Any]:
+    """What a training depends on beside its settings: its last digits on all but the precision,
+    given where the settings leave it to the machine."""
+    found = {
         "threads": torch.get_num_threads(),
         "device": device.type,
         "torch": torch.__version__,
     }
+    return found | ({"precision": precision} if precision else {})
 
 
-def moved(before: Mapping[str, Any], device: torch.device) -> list[str]:
-    """Words on what is different from where a training began; they are logged too."""
+def moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Words on what is different from where a training began; they are logged too. Both: as `here`
+    gave them."""
     notes: list[str] = []
-    for name, value in here(device).items():
+    for name, value in now.items():
         if before[name] != value:
-            words = f"resumed with {name} {value} after {before[name]}: last digits may differ"
+            words = f"resumed with {name} {value} after {before[name]}"
+            if name != "precision":
+                words += ": last digits may differ"
             notes.append(words)
             log.warning("%s", words)
     return notes

@@ -368,8 +368,7 @@ class _Training:
                 "rows": [row.as_dict() for row in self.rows],
                 "best_step": self.rows[best_volume_row(self.rows, self.task.monitor)].step,
                 "weights_sha256": sha256,
-                **here(self.device),
-                "precision": self.precision,
+                **here(self.device, self.precision),
                 "notes": self.notes,
             },
         )
@@ -391,8 +390,7 @@ class _Training:
             "losses": self.losses,
             "rows": [row.as_dict() for row in self.rows],
             "seconds": time.monotonic() - self.started_s,
-            **here(self.device),
-            "precision": self.precision,
+            **here(self.device, self.precision),
             "notes": self.notes,
         }
         self.number += 1
@@ -418,10 +416,8 @@ class _Training:
         self.losses = [float(value) for value in values["losses"]]
         self.rows = [VolumeRow.from_dict(row) for row in values["rows"]]
         self.seconds_before = float(values["seconds"])
-        self.notes = [*values["notes"], *found.notes, *moved(values, self.device)]
-        if values["precision"] != self.precision:
-            before = values["precision"]
-            self.notes.append(f"resumed with precision {self.precision} after {before}")
+        now = here(self.device, self.precision)
+        self.notes = [*values["notes"], *found.notes, *moved(values, now)]
 
 
 def _optimizer(net: Net, options: VolumeOptions) -> torch.optim.Optimizer:
