@@ -39,7 +39,7 @@ from renalkit.domain.prediction import SystemRef
 from renalkit.domain.sample import SampleKey
 from renalkit.domain.scan import FoundScan
 from renalkit.domain.volume import KIDNEY, TUMOUR, Phase, Volume, VolumeGrid, affine_of
-from renalkit.metrics.volume_lesions import connected_instances
+from renalkit.metrics.volume_lesions import connected_instances, numbered_only
 from renalkit.phantom.ct.anatomy import CtPlan, draw_case
 from renalkit.phantom.ct.volume import render
 from renalkit.runtime.abilities import Precision, this_processor
@@ -291,17 +291,19 @@ def peer(given: Mapping[str, Any]) -> dict[str, Any]:
 
     def look(box: Any) -> None:
         grid = working_grid(task.volume.grid, mass.spacing_mm, box)
-        image = torch.from_numpy(windowed(on_grid(task.volume, grid)))[None, None]
-        with torch.inference_mode():
-            mean = torch.zeros(2, *grid.shape)
-            for net in nets:
-                mean += window(image, lambda x, net=net: net(x).mask_logits[-1].sigmoid())[0]
-            mean /= len(nets)
+        mean = np.zeros((2, *grid.shape), np.float32)
+        for number, net in enumerate(nets):
+            own = working_grid(task.volume.grid, mass.spacing_of(number), box)
+            image = torch.from_numpy(windowed(on_grid(task.volume, own)))[None, None]
+            with torch.inference_mode():
+                said = window(image, lambda x, net=net: net(x).mask_logits[-1].sigmoid())[0]
+            for total, one in zip(mean, said.numpy(), strict=True):
+                total += np.stack(list(resampled(one, own, grid))) / len(nets)
         part = (slice(None),) * 3 if box is None else index_box(task.volume.grid, box)
         here = cut(task.volume.grid, index_box(task.volume.grid, box)) if box else task.volume.grid
         into = labels[part]
         for value, probability in ((1, mean[0]), (TUMOUR, mean[1])):
-            slices = resampled(probability.numpy(), grid, here)
+            slices = resampled(probability, grid, here)
             inside = np.stack([plane >= HALF for plane in slices])
             if value == TUMOUR:
                 inside = kept(inside, least=np.pi / 6 * mass.least_mm**3 / here.voxel_mm3)
@@ -313,7 +315,7 @@ def peer(given: Mapping[str, Any]) -> dict[str, Any]:
         for box in boxes:
             look(box)
         instances, _ = connected_instances(labels, task.volume.grid.voxel_mm3)
-        labels[(labels == TUMOUR) & (instances == 0)] = KIDNEY
+        labels[:] = numbered_only(labels, instances)
 
     took = book.timed(all_of_it)
     np.save(task.place / given["out"], labels)
@@ -389,15 +391,20 @@ def bench(found: book.Book) -> None:
 def facts(found: book.Book, task: Task, boxes: list[Any]) -> None:
     mass, grid = task.params.mass, task.volume.grid
     sizes = tuple((n,) for n in mass.patch)
-    grids = [working_grid(grid, mass.spacing_mm, box) for box in boxes]
-    all_of_it = working_grid(grid, mass.spacing_mm)
-    share = sum(np.prod(g.shape) for g in grids) / np.prod(all_of_it.shape)
-    found.fact("boxes, share of the scan", float(share))
+    outer = grid.corners_mm
+    share = sum(np.prod(np.subtract(high, low)) for low, high in boxes)
+    found.fact("boxes, share of the scan", float(share / np.prod(np.ptp(outer, axis=0))))
     tiles = {
-        "boxes": sum(plan_tiles(g.shape, sizes, mass.overlap).count for g in grids),
-        "whole scan": plan_tiles(all_of_it.shape, sizes, mass.overlap).count,
+        f"mass-{member}, {where}": sum(
+            plan_tiles(
+                working_grid(grid, mass.spacing_of(member), box).shape, sizes, mass.overlap
+            ).count
+            for box in given
+        )
+        for where, given in (("boxes", boxes), ("whole scan", [None]))
+        for member in range(mass.members)
     }
-    found.fact("tiles per network", tiles)
+    found.fact("tiles", tiles)
     found.fact(
         "coarse voxels", " x ".join(map(str, coarse(task.volume, task.params.kidney)[0].shape))
     )

@@ -20,7 +20,7 @@ from scipy import ndimage, spatial
 
 from renalkit.domain.image import PixelStack
 from renalkit.domain.study import Side
-from renalkit.domain.volume import CYST, TUMOUR, Phase, VolumeGrid
+from renalkit.domain.volume import CYST, KIDNEY, TUMOUR, Phase, VolumeGrid
 from renalkit.errors import InputRefused, Reason
 from renalkit.metrics.kidney_anatomy import (
     LATTICE_MM,
@@ -146,6 +146,13 @@ def connected_instances(labels: npt.NDArray[np.uint8], voxel_mm3: float) -> tupl
             numbers[part] = number
         into += numbers[parts]
     return out, crumbs
+
+
+def numbered_only(
+    labels: npt.NDArray[np.uint8], instances: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.uint8]:
+    """Labels in which parts that the numbering left out, too small or too many, are kidney."""
+    return np.where((labels >= TUMOUR) & (instances == 0), np.uint8(KIDNEY), labels)
 
 
 def axial_diameter_mm(mask: Bools, grid: VolumeGrid) -> float:

@@ -54,6 +54,11 @@ class MassParams(Params):
     spacing_mm: tuple[Spacing, Spacing, Spacing] = Field(
         default=(1.5, 1.0, 1.0), description="z, y, x"
     )
+    coarse_mm: tuple[Spacing, Spacing, Spacing] | None = Field(
+        default=None,
+        description="z, y, x; every second network works on such voxels: its patch holds more of "
+        "a large mass",
+    )
     patch: tuple[int, int, int] = Field(default=(96, 96, 96), description="voxels, z, y, x")
     channels: Channels = Field(
         default=(32, 64, 128, 256, 320), description="per level of the 3-D U-Net"
@@ -82,6 +87,22 @@ class MassParams(Params):
         description="a box is widened by so much where kidney or mass reaches its face; 0: never",
     )
     widen_turns: int = Field(default=4, ge=1, le=10, description="how often at most")
+
+    def spacing_of(self, member: int) -> tuple[Spacing, Spacing, Spacing]:
+        """Voxels of one of the networks in mm, z, y, x; those of several folds follow each other.
+
+        >>> two = MassParams(coarse_mm=(4, 3, 3), members=3)
+        >>> [two.spacing_of(n)[0] for n in range(6)]
+        [1.5, 4.0, 1.5, 1.5, 4.0, 1.5]
+        """
+        coarse = self.coarse_mm is not None and member % self.members % 2 == 1
+        return self.coarse_mm if coarse and self.coarse_mm is not None else self.spacing_mm
+
+    @model_validator(mode="after")
+    def _somebody_is_coarse(self) -> MassParams:
+        if self.coarse_mm is not None and self.members < 2:
+            raise ValueError("coarse_mm: expected at least 2 members, one of them coarse")
+        return self
 
     @model_validator(mode="after")
     def _a_patch_can_be_halved(self) -> MassParams:
@@ -177,8 +198,9 @@ CARD = Card(
         OpenChoice(
             "ensemble",
             "members and rule of combination not given",
-            "five networks from different seeds, mean probability",
-            "mass.members",
+            "five networks from different seeds, mean probability; every second one may work on "
+            "larger voxels",
+            "mass.members, mass.coarse_mm",
         ),
         OpenChoice(
             "losses",

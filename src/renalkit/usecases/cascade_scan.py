@@ -17,8 +17,8 @@ from scipy import ndimage, special
 from renalkit.domain.prediction import SystemRef
 from renalkit.domain.sample import SampleKey
 from renalkit.domain.scan import BoxMm, FoundLesion, FoundScan, LabelArray
-from renalkit.domain.volume import AIR_HU, KIDNEY, TUMOUR, Volume, VolumeGrid
-from renalkit.metrics.volume_lesions import connected_instances
+from renalkit.domain.volume import AIR_HU, Volume, VolumeGrid
+from renalkit.metrics.volume_lesions import connected_instances, numbered_only
 from renalkit.runtime.sliding import Score, SlideOptions, plan_tiles, slide, whole
 from renalkit.systems.ct_cascade import (
     HALF,
@@ -176,9 +176,23 @@ class InBox:
 
     @classmethod
     def of(cls, volume: Volume, box: BoxMm, members: Sequence[Score], params: MassParams) -> InBox:
-        """Stage 2 in one box of a scan."""
+        """Stage 2 in one box of a scan; what coarse members say is brought to the finer grid."""
         work = working_grid(volume.grid, params.spacing_mm, box)
-        return cls(work, *mass_probability(on_grid(volume, work), members, params), len(members))
+        mean = np.zeros((2, *work.shape), np.float32)
+        votes = np.zeros(work.shape, np.uint8)
+        alike: dict[tuple[float, float, float], list[Score]] = {}
+        for number, member in enumerate(members):
+            alike.setdefault(params.spacing_of(number), []).append(member)
+        for spacing, some in alike.items():
+            grid = working_grid(volume.grid, spacing, box)
+            theirs, said = mass_probability(on_grid(volume, grid), some, params)
+            share = np.float32(len(some) / len(members))
+            for channel, probability in zip(mean, theirs, strict=True):
+                for plane, values in zip(channel, resampled(probability, grid, work), strict=True):
+                    plane += share * values
+            for plane, count in zip(votes, nearest(said, grid, work), strict=True):
+                plane += count
+        return cls(work, mean, votes, len(members))
 
 
 def searched(
@@ -252,8 +266,7 @@ class _Canvas:
     ) -> FoundScan:
         """Masses numbered, the largest first, each with its scores."""
         instances, _ = connected_instances(self.labels, self.grid.voxel_mm3)
-        # Parts the numbering leaves out, too small or too many, are masses no longer.
-        labels = np.where((self.labels == TUMOUR) & (instances == 0), KIDNEY, self.labels)
+        labels = numbered_only(self.labels, instances)
         lesions: list[FoundLesion] = []
         for number, part in enumerate(ndimage.find_objects(instances), start=1):
             inside = instances[part] == number
@@ -272,7 +285,7 @@ class _Canvas:
         return FoundScan(
             key=spoken.key,
             grid=self.grid,
-            labels=named(labels.astype(np.uint8), instances, classes, params.lesion),
+            labels=named(labels, instances, classes, params.lesion),
             instances=instances,
             lesions=tuple(lesions),
             system=spoken.system,

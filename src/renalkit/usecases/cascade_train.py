@@ -148,6 +148,9 @@ class _Fold:
     progress: Progress
     words: str
     seconds: dict[str, float] = field(default_factory=dict[str, float])
+    crops: dict[tuple[float, float, float], dict[SampleKey, tuple[HeldVolume, ...]]] = field(
+        default_factory=dict[tuple[float, float, float], dict[SampleKey, tuple[HeldVolume, ...]]]
+    )
 
     @property
     def params(self) -> CascadeParams:
@@ -305,7 +308,7 @@ class _Fold:
             kidney_share=experiment.patches.kidney_share,
             ranges=experiment.augment,
         )
-        held = self._crops
+        held = self._crops(params.spacing_of(member))
 
         def validate(net: Net) -> dict[str, float]:
             score = volume_scorer(net)
@@ -329,10 +332,13 @@ class _Fold:
         )
         return self._trained(name, task, options)
 
-    @cached_property
-    def _crops(self) -> dict[SampleKey, tuple[HeldVolume, ...]]:
-        """The boxes of training and validation scans as stage 2 sees them, widened once on every
-        side, so that it learns what lies around kidneys."""
+    def _crops(
+        self, spacing_mm: tuple[float, float, float]
+    ) -> dict[SampleKey, tuple[HeldVolume, ...]]:
+        """The boxes of training and validation scans as a member of stage 2 sees them, widened once
+        on every side, so that it learns what lies around kidneys."""
+        if spacing_mm in self.crops:
+            return self.crops[spacing_mm]
         boxes = self._boxes
         widen_mm = self.params.mass.widen_mm
         self.progress.stage(f"{self.words}: boxes for stage 2", len(boxes))
@@ -341,12 +347,13 @@ class _Fold:
             truth = self._truth(key)
             scan = truth.volume.grid
             wide = joined([around(b, scan, widen_mm) for b in of]) if widen_mm else of
-            grids = [working_grid(scan, self.params.mass.spacing_mm, b) for b in wide]
+            grids = [working_grid(scan, spacing_mm, b) for b in wide]
             found[key] = tuple(
                 _held(f"{key.text}.{n}", on_grid(truth.volume, grid), truth, grid)
                 for n, grid in enumerate(grids)
             )
             self.progress.advance()
+        self.crops[spacing_mm] = found
         return found
 
     # ---- stage 3
@@ -399,7 +406,7 @@ class _Fold:
                     continue
                 cube = lesion_cube(part_box(truth.volume.grid, parts[number - 1]), params, around)
                 name = f"{key.text}.{number}"
-                crops.append(_held(name, on_grid(truth.volume, cube), _alone(truth, number), cube))
+                crops.append(_held(name, on_grid(truth.volume, cube), truth, cube, number))
                 labels.append(place[label])
         return crops, labels
 
@@ -485,15 +492,15 @@ _AROUND = 1.5
 """How much wider cubes are held than shown, so that turning them brings no air into view."""
 
 
-def _held(name: str, hu: npt.NDArray[np.int16], truth: ScanTruth, grid: VolumeGrid) -> HeldVolume:
+def _held(
+    name: str, hu: npt.NDArray[np.int16], truth: ScanTruth, grid: VolumeGrid, alone: int = 0
+) -> HeldVolume:
+    """A part of a scan with its labels; alone: the one mass in it, the others are kidney."""
     labels = np.stack(list(nearest(truth.labels, truth.volume.grid, grid)))
+    if alone:
+        numbers = np.stack(list(nearest(truth.instances, truth.volume.grid, grid)))
+        labels[(numbers > 0) & (numbers != alone)] = KIDNEY
     return HeldVolume(name, hu, labels, grid.spacing_mm)
-
-
-def _alone(truth: ScanTruth, number: int) -> ScanTruth:
-    """The same with one mass; the others are kidney."""
-    others = (truth.instances > 0) & (truth.instances != number)
-    return replace(truth, labels=np.where(others, np.uint8(KIDNEY), truth.labels))
 
 
 def _shifted(box: BoxMm, rng: np.random.Generator, most_mm: float) -> BoxMm:

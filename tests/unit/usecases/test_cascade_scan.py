@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from scipy import ndimage
 
 from renalkit.domain.image import Mode, Source, pixel_sha256
@@ -158,6 +159,44 @@ def test_members_that_differ_agree_on_nothing_and_halve_the_probability() -> Non
     assert all(v.agreement == 0 for v in found.lesions)
     sure = find_masses(volume, SEEING, PARAMS, SPOKEN)
     assert all(v.agreement > 0.99 and v.confidence > 0.7 for v in sure.lesions)
+
+
+@pytest.mark.parametrize("case", ["plain", "tilted", "oblique"])
+def test_a_coarse_member_sees_larger_voxels_and_is_averaged_where_it_saw(case: str) -> None:
+    volume, numbers = scan(GRIDS[case])
+    params = with_mass(coarse_mm=(3.0, 2.5, 2.5), overlap=0.0)
+    tiles: dict[str, list[tuple[int, ...]]] = {"fine": [], "coarse": []}
+
+    def seen_by(who: str, network):
+        def score(image):
+            tiles[who].append(image.shape[2:])
+            return network(image)
+
+        return score
+
+    both = (seen_by("fine", mass), seen_by("coarse", mass))
+    found = find_masses(volume, replace(SEEING, mass=both), params, SPOKEN)
+    assert len(found.lesions) == 2
+    check(found, numbers, 0.15)
+    assert {*tiles["fine"], *tiles["coarse"]} == {(24, 32, 32)}
+    assert 0 < len(tiles["coarse"]) < len(tiles["fine"])
+    assert all(v.agreement > 0.6 and v.confidence > 0.7 for v in found.lesions)
+    half = find_masses(volume, replace(SEEING, mass=(nothing, mass)), params, SPOKEN)
+    assert all(0.3 < v.confidence <= 0.5 and v.agreement == 0 for v in half.lesions)
+
+
+def with_mass(**settings: object) -> CascadeParams:
+    return CascadeParams.model_validate(
+        PARAMS.model_dump() | {"mass": PARAMS.mass.model_dump() | settings}
+    )
+
+
+def test_every_second_member_of_each_fold_is_coarse() -> None:
+    two = with_mass(coarse_mm=(3.0, 2.5, 2.5)).mass
+    assert [two.spacing_of(n)[0] for n in range(4)] == [2.0, 3.0, 2.0, 3.0]
+    assert {PARAMS.mass.spacing_of(n)[0] for n in range(4)} == {2.0}
+    with pytest.raises(ValidationError, match="at least 2 members"):
+        with_mass(coarse_mm=(3.0, 2.5, 2.5), members=1)
 
 
 def test_classes_are_told_from_hu_and_the_mass_they_are_of() -> None:
