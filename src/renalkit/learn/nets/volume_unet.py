@@ -213,13 +213,15 @@ def _expect_little(heads: nn.Module) -> None:
 
 
 class _InstanceNorm(nn.InstanceNorm3d):
-    """Instance normalisation that makes a training step about a tenth shorter on a CPU: a group
-    of each channel alone is the same function by another kernel."""
+    """Instance normalisation by kernels that are faster on a CPU: a group of each channel alone is
+    the same function, and of one volume alone so is batch normalisation."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(b,n,Z,Y,X) -> (b,n,Z,Y,X)."""
         if not self.training:
             return super().forward(input)
+        if len(input) == 1:
+            return F.batch_norm(input, None, None, self.weight, self.bias, True, eps=self.eps)
         return F.group_norm(input, self.num_features, self.weight, self.bias, self.eps)
 
 

@@ -72,13 +72,23 @@ def test_kernels_norm_and_inputs_can_be_chosen(norm):
     assert made(plan)(torch.randn(2, 2, 3, 4, 6)).mask_logits[-1].shape == (2, 1, 3, 4, 6)
 
 
-def test_training_and_evaluation_normalise_alike():
+@pytest.mark.parametrize("volumes", [1, 2])
+def test_training_and_evaluation_normalise_alike(volumes):
     net = made()
-    image = torch.randn(2, 1, 8, 8, 8) * 3 + 1
+    image = torch.randn(volumes, 1, 8, 8, 8) * 3 + 1
     with torch.no_grad():
         torch.testing.assert_close(
             net(image).mask_logits[-1], net.eval()(image).mask_logits[-1], atol=2e-5, rtol=1e-4
         )
+
+
+def test_one_volume_alone_learns_as_it_would_beside_another():
+    alone, beside = made(), made()
+    image = torch.randn(1, 1, 8, 8, 8) * 3 + 1
+    for net, batch in ((alone, image), (beside, torch.cat([image, image]))):
+        sum((head * head).flatten(1).sum(1).mean() for head in net(batch).mask_logits).backward()
+    for (name, mine), theirs in zip(alone.named_parameters(), beside.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, atol=2e-4, rtol=1e-3, msg=name)
 
 
 def test_volumes_of_a_batch_do_not_see_one_another():
