@@ -183,9 +183,9 @@ CARD = Card(
         OpenChoice(
             "first stage",
             "'boundaries of the kidneys', how they bound the search is not said",
-            "the whole coarse scan at once; a box per kidney, masses included, and 15 mm around; "
-            "boxes that meet become one, and a box is widened where what is drawn in it reaches "
-            "its face. Without a kidney nothing is searched",
+            "the whole coarse scan at once; a box per kidney, masses included, and 15 mm around, "
+            "at least a patch; boxes that meet become one, and a box is widened where what is "
+            "drawn in it reaches its face. Without a kidney nothing is searched",
             "kidney.margin_mm, kidney.least_ml, kidney.most, mass.widen_mm, mass.widen_turns",
         ),
         OpenChoice(

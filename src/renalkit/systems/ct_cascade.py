@@ -141,6 +141,26 @@ def around(box: BoxMm, scan: VolumeGrid, margin_mm: float) -> BoxMm:
     return _within(np.asarray(box[0]) - margin_mm, np.asarray(box[1]) + margin_mm, scan)
 
 
+def at_least(
+    box: BoxMm,
+    patch: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float],
+    scan: VolumeGrid,
+) -> BoxMm:
+    """The box, or where it is shorter than a patch as much about it as a patch holds: a network is
+    shown what lies there, not air.
+
+    Moved where it would leave the scan, and cut where the scan is shorter.
+    """
+    low, high = (np.asarray(side, np.float64) for side in box)
+    missing = np.multiply(patch, spacing_mm)[::-1] - (high - low)
+    short = missing > 0
+    low, high = low - missing * short / 2, high + missing * short / 2
+    outer = scan.corners_mm
+    into = np.maximum(outer.min(axis=0) - low, 0) - np.maximum(high - outer.max(axis=0), 0)
+    return _within(low + into * short, high + into * short, scan)
+
+
 def _within(low: Floats, high: Floats, scan: VolumeGrid) -> BoxMm:
     outer = scan.corners_mm
     return box_of(np.maximum(low, outer.min(axis=0)), np.minimum(high, outer.max(axis=0)))
@@ -247,6 +267,7 @@ __all__ = [
     "LesionParams",
     "MassParams",
     "around",
+    "at_least",
     "box_of",
     "build_kidney",
     "build_lesion",

@@ -26,6 +26,7 @@ from renalkit.systems.ct_cascade import (
     KidneyParams,
     LesionParams,
     MassParams,
+    at_least,
     box_of,
     drawn,
     index_box,
@@ -184,7 +185,8 @@ class InBox:
         for number, member in enumerate(members):
             alike.setdefault(params.spacing_of(number), []).append(member)
         for spacing, some in alike.items():
-            grid = working_grid(volume.grid, spacing, box)
+            wide = at_least(box, params.patch, spacing, volume.grid)
+            grid = working_grid(volume.grid, spacing, wide)
             theirs, said = mass_probability(on_grid(volume, grid), some, params)
             share = np.float32(len(some) / len(members))
             for channel, probability in zip(mean, theirs, strict=True):
@@ -198,9 +200,11 @@ class InBox:
 def searched(
     volume: Volume, boxes: tuple[BoxMm, ...], members: Sequence[Score], params: MassParams
 ) -> dict[BoxMm, InBox]:
-    """Stage 2 in every box. Stage 1 cuts large masses off, so a box is widened where kidney or mass
-    reaches its face, until none does or `widen_turns` are over; boxes that then meet are joined."""
+    """Stage 2 in every box, which is at least a patch. Stage 1 cuts large masses off, so a box is
+    widened where kidney or mass reaches its face, until none does or `widen_turns` are over; boxes
+    that meet are joined."""
     found: dict[BoxMm, InBox] = {}
+    boxes = joined([at_least(b, params.patch, params.spacing_mm, volume.grid) for b in boxes])
     for turn in range(params.widen_turns + 1):
         found = {b: found.get(b) or InBox.of(volume, b, members, params) for b in boxes}
         if params.widen_mm == 0 or turn == params.widen_turns:

@@ -42,6 +42,7 @@ from renalkit.systems.ct_cascade import (
     HALF,
     CascadeParams,
     around,
+    at_least,
     build_kidney,
     build_lesion,
     build_mass,
@@ -336,17 +337,19 @@ class _Fold:
         self, spacing_mm: tuple[float, float, float]
     ) -> dict[SampleKey, tuple[HeldVolume, ...]]:
         """The boxes of training and validation scans as a member of stage 2 sees them, widened once
-        on every side, so that it learns what lies around kidneys."""
+        on every side and at least a patch, so that it learns what lies around kidneys."""
         if spacing_mm in self.crops:
             return self.crops[spacing_mm]
         boxes = self._boxes
-        widen_mm = self.params.mass.widen_mm
+        widen_mm, patch = self.params.mass.widen_mm, self.params.mass.patch
         self.progress.stage(f"{self.words}: boxes for stage 2", len(boxes))
         found: dict[SampleKey, tuple[HeldVolume, ...]] = {}
         for key, of in boxes.items():
             truth = self._truth(key)
             scan = truth.volume.grid
-            wide = joined([around(b, scan, widen_mm) for b in of]) if widen_mm else of
+            wide = joined(
+                [at_least(around(b, scan, widen_mm), patch, spacing_mm, scan) for b in of]
+            )
             grids = [working_grid(scan, spacing_mm, b) for b in wide]
             found[key] = tuple(
                 _held(f"{key.text}.{n}", on_grid(truth.volume, grid), truth, grid)

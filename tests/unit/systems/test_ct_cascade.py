@@ -16,6 +16,7 @@ from renalkit.systems.ct_cascade import (
     KidneyParams,
     LesionParams,
     MassParams,
+    at_least,
     build_kidney,
     build_lesion,
     build_mass,
@@ -29,7 +30,7 @@ from renalkit.systems.ct_cascade import (
     search_boxes,
     windowed,
 )
-from renalkit.transforms.volumes import upright_grid
+from renalkit.transforms.volumes import upright_grid, working_grid
 
 GRID = upright_grid((4.0, 4.0, 4.0), ((-100.0, -60.0, 0.0), (100.0, 60.0, 160.0)))
 BOX = st.tuples(*[st.tuples(st.integers(-20, 20), st.integers(1, 12))] * 3).map(
@@ -57,6 +58,19 @@ def test_a_box_around_each_kidney_none_around_specks() -> None:
     assert one == ((-100.0, -60.0, 0.0), (100.0, 60.0, 158.0))
     assert search_boxes(np.zeros(GRID.shape), GRID, GRID, params) == ()
     assert len(search_boxes(found, GRID, GRID, KidneyParams(most=1))) == 1
+
+
+def test_a_box_is_at_least_a_patch_and_stays_in_the_scan() -> None:
+    patch, spacing = (8, 5, 10), (5.0, 4.0, 2.0)  # 40, 20 and 20 mm along z, y and x
+    middle = ((-4.0, -3.0, 60.0), (4.0, 3.0, 64.0))
+    assert at_least(middle, patch, spacing, GRID) == ((-10.0, -10.0, 42.0), (10.0, 10.0, 82.0))
+    longer = ((-30.0, -3.0, 60.0), (4.0, 3.0, 164.0))
+    assert at_least(longer, patch, spacing, GRID) == ((-30.0, -10.0, 60.0), (4.0, 10.0, 160.0))
+    corner = ((-100.0, 55.0, 0.0), (-96.0, 60.0, 4.0))
+    assert at_least(corner, patch, spacing, GRID) == ((-100.0, 40.0, 0.0), (-80.0, 60.0, 40.0))
+    whole = ((-100.0, -60.0, 0.0), (100.0, 60.0, 160.0))
+    assert at_least(middle, (120, 120, 120), spacing, GRID) == whole
+    assert working_grid(GRID, spacing, at_least(middle, patch, spacing, GRID)).shape == patch
 
 
 @given(st.lists(BOX, max_size=6))

@@ -166,10 +166,12 @@ def test_a_coarse_member_sees_larger_voxels_and_is_averaged_where_it_saw(case: s
     volume, numbers = scan(GRIDS[case])
     params = with_mass(coarse_mm=(3.0, 2.5, 2.5), overlap=0.0)
     tiles: dict[str, list[tuple[int, ...]]] = {"fine": [], "coarse": []}
+    darkest: list[float] = []
 
     def seen_by(who: str, network):
         def score(image):
             tiles[who].append(image.shape[2:])
+            darkest.append(float(image.min()))
             return network(image)
 
         return score
@@ -180,6 +182,8 @@ def test_a_coarse_member_sees_larger_voxels_and_is_averaged_where_it_saw(case: s
     check(found, numbers, 0.15)
     assert {*tiles["fine"], *tiles["coarse"]} == {(24, 32, 32)}
     assert 0 < len(tiles["coarse"]) < len(tiles["fine"])
+    if case == "plain":
+        assert min(darkest) == pytest.approx(float(windowed(np.array([FAT_HU]))[0])), "no air"
     assert all(v.agreement > 0.6 and v.confidence > 0.7 for v in found.lesions)
     half = find_masses(volume, replace(SEEING, mass=(nothing, mass)), params, SPOKEN)
     assert all(0.3 < v.confidence <= 0.5 and v.agreement == 0 for v in half.lesions)
