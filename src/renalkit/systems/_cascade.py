@@ -95,8 +95,8 @@ class MassParams(Params):
         >>> [two.spacing_of(n)[0] for n in range(6)]
         [1.5, 4.0, 1.5, 1.5, 4.0, 1.5]
         """
-        coarse = self.coarse_mm is not None and member % self.members % 2 == 1
-        return self.coarse_mm if coarse and self.coarse_mm is not None else self.spacing_mm
+        fine = member % self.members % 2 == 0
+        return self.spacing_mm if fine or self.coarse_mm is None else self.coarse_mm
 
     @model_validator(mode="after")
     def _somebody_is_coarse(self) -> MassParams:

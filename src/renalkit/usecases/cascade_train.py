@@ -140,6 +140,11 @@ def train_cascade_fold(training: CascadeTraining, fold: Fold, progress: Progress
     return True
 
 
+SpacingMm = tuple[float, float, float]
+Crops = dict[SampleKey, tuple[HeldVolume, ...]]
+"""Boxes of each scan on voxels of one spacing."""
+
+
 @dataclass(frozen=True)
 class _Fold:
     """One fold while it is trained."""
@@ -149,9 +154,7 @@ class _Fold:
     progress: Progress
     words: str
     seconds: dict[str, float] = field(default_factory=dict[str, float])
-    crops: dict[tuple[float, float, float], dict[SampleKey, tuple[HeldVolume, ...]]] = field(
-        default_factory=dict[tuple[float, float, float], dict[SampleKey, tuple[HeldVolume, ...]]]
-    )
+    crops: dict[SpacingMm, Crops] = field(default_factory=dict[SpacingMm, Crops])
 
     @property
     def params(self) -> CascadeParams:
@@ -333,9 +336,7 @@ class _Fold:
         )
         return self._trained(name, task, options)
 
-    def _crops(
-        self, spacing_mm: tuple[float, float, float]
-    ) -> dict[SampleKey, tuple[HeldVolume, ...]]:
+    def _crops(self, spacing_mm: SpacingMm) -> Crops:
         """The boxes of training and validation scans as a member of stage 2 sees them, widened once
         on every side and at least a patch, so that it learns what lies around kidneys."""
         if spacing_mm in self.crops:
@@ -343,7 +344,7 @@ class _Fold:
         boxes = self._boxes
         widen_mm, patch = self.params.mass.widen_mm, self.params.mass.patch
         self.progress.stage(f"{self.words}: boxes for stage 2", len(boxes))
-        found: dict[SampleKey, tuple[HeldVolume, ...]] = {}
+        found: Crops = {}
         for key, of in boxes.items():
             truth = self._truth(key)
             scan = truth.volume.grid
