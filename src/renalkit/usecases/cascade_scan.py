@@ -212,7 +212,7 @@ def searched(
         wider = joined(
             [widened(b, f.inside, f.work, volume.grid, params.widen_mm) for b, f in found.items()]
         )
-        if wider == tuple(sorted(boxes)):
+        if wider == boxes:
             break
         boxes = wider
     return found
