@@ -10,8 +10,8 @@ picture); where it is as fine or finer, that is plain linear interpolation. Labe
 voxel. Outside the outer faces of the source the fill value stands.
 
 Slices of the target come one by one, and of a source that shares its axes only the slices needed
-are held, so memory does not grow with the number of slices. Shape legend: (Z,Y,X) of the source,
-(K,J,I) of the target.
+are held, so memory does not grow with the number of slices; from a grid to itself they are copied.
+Shape legend: (Z,Y,X) of the source, (K,J,I) of the target.
 """
 
 from __future__ import annotations
@@ -113,6 +113,9 @@ def resampled(
         ValueError: pixels of another shape than their grid.
     """
     _check(pixels, source)
+    if source == target:
+        yield from (np.array(pixels[z], np.float32) for z in range(source.shape[0]))
+        return
     placed = _along_axes(source, target)
     if placed is not None:
         yield from _means(pixels, source, placed, fill)
@@ -136,6 +139,9 @@ def nearest(
         ValueError: pixels of another shape than their grid.
     """
     _check(pixels, source)
+    if source == target:
+        yield from (np.array(pixels[z]) for z in range(source.shape[0]))
+        return
     dtype = np.dtype(pixels.dtype)
     placed = _along_axes(source, target)
     if placed is not None:

@@ -78,6 +78,21 @@ def test_there_and_back_on_the_same_spacing_is_exact(axes: str) -> None:
 
 
 @pytest.mark.parametrize("name", GRIDS)
+def test_a_grid_to_itself_copies_its_slices(name: str) -> None:
+    grid = GRIDS[name]
+    pixels = np.random.default_rng(8).integers(-1000, 1000, grid.shape).astype(np.int16)
+    kept = pixels.copy()
+    for way, dtype in ((resampled, np.float32), (nearest, np.int16)):
+        slices = list(way(pixels, grid, grid, fill=7))
+        assert {s.dtype for s in slices} == {np.dtype(dtype)}
+        assert np.array_equal(np.stack(slices), pixels)
+        slices[0] += 1
+        assert np.array_equal(pixels, kept)
+    with pytest.raises(ValueError, match="pixels"):
+        next(resampled(pixels[1:], grid, grid))
+
+
+@pytest.mark.parametrize("name", GRIDS)
 @pytest.mark.parametrize("spacing", [(2.0, 0.8, 0.8), (3.0, 1.8, 1.8), (4.0, 2.5, 2.5)])
 def test_a_ball_comes_back_to_its_place(name: str, spacing: tuple[float, float, float]) -> None:
     """Centroid within half a voxel on the original grid, size kept."""
