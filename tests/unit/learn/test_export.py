@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from torch import nn
 
 from renalkit.domain.image import Mode
 from renalkit.learn.export import (
@@ -21,7 +24,7 @@ from renalkit.learn.export import (
 )
 from renalkit.learn.nets.volume_resnet import VolumeResNet, VolumeResNetPlan
 from renalkit.learn.nets.volume_unet import VolumeUNet, VolumeUNetPlan
-from renalkit.learn.outputs import FeatureNet, Net
+from renalkit.learn.outputs import FeatureNet, Net, Outputs
 from renalkit.learn.prepared import CHANNELS
 from renalkit.runtime.abilities import Precision
 from renalkit.runtime.engines import (
@@ -143,11 +146,21 @@ def test_every_head_is_kept_where_the_answer_is_their_mean(tmp_path: Path) -> No
     assert compare(expected, found).problems(Precision.FP32) == []
 
 
-@pytest.mark.parametrize("backbone", ["efficientnet-b0", "resnet18"])
-def test_both_backbones_as_one_are_the_same_function(backbone: str, tmp_path: Path) -> None:
+@cache
+def two_branches(backbone: str) -> tuple[Net, bytes]:
+    """A fused network and its graph, which several tests read."""
     wide = {} if backbone == "resnet18" else {"width": 0.25, "norm_momentum": 0.9}
     shape = shape_of("mufnet-2022")
     net = settled("mufnet-2022", shape, backbone=backbone, **wide)
+    with TemporaryDirectory() as folder:
+        write_onnx(deployed(net), shape, 0, Path(folder, "model.onnx"))
+        return net, Path(folder, "model.onnx").read_bytes()
+
+
+@pytest.mark.parametrize("backbone", ["efficientnet-b0", "resnet18"])
+def test_both_backbones_as_one_are_the_same_function(backbone: str, tmp_path: Path) -> None:
+    shape = shape_of("mufnet-2022")
+    net, content = two_branches(backbone)
     apart, one = deployed(net), deployed(net, paired=True)
     assert one.pair is not None
     image = torch.rand(3, shape.channels, shape.size, shape.size)
@@ -155,8 +168,8 @@ def test_both_backbones_as_one_are_the_same_function(backbone: str, tmp_path: Pa
         for a, b in zip(apart(image), one(image), strict=True):
             torch.testing.assert_close(a, b, atol=2e-6, rtol=1e-5)
     graph = write_onnx(one, shape, 0, tmp_path / "model.onnx")
-    half = write_onnx(apart, shape, 0, tmp_path / "apart.onnx")
-    assert graph.operators["Conv"] == half.operators["Conv"] // 2
+    each = sum(node.op_type == "Conv" for node in onnx.load_from_string(content).graph.node)
+    assert graph.operators["Conv"] == each // 2
     given = {"image": image.numpy()}
     found = open_engine(tmp_path / "model.onnx", EngineOptions(threads=1)).run(given)
     expected = reference_results(net, given, all_heads=False)
@@ -197,8 +210,8 @@ def test_openvino_files_and_8_bits(tmp_path: Path) -> None:
 def test_both_engines_read_an_8_bit_network_of_two_branches(tmp_path: Path) -> None:
     """Its attention multiplies arrays of three axes, its activations have both signs."""
     shape = shape_of("mufnet-2022")
-    net = settled("mufnet-2022", shape, **SMALL)
-    write_onnx(deployed(net), shape, 0, tmp_path / "model.onnx")
+    net, content = two_branches("efficientnet-b0")
+    (tmp_path / "model.onnx").write_bytes(content)
     given = given_for(shape, 4)
     expected = reference_results(net, given, all_heads=False)
     write_int8(tmp_path / "model.onnx", tmp_path / "int8.onnx", given_for(shape, 16, seed=6))
@@ -278,3 +291,45 @@ def test_exported_networks_on_volumes_say_the_same(
 def test_a_volume_that_is_traced_has_room_for_more_than_one_step() -> None:
     with pytest.raises(ValueError, match=r"2 or more times \(8, 8, 8\)"):
         VolumeShape(1, (8, 16, 16), (8, 8, 8))
+
+
+class Woven(nn.Module):
+    """Normalisations that can be folded, and three that cannot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.twice = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4))
+        self.a, self.b = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+        self.either = nn.BatchNorm2d(4)
+        self.first = nn.BatchNorm2d(4)
+        self.left, self.right = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+        self.same = self.twice
+
+    def forward(self, image: torch.Tensor) -> Outputs:
+        x = self.same(self.twice(image).mean(1, keepdim=True))
+        x = self.either(self.a(x)) + self.either(self.b(self.first(x)))
+        x = self.b(x)
+        return Outputs(None, (self.left(x) * self.right(x)).mean((2, 3)))
+
+    def settle(self) -> None:
+        return
+
+
+def test_only_a_normalisation_of_one_convolution_is_folded(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    net = Woven()
+    with torch.no_grad():
+        for _ in range(3):
+            net(torch.rand(8, 1, 8, 8))
+    form = deployed(cast("Net", net))
+    given = torch.rand(2, 1, 8, 8)
+    expected = net.eval()(given).class_logits
+    write_onnx(form, Shape(1, 8, 4, ("bmode",), ()), 0, tmp_path / "model.onnx")
+    left = {path for path, part in form.named_modules() if isinstance(part, nn.BatchNorm2d)}
+    assert left == {"net.either", "net.first", "net.left", "net.right"}
+    assert form.get_submodule("net.same") is form.get_submodule("net.twice")
+    (found,) = form(given)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    engine = open_engine(tmp_path / "model.onnx", EngineOptions(threads=1))
+    (said,) = engine.run({"image": given.numpy()}).values()
+    assert said == pytest.approx(expected.detach().numpy(), abs=1e-5)
