@@ -82,8 +82,10 @@ class Numbers(nn.Module):
         self.register_buffer("mean", torch.zeros(n))
         self.register_buffer("spread", torch.ones(n))
         self.n_features = width or 2 * n
-        hidden = (nn.Linear(2 * n, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
-        self.layers = nn.Sequential(*hidden) if width else nn.Identity()
+        self.layers: nn.Module = nn.Identity()
+        if width:
+            hidden = (nn.Linear(2 * n, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
+            self.layers = nn.Sequential(*hidden)
 
     def forward(self, numbers: Tensor) -> Tensor:
         """(b,f) with NaN where unknown -> (b,n_features)."""
