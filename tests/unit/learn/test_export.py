@@ -294,7 +294,7 @@ def test_a_volume_that_is_traced_has_room_for_more_than_one_step() -> None:
 
 
 class Woven(nn.Module):
-    """Normalisations that can be folded, and three that cannot."""
+    """One normalisation that can be folded, under two names, and four that cannot."""
 
     def __init__(self) -> None:
         super().__init__()
