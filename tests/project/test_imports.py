@@ -59,6 +59,15 @@ def test_info_loads_no_slow_library() -> None:
     assert not loaded_after(command("info", "--json")) & SLOW
 
 
+def test_predict_of_pictures_loads_no_page_of_scans(tmp_path: Path) -> None:
+    for name in ("model", "study"):
+        (tmp_path / name).mkdir()
+    given = [str(tmp_path / name) for name in ("model", "study")]
+    loaded = loaded_after(command("predict", *given, "-o", str(tmp_path / "out")))
+    assert "cv2" in loaded  # it came as far as looking at the model
+    assert "matplotlib" not in loaded
+
+
 VERBS = (
     *("ingest", "cohort", "check", "evaluate", "report", "differences", "characteristics"),
     *("drift", "readers"),

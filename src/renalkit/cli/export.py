@@ -47,7 +47,7 @@ def export(
 ) -> None:
     """A model package: networks without torch, model card, parity with the trained networks."""
     from renalkit.runtime.abilities import FAST, Precision
-    from renalkit.usecases.cascade_model import holds_cascade
+    from renalkit.usecases.cascade_kind import holds_cascade
     from renalkit.usecases.export import ExportRequest, export_system, export_words
     from renalkit.usecases.export_cascade import (
         CascadeExport,

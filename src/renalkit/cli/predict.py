@@ -78,15 +78,12 @@ def predict(
 ) -> None:
     """Class scores per patient and frame, masks and overlays for a new study; of CT scans tables of
     masses, segmentations, DICOM."""
-    from renalkit.usecases.cascade_model import holds_cascade
-    from renalkit.usecases.cascade_predict import ScanOptions
-    from renalkit.usecases.ceus_outliner import SystemOutliner
-    from renalkit.usecases.ceus_settings import ceus_settings
-    from renalkit.usecases.ct_lesions import scans_of
-    from renalkit.usecases.predict import predict_words, run_predict
-    from renalkit.usecases.predict_input import InputOptions
+    from renalkit.usecases.cascade_kind import holds_cascade
 
-    if holds_cascade(model):
+    if holds_cascade(model):  # what it needs takes a second to load: not for pictures
+        from renalkit.usecases.cascade_predict import ScanOptions
+        from renalkit.usecases.ct_lesions import scans_of
+
         of_pictures = {
             "--regions": regions,
             "--roi-model": roi_model,
@@ -104,6 +101,11 @@ def predict(
             as_json=as_json,
         )
         return
+    from renalkit.usecases.ceus_outliner import SystemOutliner
+    from renalkit.usecases.ceus_settings import ceus_settings
+    from renalkit.usecases.predict import predict_words, run_predict
+    from renalkit.usecases.predict_input import InputOptions
+
     of_scans = {"--phase": phase, "--scan": scan, "--any-phase": any_phase}
     _refuse_options(of_scans, "for CT cascades; this system looks at pictures")
     options = InputOptions(

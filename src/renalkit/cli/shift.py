@@ -25,7 +25,7 @@ def external(
     as_json: AsJson = False,
 ) -> None:
     """Test the trained models of a run on another cohort; refuses patients they have seen."""
-    from renalkit.usecases.cascade_model import holds_cascade
+    from renalkit.usecases.cascade_kind import holds_cascade
     from renalkit.usecases.external_run import ExternalRequest
     from renalkit.usecases.run import run_words
 

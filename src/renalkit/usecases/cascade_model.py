@@ -18,12 +18,13 @@ from renalkit.domain.scan import FoundScan
 from renalkit.domain.volume import Phase, Volume
 from renalkit.errors import CheckFailed, ConfigError, InputRefused, ModelRefused, StoreError
 from renalkit.runtime.cascade_package import STAGES
-from renalkit.runtime.package import CASCADE_KIND, WEIGHTS, kind_of
+from renalkit.runtime.package import WEIGHTS
 from renalkit.runtime.sliding import Score
 from renalkit.store.files import read_json, sha256_bytes
 from renalkit.store.runs import FoldFolder, RunFolder
 from renalkit.systems.ct_cascade import CascadeParams
 from renalkit.usecases.cascade_experiment import CascadeExperiment, stored_cascade
+from renalkit.usecases.cascade_kind import scan_run_of
 from renalkit.usecases.cascade_scan import Spoken, Stages, find_masses, mean_mask, mean_name
 from renalkit.usecases.hu_baseline import HU_BASELINE
 from renalkit.usecases.parts import load_data
@@ -111,19 +112,6 @@ class TrainedCascade:
         return self.fold(fold).path / network / WEIGHTS
 
 
-def holds_cascade(path: Path) -> bool:
-    """Whether a path is a package of a cascade, a run with CT scans, or a folder in such a run."""
-    if kind_of(path) is not None:
-        return kind_of(path) == CASCADE_KIND
-    return _run_of(path) is not None
-
-
-def _run_of(path: Path) -> RunFolder | None:
-    whole = path.resolve()
-    runs = (RunFolder(p) for p in (whole, whole.parent, whole.parent.parent))
-    return next((run for run in runs if run.holds_scans), None)
-
-
 def trained_cascade(path: Path) -> TrainedCascade:
     """The finished folds of RUN or RUN/SYSTEM, or the one of RUN/SYSTEM/fold-K.
 
@@ -131,7 +119,7 @@ def trained_cascade(path: Path) -> TrainedCascade:
         ModelRefused: no run with CT scans, another folder of it, or no finished fold with weights.
         StoreError: files of the run are missing or damaged.
     """
-    run = _run_of(path)
+    run = scan_run_of(path)
     experiment = None if run is None else stored_cascade(run)
     if run is None or experiment is None:
         raise ModelRefused(

@@ -32,7 +32,8 @@ from renalkit.runtime.package import load_package
 from renalkit.store.files import read_json, write_json
 from renalkit.store.runs import REPORTING, RunFolder, write_manifest
 from renalkit.store.splits import load_split
-from renalkit.usecases.cascade_model import holds_cascade, trained_cascade
+from renalkit.usecases.cascade_kind import holds_cascade
+from renalkit.usecases.cascade_model import trained_cascade
 from renalkit.usecases.cascade_package_model import cascade_of_package
 from renalkit.usecases.cascade_predict import ScanOptions, cascade_words, run_cascade_predict
 from renalkit.usecases.cascade_run_model import cascade_of_run
