@@ -77,6 +77,13 @@ class MassParams(Params):
         default=0.5, ge=0, le=0.9, description="least share that neighbouring tiles have in common"
     )
     deep_supervision: bool = Field(default=True, description="a loss at the coarser levels too")
+    threshold: float = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="mean probability from which a voxel is mass; below 0.5 one sure network of "
+        "two is enough. Choose it on other patients than those it is reported of",
+    )
     least_mm: float = Field(
         default=3.0, ge=0, description="a part smaller than a ball of this diameter is no mass"
     )

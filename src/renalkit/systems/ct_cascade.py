@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.floating[Any]]
 
 HALF = 0.5
-"""Probability from which a voxel counts. Fixed, so that nothing is tuned on test data."""
+"""Probability from which a voxel is kidney. Fixed, so that nothing is tuned on test data."""
 
 
 def windowed(hu: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -219,7 +219,7 @@ def drawn(kidney: Floats, mass: Floats, params: MassParams, voxel_mm3: float) ->
     """
     labels = np.where(np.asarray(kidney) >= HALF, KIDNEY, 0).astype(np.uint8)
     ball = pi / 6 * params.least_mm**3
-    labels[kept(mass >= HALF, least=ball / voxel_mm3)] = TUMOUR
+    labels[kept(mass >= params.threshold, least=ball / voxel_mm3)] = TUMOUR
     return labels
 
 

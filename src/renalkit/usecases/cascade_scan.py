@@ -169,11 +169,10 @@ class InBox:
     votes: npt.NDArray[np.uint8]
     members: int
 
-    @property
-    def inside(self) -> npt.NDArray[np.bool_]:
+    def inside(self, params: MassParams) -> npt.NDArray[np.bool_]:
         """(K,J,I) where it draws kidney or mass."""
         kidney, mass = self.mean
-        return np.asarray((kidney >= HALF) | (mass >= HALF))
+        return np.asarray((kidney >= HALF) | (mass >= params.threshold))
 
     @classmethod
     def of(cls, volume: Volume, box: BoxMm, members: Sequence[Score], params: MassParams) -> InBox:
@@ -210,7 +209,10 @@ def searched(
         if params.widen_mm == 0 or turn == params.widen_turns:
             break
         wider = joined(
-            [widened(b, f.inside, f.work, volume.grid, params.widen_mm) for b, f in found.items()]
+            [
+                widened(b, f.inside(params), f.work, volume.grid, params.widen_mm)
+                for b, f in found.items()
+            ]
         )
         if wider == boxes:
             break

@@ -118,6 +118,13 @@ def test_mass_counts_before_kidney_and_specks_of_it_do_not() -> None:
     assert int((labels == TUMOUR).sum()) == 64
 
 
+def test_a_voxel_is_mass_from_the_threshold_on() -> None:
+    kidney, mass = np.full((2, 6, 6, 6), 0.45)
+    assert not drawn(kidney, mass, MassParams(), voxel_mm3=1.0).any()
+    lower = drawn(kidney, mass, MassParams(threshold=0.4), voxel_mm3=1.0)
+    assert (lower == TUMOUR).all(), "mass from 0.4 on, kidney still from one half"
+
+
 def test_masses_named_cystic_are_labelled_cysts() -> None:
     instances = np.array([[[1, 2, 0]]], np.uint8)
     labels = np.array([[[2, 2, 1]]], np.uint8)

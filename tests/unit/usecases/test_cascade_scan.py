@@ -189,6 +189,18 @@ def test_a_coarse_member_sees_larger_voxels_and_is_averaged_where_it_saw(case: s
     assert all(0.3 < v.confidence <= 0.5 and v.agreement == 0 for v in half.lesions)
 
 
+def test_one_member_of_two_is_enough_below_one_half() -> None:
+    def unsure(image):
+        return np.full((len(image), 2, *image.shape[2:]), -3.0, np.float32)
+
+    volume, numbers = scan(GRIDS["plain"])
+    stages = replace(SEEING, mass=(mass, unsure))
+    assert len(find_masses(volume, stages, with_mass(threshold=0.55), SPOKEN).lesions) == 0
+    found = find_masses(volume, stages, with_mass(threshold=0.27), SPOKEN)
+    check(found, numbers, 0.12)  # (1 + 0.05) / 4: where the sure one is at one half
+    assert all(v.agreement == 0 for v in found.lesions)
+
+
 def with_mass(**settings: object) -> CascadeParams:
     return CascadeParams.model_validate(
         PARAMS.model_dump() | {"mass": PARAMS.mass.model_dump() | settings}
