@@ -82,13 +82,13 @@ def evaluate_scans(
             "criteria": list(CRITERIA),
             "sizes": [way.value for way in Size],
         },
-        "cohort": scan_counts(found.cohort),
+        "cohort": scan_counts(found.tested),
         "systems": systems,
     }
     with amending_manifest(folder.path):
         write_json(folder.metrics, metrics)
         write_json(folder.comparisons, _comparisons(found))
-        write_characteristics(folder, found.cohort, frozenset())
+        write_characteristics(folder, found.cohort, found.external)
         write_text(folder.cases, _cases_csv(found))
         write_text(folder.path / "scan_lesions.csv", _lesions_csv(found))
         write_text(folder.path / "scan_marks.csv", _marks_csv(found))

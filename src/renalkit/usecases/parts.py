@@ -33,10 +33,15 @@ def load_data(
         CheckFailed: L12, a patient or a picture is in both cohorts.
         ConfigError: the two cohorts ask different questions.
     """
-    cohort = load_cohort(cohort_path or experiment.cohort)
-    if experiment.split.external is None:
+    return joined_data(cohort_path or experiment.cohort, experiment.split.external)
+
+
+def joined_data(place: Path, external: Path | None) -> tuple[Cohort, frozenset[str]]:
+    """The same of the folders of a cohort and, where there is one, of the external cohort."""
+    cohort = load_cohort(place)
+    if external is None:
         return cohort, frozenset()
-    outside = load_cohort(experiment.split.external)
+    outside = load_cohort(external)
     if outside.task != cohort.task:
         raise ConfigError(
             [

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,7 @@ import numpy as np
 from renalkit.domain.cohort import Cohort
 from renalkit.domain.prediction import Prediction
 from renalkit.domain.sample import Sample, b_mode_samples
-from renalkit.errors import ConfigError, StoreError
-from renalkit.store.cohorts import load_cohort
+from renalkit.errors import CheckFailed, ConfigError, StoreError
 from renalkit.store.files import read_json, write_bytes, write_drawings, write_text
 from renalkit.store.predictions import load_predictions
 from renalkit.store.runs import RunFolder, amending_manifest
@@ -29,6 +28,7 @@ from renalkit.systems import get_system
 from renalkit.usecases.cascade_evaluate import KIND
 from renalkit.usecases.cascade_report import cascade_cards, scan_courses, scan_tiles
 from renalkit.usecases.experiment import jobs_of
+from renalkit.usecases.parts import joined_data
 from renalkit.usecases.progress import Progress
 from renalkit.usecases.reporting import read_reporting
 from renalkit.usecases.results import stored_experiment
@@ -88,7 +88,7 @@ def read_source(run: RunFolder, cohort: Path | None, *, pictures: bool = True) -
     cases = () if scans else _cases(run.cases)
     shown: dict[str, list[ChosenCase]] = {}
     tiles: dict[str, list[Tile]] = {}
-    without, where = "Pictures were not asked for.", (cohort, _remembered(run, settings))
+    without, where = "Pictures were not asked for.", _Places.of(run, settings, cohort)
     if pictures and scans:
         tiles, without = _scan_pictures(run, metrics, where)
     elif pictures:
@@ -307,7 +307,7 @@ def _pictures(
     run: RunFolder,
     metrics: Json,
     cases: Sequence[Case],
-    where: tuple[Path | None, Path | None],
+    where: _Places,
 ) -> tuple[dict[str, list[ChosenCase]], str]:
     """Chosen cases with their images, or why there are none."""
     cohort, why = _run_cohort(metrics, where)
@@ -336,35 +336,46 @@ def _pictures(
 
 
 def _scan_pictures(
-    run: RunFolder, metrics: Json, where: tuple[Path | None, Path | None]
+    run: RunFolder, metrics: Json, where: _Places
 ) -> tuple[dict[str, list[Tile]], str]:
     """Lesions on their scans, or why there are none."""
     cohort, why = _run_cohort(metrics, where)
     return ({}, why) if cohort is None else (scan_tiles(run, metrics["systems"], cohort), "")
 
 
-def _remembered(run: RunFolder, settings: Json) -> Path | None:
-    """Where the experiment's cohort was; paths in a run are relative to it."""
-    place = settings.get("cohort")
-    return run.path / place if isinstance(place, str) else None
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where the cohort of a run is. given: said by the user; remembered, external: where the
+    experiment's cohort and that of an external test were."""
+
+    given: Path | None
+    remembered: Path | None
+    external: Path | None
+
+    @classmethod
+    def of(cls, run: RunFolder, settings: Json, given: Path | None) -> _Places:
+        """Paths in a run are relative to it."""
+        said = settings.get("cohort"), (settings.get("split") or {}).get("external")
+        return cls(given, *(run.path / p if isinstance(p, str) else None for p in said))
 
 
-def _run_cohort(metrics: Json, where: tuple[Path | None, Path | None]) -> tuple[Cohort | None, str]:
-    """The cohort the run was made on; a given one must be it, a remembered one may be gone."""
-    given, remembered = where
+def _run_cohort(metrics: Json, where: _Places) -> tuple[Cohort | None, str]:
+    """The cohort the run was made on, with the external one where it was tested on one; a given
+    one must be it, a remembered one may be gone."""
+    given, remembered = where.given, where.remembered
     needs = "Pictures are left out: they need the cohort"
     again = "Build the report again with --cohort."
     if given is None:
         if remembered is None or not remembered.is_dir():
             return None, f"{needs}, which is not where the experiment says. {again}"
         try:
-            cohort = load_cohort(remembered)
-        except StoreError as error:
+            cohort, _ = joined_data(remembered, where.external)
+        except (StoreError, CheckFailed, ConfigError) as error:
             return None, f"{needs}, which could not be read ({error.found}). {again}"
         if cohort.digest != metrics["cohort_digest"]:
             return None, f"{needs} as it was: it has changed since the run. {again}"
         return cohort, ""
-    cohort = load_cohort(given)
+    cohort, _ = joined_data(given, where.external)
     if cohort.digest != metrics["cohort_digest"]:
         raise StoreError(
             "this is not the cohort of the run",

@@ -26,6 +26,7 @@ from renalkit.errors import InputRefused, Reason, StoreError
 from renalkit.metrics.bootstrap import BootstrapPlan
 from renalkit.metrics.kidney_anatomy import slice_shares
 from renalkit.metrics.kits import CLASSES, KitsScore, score_kits
+from renalkit.store.cohorts import load_cohort
 from renalkit.store.files import read_json
 from renalkit.store.runs import RunFolder
 from renalkit.store.scans import SCANS, load_scan, saved_scans
@@ -110,10 +111,13 @@ class SystemScans:
 
 @dataclass(frozen=True, slots=True)
 class RunScans:
-    """All systems of a run with scans, beside their cohort. size: how bins of size are told."""
+    """All systems of a run with scans, beside their cohort. size: how bins of size are told.
+    tested: of an external test the other cohort, else the same. external: its patients."""
 
     folder: RunFolder
     cohort: Cohort
+    tested: Cohort
+    external: frozenset[str]
     split: Split
     plan: BootstrapPlan
     size: Size
@@ -144,7 +148,7 @@ def read_scans(
             expected="the folder of a run with CT scans",
             remedy="give the folder that holds experiment.json",
         )
-    cohort, _ = load_data(experiment, cohort_path)
+    cohort, external = load_data(experiment, cohort_path)
     if folder.cohort.exists() and read_json(folder.cohort)["digest"] != cohort.digest:
         raise StoreError(
             "this is not the cohort of the run",
@@ -168,7 +172,9 @@ def read_scans(
     systems = tuple(
         _system(folder, label, (cohort, split, known), chosen, progress) for label in labels
     )
-    return RunScans(folder, cohort, split, plan, chosen, systems)
+    elsewhere = experiment.split.external
+    tested = cohort if elsewhere is None else load_cohort(elsewhere)
+    return RunScans(folder, cohort, tested, external, split, plan, chosen, systems)
 
 
 def _labels(path: Path, first: str) -> list[str]:

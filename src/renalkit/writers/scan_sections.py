@@ -130,7 +130,13 @@ def _lead(source: ReportSource, systems: Sequence[Json]) -> str:
         f"{'was' if len(labels) == 1 else 'were'} tested on {plural(scans, 'CT scan')} of "
         f"{plural(patients, 'patient')} with {plural(lesions, 'lesion')}"
     )
-    if folds:
+    if source.split.get("plan") == "external":
+        trained = int(source.split["folds"][0]["train"])
+        words += (
+            ", a cohort that no network was trained on: all folds spoke together, trained on "
+            f"{plural(trained, 'patient')} of another"
+        )
+    elif folds:
         words += (
             f", in {spelled(folds, 'patient-disjoint fold')}: no scan of a tested patient was seen "
             "in training or in the choice of weights"

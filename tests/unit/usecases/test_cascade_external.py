@@ -81,6 +81,21 @@ def test_figures_count_external_patients_only_and_the_rule_by_hu_is_beside_them(
     assert not set(fold["test"]) & set(fold["train"])
 
 
+def test_the_report_tells_tested_from_trained_and_shows_the_scans(
+    run: RunFolder, tested: RunFolder
+) -> None:
+    counted = json.loads(tested.metrics.read_text())["cohort"]
+    assert (counted["patients"], counted["scans"]) == (2, 2)
+    assert counted["flow"]["included_patients"] == 2
+    trained = len(json.loads(tested.folds.read_text())["folds"][0]["train"])
+    tables = json.loads(tested.characteristics.read_text())["tables"]
+    assert [g["patients"] for g in tables[1]["groups"]] == [trained, 2]
+    text = " ".join((tested.path / "report.html").read_text().split())
+    assert f"trained on {trained} patients of another" in text
+    assert "Large lesion 1" in text
+    assert "Pictures are left out" not in text
+
+
 def test_called_again_it_goes_on(tested: RunFolder, run: RunFolder, there: Path) -> None:
     """A scan that is there is kept, one that is missing is made again with the same bytes."""
     target = tested.fold(LABEL, 0)
