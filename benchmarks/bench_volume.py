@@ -311,9 +311,12 @@ def peer(given: Mapping[str, Any]) -> dict[str, Any]:
         part = (slice(None),) * 3 if box is None else index_box(task.volume.grid, box)
         here = cut(task.volume.grid, index_box(task.volume.grid, box)) if box else task.volume.grid
         into = labels[part]
-        for value, probability in ((1, mean[0]), (TUMOUR, mean[1])):
+        for value, probability, least in (
+            (1, mean[0], HALF),
+            (TUMOUR, mean[1], mass.threshold),
+        ):
             slices = resampled(probability, grid, here)
-            inside = np.stack([plane >= HALF for plane in slices])
+            inside = np.stack([plane >= least for plane in slices])
             if value == TUMOUR:
                 inside = kept(inside, least=np.pi / 6 * mass.least_mm**3 / here.voxel_mm3)
             into[inside] = value
