@@ -48,7 +48,7 @@ def test_looks_are_typical(drawn):
     positive, pairs = drawn
     by_kind = {
         kind: np.mean([np.concatenate([one.bmode, one.ceus]) for k, one in pairs if k == kind], 0)
-        for kind, _ in pairs
+        for kind in {kind for kind, _ in pairs}
     }
     echo, texture, peak, arrival = 0, 1, 3, 4
     if positive:
