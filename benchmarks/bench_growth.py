@@ -32,6 +32,8 @@ from renalkit.metrics.bootstrap import Auc, BootstrapPlan, resample
 SIDE, FRAMES_EACH, RESAMPLES = 64, 40, 200
 LONGEST = 10_000
 """Frames in one file."""
+HELD: list[np.ndarray] = []
+"""Stays mapped until the end: only then is it known which memory is that of mapped files."""
 
 
 def cine(task: book.Json) -> book.Json:
@@ -58,6 +60,7 @@ def epoch(task: book.Json) -> book.Json:
 
     n, folder = int(task["n"]), Path(task["folder"])
     images, masks = (np.load(folder / f"{k}{n}.npy", mmap_mode="r") for k in ("images", "masks"))
+    HELD.extend((images, masks))
     data = PreparedSet(
         images=images,
         masks=masks,

@@ -155,7 +155,8 @@ def added_mib(call: Call) -> float | None:
 def own_peak_mib() -> float:
     """Highest memory of this process or of a child of it that ended.
 
-    Files mapped into memory are not counted of this process: the system drops them when needed.
+    Files mapped into memory still are not counted of this process: the system drops them when
+    needed.
     """
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     return max(_memory("VmHWM") - _memory("RssFile"), children)
