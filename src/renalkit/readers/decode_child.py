@@ -85,9 +85,11 @@ def answer_request(request: Mapping[str, Any], memory: int) -> dict[str, Any]:
         pixels, info = task(Path(str(request["path"])), dict(request["options"]))
         array = np.ascontiguousarray(pixels)
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
-        # The shared file holds exactly the declared pixels; no spare bytes, no second copy.
-        os.ftruncate(memory, 0)
+        # The shared file holds just the declared pixels; no spare bytes, no second copy. Where it
+        # has their size already, as from the frame before, its pages are used again.
         view = array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
+        if os.fstat(memory).st_size != len(view):
+            os.ftruncate(memory, 0)
         offset = 0
         while offset < len(view):
             offset += os.pwrite(memory, view[offset : offset + (64 << 20)], offset)

@@ -665,8 +665,7 @@ def _colours_to_rgb(ybr: Array) -> Array:
 
 def _added(luma: Array, plus: Array) -> Array:
     """luma (H,W) uint8 + plus (H,W) int16, held within 0..255."""
-    total = np.add(luma, plus, dtype=np.int16)
-    return np.clip(total, 0, 255, out=total).astype(np.uint8)
+    return np.asarray(cv2.add(luma, plus, dtype=cv2.CV_8U), np.uint8)
 
 
 def _ybr_formula(ybr: Array) -> Array:
