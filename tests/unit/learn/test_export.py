@@ -42,8 +42,6 @@ from renalkit.systems._contract import Shape, Task
 
 torch.set_num_threads(1)
 SMALL = {"backbone": "efficientnet-b0", "width": 0.25, "norm_momentum": 0.9}
-QUICK = {"backbone": "resnet18"}
-"""A third of the layers: for what does not hang on the backbone."""
 NARROW = {"width": 0.125}
 MERGING = {"width": 0.125, "layout": "a0"}
 
@@ -91,17 +89,17 @@ CASES = [
     pytest.param("resnext50", Task.CLASSIFICATION, NARROW, (), id="resnext50"),
     pytest.param("repvgg-ceus", Task.CLASSIFICATION, MERGING, (), id="repvgg-ceus"),
     pytest.param("bmode-net", Task.CLASSIFICATION, SMALL, (), id="bmode-net"),
-    pytest.param("ceus-net", Task.CLASSIFICATION, QUICK, ("ttp",), id="ceus-net"),
+    pytest.param("ceus-net", Task.CLASSIFICATION, SMALL, ("ttp",), id="ceus-net"),
     pytest.param("mufnet-2022", Task.CLASSIFICATION, SMALL, ("ttp", "pe"), id="mufnet-2022"),
     pytest.param(
         "mufnet-2025",
         Task.CLASSIFICATION,
-        QUICK | {"share_backbone": True, "fusion": "cross_attention", "fusion_width": 16},
+        SMALL | {"share_backbone": True, "fusion": "cross_attention", "fusion_width": 16},
         (),
         id="mufnet-2025-shared-cross-attention",
     ),
     pytest.param(
-        "mufnet-2025", Task.CLASSIFICATION, QUICK | {"head": "ordinal"}, (), id="mufnet-2025"
+        "mufnet-2025", Task.CLASSIFICATION, SMALL | {"head": "ordinal"}, (), id="mufnet-2025"
     ),
 ]
 
