@@ -19,7 +19,7 @@ import numpy.typing as npt
 from renalkit.domain.cohort import ClassTask, Cohort
 from renalkit.domain.sample import SampleKey
 from renalkit.domain.scan import BoxMm, FoundLesion, FoundScan
-from renalkit.domain.splits import Split
+from renalkit.domain.splits import Plan, Split
 from renalkit.domain.study import Lesion
 from renalkit.domain.volume import TUMOUR, VolumeGrid
 from renalkit.errors import InputRefused, Reason, StoreError
@@ -112,12 +112,11 @@ class SystemScans:
 @dataclass(frozen=True, slots=True)
 class RunScans:
     """All systems of a run with scans, beside their cohort. size: how bins of size are told.
-    tested: of an external test the other cohort, else the same. external: its patients."""
+    tested: of an external test the other cohort, else the same."""
 
     folder: RunFolder
     cohort: Cohort
     tested: Cohort
-    external: frozenset[str]
     split: Split
     plan: BootstrapPlan
     size: Size
@@ -126,6 +125,11 @@ class RunScans:
     @property
     def task(self) -> ClassTask:
         return self.cohort.task
+
+    @property
+    def external(self) -> frozenset[str]:
+        """Patients of the other cohort, of an external test."""
+        return self.split.folds[0].test if self.split.plan is Plan.EXTERNAL else frozenset()
 
 
 def read_scans(
@@ -148,7 +152,7 @@ def read_scans(
             expected="the folder of a run with CT scans",
             remedy="give the folder that holds experiment.json",
         )
-    cohort, external = load_data(experiment, cohort_path)
+    cohort, _ = load_data(experiment, cohort_path)
     if folder.cohort.exists() and read_json(folder.cohort)["digest"] != cohort.digest:
         raise StoreError(
             "this is not the cohort of the run",
@@ -174,7 +178,7 @@ def read_scans(
     )
     elsewhere = experiment.split.external
     tested = cohort if elsewhere is None else load_cohort(elsewhere)
-    return RunScans(folder, cohort, tested, external, split, plan, chosen, systems)
+    return RunScans(folder, cohort, tested, split, plan, chosen, systems)
 
 
 def _labels(path: Path, first: str) -> list[str]:
